@@ -1,0 +1,227 @@
+//! Follows the feeds of the live map, keeps its state, and publishes it step by step.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::broadcast;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tracing::{info, warn};
+use tutti_feed::{Event, Following, Position, follow};
+use tutti_model::names;
+use tutti_service::{ExposeSecret as _, Latch};
+
+use crate::config::Config;
+use crate::map::MapState;
+use crate::metrics::Metrics;
+use crate::tick::{Status, Step, Tick};
+
+/// Steps that a worker may be late by before its clients are served by replays.
+pub(crate) const TICKS_WAITING: usize = 256;
+
+/// A feed from which nothing came for so long is stale; ingest writes to each once a second.
+const STALE_AFTER: Duration = Duration::from_secs(5);
+
+/// The heads of all feeds, as Redis had them.
+type Heads = Vec<Option<Position>>;
+
+/// One feed as it was last heard of.
+#[derive(Clone, Copy, Default)]
+struct Heard {
+    at: Option<Instant>,
+    time_us: u64,
+}
+
+pub(crate) struct Conductor {
+    config: Arc<Config>,
+    metrics: Metrics,
+    ticks: broadcast::Sender<Arc<Tick>>,
+    latch: Option<Latch>,
+    map: MapState,
+    /// All records up to the heads of the first poll have been applied: what is published is whole.
+    caught_up: bool,
+    heads: Heads,
+    polls: u64,
+    heard: Vec<Heard>,
+    status: Status,
+    status_changed: bool,
+    no: u64,
+    generation: u64,
+    reset_reason: &'static str,
+    /// Something was applied that has not been published.
+    dirty: bool,
+    last_tick: Instant,
+}
+
+/// What to do after an event.
+enum Next {
+    GoOn,
+    /// The history is another: begin anew from the logs.
+    BeginAnew(&'static str),
+}
+
+impl Conductor {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        metrics: Metrics,
+        ticks: broadcast::Sender<Arc<Tick>>,
+        latch: Latch,
+    ) -> Self {
+        let shards = config.locations.shards as usize;
+        Self {
+            map: empty_map(&config),
+            config,
+            metrics,
+            ticks,
+            latch: Some(latch),
+            caught_up: false,
+            heads: vec![None; shards],
+            polls: 0,
+            heard: vec![Heard::default(); shards],
+            status: Status::Stale { since_ms: None },
+            status_changed: false,
+            no: 0,
+            generation: 0,
+            reset_reason: "start",
+            dirty: false,
+            last_tick: Instant::now(),
+        }
+    }
+
+    /// Runs for ever.
+    ///
+    /// # Errors
+    /// If the URL of Redis is none.
+    pub(crate) async fn run(mut self) -> Result<(), tutti_feed::Error> {
+        loop {
+            let reason = self.follow_until_reset().await?;
+            warn!(reason, "the live map begins anew from the logs; its clients get a reset");
+            self.generation += 1;
+            self.reset_reason = reason;
+            self.map = empty_map(&self.config);
+            self.caught_up = false;
+            self.heads.fill(None);
+        }
+    }
+
+    async fn follow_until_reset(&mut self) -> Result<&'static str, tutti_feed::Error> {
+        let names: Vec<String> = (0..self.config.locations.shards).map(names::locations_feed).collect();
+        let url = self.config.redis_url.expose_secret();
+        let mut following = follow(url, &names, self.metrics.follow.clone())?;
+        let mut watch = interval(Duration::from_secs(1));
+        watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let due = self.last_tick + self.config.tick;
+            tokio::select! {
+                event = following.next() => {
+                    if let Next::BeginAnew(reason) = self.take(event, &mut following) {
+                        return Ok(reason);
+                    }
+                }
+                () = sleep_until(due), if self.dirty && self.caught_up => self.publish(),
+                _ = watch.tick() => self.watch_status(),
+            }
+        }
+    }
+
+    /// Applies an event and those that wait behind it.
+    fn take(&mut self, first: Event, following: &mut Following) -> Next {
+        let mut next = Some(first);
+        // Bounded, so that a long replay of the logs does not keep a due tick waiting.
+        for _ in 0..TICKS_WAITING {
+            match next {
+                None => break,
+                Some(Event::Heads(heads)) => {
+                    self.heads = heads;
+                    self.polls += 1;
+                    self.metrics.devices.set(self.map.view().alive().count() as i64);
+                    // Clients that wait for a poll learn of it by a tick.
+                    self.dirty = true;
+                }
+                Some(Event::Reset { reason, .. }) => return Next::BeginAnew(reason.as_str()),
+                Some(Event::Record { feed, record }) => {
+                    let applied = self.map.apply(feed, &record);
+                    self.heard[feed] = Heard { at: Some(Instant::now()), time_us: record.position.time_us };
+                    self.dirty = true;
+                    if self.caught_up {
+                        self.metrics.record_age.observe(age_of(record.position.time_us));
+                    }
+                    if applied.unreadable {
+                        self.metrics.unreadable.inc();
+                        warn!(
+                            feed,
+                            seq = record.position.seq,
+                            "a record that this version cannot read; an older edge?"
+                        );
+                    }
+                    if applied.gap && self.caught_up {
+                        // All edges see the gap at the same record: the state stays, but clients
+                        // must know that something is missing.
+                        self.generation += 1;
+                        self.reset_reason = "gap";
+                        info!(feed, "records are missing in Kafka; clients get a reset");
+                    }
+                }
+            }
+            next = following.try_next();
+        }
+        if !self.caught_up && self.polls > 0 && self.map.view().reaches(&self.heads) {
+            self.caught_up = true;
+            info!(devices = self.map.view().alive().count(), "the live map has caught up");
+            if let Some(latch) = self.latch.take() {
+                latch.open();
+            }
+        }
+        Next::GoOn
+    }
+
+    /// Stale where a feed that has records brings none.
+    fn watch_status(&mut self) {
+        let known: Vec<Heard> = self.heard.iter().copied().filter(|h| h.at.is_some()).collect();
+        let quiet = known.iter().filter(|h| h.at.is_some_and(|at| at.elapsed() >= STALE_AFTER));
+        let since_ms = quiet.map(|h| (h.time_us / 1000) as i64).min();
+        let status = match since_ms {
+            None if known.is_empty() => Status::Stale { since_ms: None },
+            None => Status::Live,
+            // The time since when stays the same while it lasts.
+            Some(_) if matches!(self.status, Status::Stale { since_ms: Some(_) }) => self.status,
+            Some(since_ms) => Status::Stale { since_ms: Some(since_ms) },
+        };
+        self.metrics.stale.set(i64::from(status != Status::Live));
+        if status != self.status {
+            info!(?status, "the live map");
+            self.status = status;
+            self.status_changed = true;
+            self.dirty = true;
+        }
+    }
+
+    fn publish(&mut self) {
+        self.watch_status();
+        self.no += 1;
+        let step = Step {
+            no: self.no,
+            generation: self.generation,
+            reset_reason: self.reset_reason,
+            status: self.status,
+            status_changed: std::mem::take(&mut self.status_changed),
+            heads: self.heads.clone(),
+            polls: self.polls,
+        };
+        let tick = Tick::new(&mut self.map, step);
+        self.dirty = false;
+        self.last_tick = Instant::now();
+        self.metrics.ticks.inc();
+        // No receiver: no worker has started yet.
+        let _ = self.ticks.send(Arc::new(tick));
+    }
+}
+
+fn empty_map(config: &Config) -> MapState {
+    let locations = &config.locations;
+    MapState::new(locations.shards as usize, locations.stale_after, locations.log_age)
+}
+
+fn age_of(time_us: u64) -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(Duration::from_micros(time_us)).as_secs_f64()
+}

@@ -1,0 +1,137 @@
+//! What an edge serves, to whom, and within which bounds.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tutti_service::shared::{self, Locations};
+use tutti_service::{SecretString, Settings};
+
+use crate::auth::Verifier;
+
+/// All settings of an edge.
+#[derive(Clone)]
+pub struct Config {
+    /// Where HTTP is served.
+    pub listen: SocketAddr,
+    /// Worker threads.
+    pub workers: usize,
+    /// Public base URLs of all edges, which the page is told.
+    pub edges: Vec<String>,
+    /// Origins that pages may come from.
+    pub cors_origins: Vec<String>,
+    /// The Redis of the feeds.
+    pub redis_url: SecretString,
+    /// What defines the live map.
+    pub locations: Locations,
+    /// The map may be read without a token.
+    pub map_public: bool,
+    /// At most one step of the map in this time.
+    pub tick: Duration,
+    /// Bounds of streams.
+    pub streams: Streams,
+    /// Checks tokens.
+    pub verifier: Verifier,
+}
+
+/// Bounds of streams.
+#[derive(Clone, Debug)]
+pub struct Streams {
+    /// Streams that this edge takes.
+    pub max: usize,
+    /// A comment where nothing was sent for so long.
+    pub heartbeat: Duration,
+    /// A stream lives for this to one and a half times as long.
+    pub life: Duration,
+    /// A client that reads nothing for so long is cut off.
+    pub stall: Duration,
+    /// On SIGTERM streams end spread over this time.
+    pub drain: Duration,
+}
+
+impl Config {
+    /// Asks for them.
+    pub fn configure(settings: &mut Settings) -> Self {
+        let listen = settings.get(
+            "http.listen",
+            SocketAddr::from(([127, 0, 0, 1], 8080)),
+            "address of the public HTTP port",
+            |_| Ok(()),
+        );
+        let workers = settings.get("http.workers", 0usize, "worker threads; 0: one a core", |n| {
+            if *n <= 512 { Ok(()) } else { Err("must be 0 to 512") }
+        });
+        let edges = settings.list("http.edges", &[], "public base URLs of all edges, told to the page");
+        for edge in edges.iter().filter(|e| !e.starts_with("http://") && !e.starts_with("https://")) {
+            settings.mistake(format!("http.edges: {edge:?} is not an http:// or https:// URL"));
+        }
+        let cors_origins = settings.list(
+            "cors.origins",
+            &[],
+            "origins whose pages may read this edge, as https://app.example; * for all, without cookies",
+        );
+        let redis_url = shared::redis_url(settings);
+        let locations = Locations::configure(settings);
+        let map_public =
+            settings.get("map.public", true, "whether the live map is readable without a token", |_| Ok(()));
+        let tick = settings.get(
+            "map.tick_ms",
+            250u64,
+            "milliseconds between two steps of the live map at least; 0: each batch at once",
+            |n| if *n <= 60_000 { Ok(()) } else { Err("must be 0 to 60000") },
+        );
+        let streams = Streams::configure(settings);
+        let verifier = Verifier::configure(settings);
+        if !map_public && !verifier.has_keys() {
+            settings.mistake(
+                "map.public = false needs keys to check tokens with: auth.hs256_secret or auth.jwks_file",
+            );
+        }
+        Self {
+            listen,
+            workers: if workers == 0 { cores() } else { workers },
+            edges,
+            cors_origins,
+            redis_url,
+            locations,
+            map_public,
+            tick: Duration::from_millis(tick),
+            streams,
+            verifier,
+        }
+    }
+}
+
+impl Streams {
+    fn configure(settings: &mut Settings) -> Self {
+        let mut seconds = |key: &str, default: u64, help: &'static str| {
+            Duration::from_secs(settings.get(key, default, help, |n| {
+                if (1..=86_400).contains(n) { Ok(()) } else { Err("must be 1 to 86400") }
+            }))
+        };
+        Self {
+            heartbeat: seconds(
+                "streams.heartbeat_seconds",
+                15,
+                "a comment where nothing was sent for so long",
+            ),
+            life: seconds(
+                "streams.life_seconds",
+                600,
+                "a stream ends after this to one and a half times as long, and its client comes back",
+            ),
+            stall: seconds(
+                "streams.stall_seconds",
+                120,
+                "a client that reads nothing for so long is cut off",
+            ),
+            drain: seconds("streams.drain_seconds", 10, "on SIGTERM streams end spread over this time"),
+            max: settings.get("streams.max", 50_000usize, "streams that this edge takes", |n| {
+                if *n > 0 { Ok(()) } else { Err("must be above 0") }
+            }),
+        }
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

@@ -1,0 +1,142 @@
+//! Server-Sent Events, written once for all clients that see the same.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+/// Bytes for many clients: one HTTP/1.1 chunk, of which HTTP/1.0 clients get the inside.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    chunk: Bytes,
+    inside: Bytes,
+}
+
+/// The chunk that ends a body.
+pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+impl Frame {
+    /// The bytes for a client, by whether its body is chunked.
+    pub(crate) fn bytes(&self, chunked: bool) -> &Bytes {
+        if chunked { &self.chunk } else { &self.inside }
+    }
+}
+
+/// The text of some events.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Events(String);
+
+impl Events {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A named event; `data` must be one line. No `id:`.
+    pub(crate) fn event(&mut self, name: &str, data: &str) -> &mut Self {
+        debug_assert!(!data.contains(['\n', '\r']), "data is one line");
+        let _ = write!(self.0, "event: {name}\ndata: {data}\n\n");
+        self
+    }
+
+    /// Moves the client's last id. All events that it covers must have been sent before.
+    pub(crate) fn id(&mut self, id: &str) -> &mut Self {
+        // The blank line that ends the last event is taken back, so that the id belongs to it.
+        if self.0.ends_with("\n\n") {
+            self.0.pop();
+        }
+        let _ = write!(self.0, "id: {id}\n\n");
+        self
+    }
+
+    /// How long the client waits before it comes back.
+    pub(crate) fn retry(&mut self, after: Duration) -> &mut Self {
+        let _ = write!(self.0, "retry: {}\n\n", after.as_millis());
+        self
+    }
+
+    /// A line that clients ignore, to keep the connection alive.
+    pub(crate) fn comment(&mut self, text: &str) -> &mut Self {
+        let _ = write!(self.0, ": {text}\n\n");
+        self
+    }
+
+    /// An array of JSON objects as the data of an event; none, no event.
+    pub(crate) fn array<'a>(&mut self, name: &str, items: impl Iterator<Item = &'a str>) -> &mut Self {
+        let mut items = items.peekable();
+        if items.peek().is_none() {
+            return self;
+        }
+        let _ = write!(self.0, "event: {name}\ndata: [");
+        for (i, item) in items.enumerate() {
+            if i > 0 {
+                self.0.push(',');
+            }
+            self.0.push_str(item);
+        }
+        self.0.push_str("]\n\n");
+        self
+    }
+
+    /// These events after those.
+    pub(crate) fn append(&mut self, events: Self) {
+        self.0.push_str(&events.0);
+    }
+
+    /// As a chunk; there must be something in it, for an empty chunk ends a body.
+    pub(crate) fn frame(&self) -> Frame {
+        debug_assert!(!self.0.is_empty(), "an empty chunk ends a body");
+        let head = format!("{:x}\r\n", self.0.len());
+        let mut chunk = Vec::with_capacity(head.len() + self.0.len() + 2);
+        chunk.extend_from_slice(head.as_bytes());
+        chunk.extend_from_slice(self.0.as_bytes());
+        chunk.extend_from_slice(b"\r\n");
+        let chunk = Bytes::from(chunk);
+        Frame { inside: chunk.slice(head.len()..chunk.len() - 2), chunk }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The text itself.
+    #[cfg(test)]
+    pub(crate) fn into_text(self) -> String {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_belongs_to_the_event_before_it() {
+        let mut events = Events::default();
+        events.event("a", "1").event("b", "2").id("x");
+        assert_eq!(events.clone().into_text(), "event: a\ndata: 1\n\nevent: b\ndata: 2\nid: x\n\n");
+    }
+
+    #[test]
+    fn an_id_may_stand_alone() {
+        let mut events = Events::default();
+        events.id("x");
+        assert_eq!(events.into_text(), "id: x\n\n");
+    }
+
+    #[test]
+    fn a_chunk_says_its_length_and_a_plain_client_gets_the_inside() {
+        let mut events = Events::default();
+        events.comment("0123456789");
+        let frame = events.frame();
+        assert_eq!(&frame.bytes(true)[..], b"e\r\n: 0123456789\n\n\r\n");
+        assert_eq!(&frame.bytes(false)[..], b": 0123456789\n\n");
+    }
+
+    #[test]
+    fn an_empty_array_is_no_event() {
+        let mut events = Events::default();
+        events.array("a", [].into_iter()).array("b", ["1", "2"].into_iter());
+        assert_eq!(events.into_text(), "event: b\ndata: [1,2]\n\n");
+    }
+}

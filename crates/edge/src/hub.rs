@@ -1,0 +1,322 @@
+//! A worker's streams. Lives on the worker's thread, behind an `Rc`: no lock, no global.
+//!
+//! Streams that are where the others are lie in one list; each step's bytes, encoded once for all,
+//! are written to each of them without waiting. A stream whose socket would block, that is new, or
+//! that resumes, leaves the list and becomes a task, until it has been brought to the newest step.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::rt::net::TcpStream;
+use actix_web::rt::{spawn, time::interval};
+use bytes::Bytes;
+use rand::Rng as _;
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::{Instant, sleep_until};
+use tutti_service::CancellationToken;
+
+use crate::config::Streams;
+use crate::frame::{Events, Frame};
+use crate::metrics::{Ended, Metrics};
+use crate::stream::{Approach, End, NextWrite, Shown, Stream, Written};
+use crate::tick::Tick;
+
+/// Replays of a worker that compute at the same time; the others wait for their turn. One that
+/// waits for its socket has none.
+const TURNS: usize = 16;
+
+/// A stream that stays blocked keeps at most this in the kernel: what is older is not worth it.
+const NOTSENT_LOWAT: u32 = 64 * 1024;
+
+/// On what terms a client gets a stream.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    /// What it was shown before.
+    pub(crate) shown: Shown,
+    /// HTTP/1.1: its body is chunked.
+    pub(crate) chunked: bool,
+    /// When its time is over.
+    pub(crate) ends_at: Instant,
+    /// What its end is then.
+    pub(crate) end: End,
+}
+
+/// One worker's streams.
+pub(crate) struct Hub {
+    config: Streams,
+    metrics: Metrics,
+    live: RefCell<Vec<Stream>>,
+    current: RefCell<Option<Arc<Tick>>>,
+    stepped: Notify,
+    turns: Semaphore,
+    draining: CancellationToken,
+}
+
+impl Hub {
+    /// Starts a hub on this thread. When `drain` is cancelled it ends its streams, spread over the
+    /// drain window.
+    pub(crate) fn start(
+        config: Streams,
+        metrics: Metrics,
+        mut ticks: broadcast::Receiver<Arc<Tick>>,
+        drain: CancellationToken,
+    ) -> Rc<Self> {
+        let hub = Rc::new(Self {
+            config,
+            metrics,
+            live: RefCell::default(),
+            current: RefCell::default(),
+            stepped: Notify::new(),
+            turns: Semaphore::new(TURNS),
+            draining: drain,
+        });
+        let ours = hub.clone();
+        spawn(async move {
+            loop {
+                match ticks.recv().await {
+                    Ok(tick) => ours.clone().step(tick),
+                    // The step after it does not follow ours: replays bring the streams there.
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        });
+        let ours = hub.clone();
+        spawn(async move {
+            let mut sweeps = interval(Duration::from_secs(1));
+            loop {
+                sweeps.tick().await;
+                ours.clone().sweep();
+            }
+        });
+        let ours = hub.clone();
+        spawn(async move {
+            ours.draining.cancelled().await;
+            ours.drain();
+        });
+        hub
+    }
+
+    /// The newest step, if there was one yet.
+    pub(crate) fn current(&self) -> Option<Arc<Tick>> {
+        self.current.borrow().clone()
+    }
+
+    /// Takes a socket over, its response head written.
+    pub(crate) fn admit(self: Rc<Self>, socket: TcpStream, admission: Admission) {
+        let options = socket2::SockRef::from(&socket);
+        // They save work where they can be set; a stream is right without them.
+        let _ = options.set_tcp_nodelay(true);
+        let _ = options.set_tcp_notsent_lowat(NOTSENT_LOWAT);
+        let Admission { shown, chunked, ends_at, end } = admission;
+        let mut stream = Stream { socket, chunked, ends_at, end, last_write: Instant::now() };
+        if self.draining.is_cancelled() {
+            stream.end = End::Drain;
+            stream.ends_at = self.drain_end();
+        }
+        self.metrics.opened.inc();
+        self.metrics.streams.inc();
+        let mut hello = Events::default();
+        hello.retry(Duration::from_secs(1));
+        let rest = hello.frame().bytes(chunked).clone();
+        self.serve(stream, rest, Approach::new(shown, None));
+    }
+
+    /// One step: its bytes to all that are at the step before.
+    fn step(self: Rc<Self>, tick: Arc<Tick>) {
+        let before = self.current.replace(Some(tick.clone()));
+        self.stepped.notify_waiters();
+        let mut live = self.live.borrow_mut();
+        let follows = before.as_ref().is_some_and(|b| b.no + 1 == tick.no && b.generation == tick.generation);
+        if !follows {
+            for stream in live.drain(..) {
+                let approach = before.as_ref().map_or(Approach::new(Shown::Nothing, None), |b| from(b));
+                self.clone().serve(stream, Bytes::new(), approach);
+            }
+        } else if let Some(frame) = &tick.live {
+            self.write_to_all(&mut live, frame, |_| true, &tick);
+        }
+    }
+
+    fn write_to_all(
+        self: &Rc<Self>,
+        live: &mut Vec<Stream>,
+        frame: &Frame,
+        wanted: impl Fn(&Stream) -> bool,
+        tick: &Tick,
+    ) {
+        let now = Instant::now();
+        let (mut frames, mut bytes, mut at) = (0, 0, 0);
+        while at < live.len() {
+            let stream = &mut live[at];
+            if !wanted(stream) {
+                at += 1;
+                continue;
+            }
+            let ours = frame.bytes(stream.chunked);
+            match stream.try_write(ours.clone()) {
+                Written::All => {
+                    stream.last_write = now;
+                    frames += 1;
+                    bytes += ours.len() as u64;
+                    at += 1;
+                }
+                Written::Rest(rest) => {
+                    self.metrics.fell_behind.inc();
+                    let stream = live.swap_remove(at);
+                    self.clone().serve(stream, rest, from(tick));
+                }
+                Written::Gone => {
+                    live.swap_remove(at);
+                    self.ended(End::Left);
+                }
+            }
+        }
+        self.metrics.deliveries.inc_by(frames);
+        self.metrics.delivered_bytes.inc_by(bytes);
+    }
+
+    /// Once a second: ends what is over, finds who left, sends heartbeats.
+    fn sweep(self: Rc<Self>) {
+        let now = Instant::now();
+        let mut live = self.live.borrow_mut();
+        let mut at = 0;
+        while at < live.len() {
+            let stream = &live[at];
+            if stream.has_left() {
+                live.swap_remove(at);
+                self.ended(End::Left);
+            } else if stream.ends_at <= now {
+                let end = live.swap_remove(at).close(self.retry());
+                self.ended(end);
+            } else {
+                at += 1;
+            }
+        }
+        let heartbeat = self.config.heartbeat;
+        if let Some(tick) = self.current() {
+            let quiet = |stream: &Stream| now - stream.last_write >= heartbeat;
+            self.write_to_all(&mut live, &tick.heartbeat, quiet, &tick);
+        }
+    }
+
+    /// Gives each stream an end within the drain window. Those in tasks see it when they come back.
+    fn drain(&self) {
+        for stream in self.live.borrow_mut().iter_mut() {
+            stream.end = End::Drain;
+            stream.ends_at = self.drain_end();
+        }
+    }
+
+    fn drain_end(&self) -> Instant {
+        Instant::now() + self.config.drain.mul_f64(rand::rng().random_range(0.0..1.0))
+    }
+
+    /// When a client of a draining edge is to come back: not all at once.
+    fn retry(&self) -> Duration {
+        Duration::from_millis(rand::rng().random_range(200..2000))
+    }
+
+    fn ended(&self, end: End) {
+        self.metrics.streams.dec();
+        self.metrics.ended.get_or_create(&Ended { reason: end.as_str() }).inc();
+    }
+
+    /// Brings a stream to the newest step, as a task of its own, and back into the list.
+    fn serve(self: Rc<Self>, stream: Stream, rest: Bytes, approach: Approach) {
+        spawn(async move {
+            self.metrics.behind.inc();
+            let served = self.bring(stream, rest, approach).await;
+            self.metrics.behind.dec();
+            if let Err(end) = served {
+                self.ended(end);
+            }
+        });
+    }
+
+    async fn bring(&self, mut stream: Stream, rest: Bytes, mut approach: Approach) -> Result<(), End> {
+        self.write(&mut stream, rest).await?;
+        loop {
+            if self.draining.is_cancelled() && stream.end != End::Drain {
+                stream.end = End::Drain;
+                stream.ends_at = self.drain_end();
+            }
+            if stream.ends_at <= Instant::now() {
+                return Err(stream.close(self.retry()));
+            }
+            let turn = self.turns.acquire().await.expect("the semaphore is never closed");
+            let next = match self.current() {
+                Some(tick) => approach.next(&tick, &self.metrics),
+                None => NextWrite::Wait(Instant::now() + self.config.heartbeat),
+            };
+            match next {
+                NextWrite::Arrived => {
+                    // No await since the step was read: no other can have come.
+                    self.live.borrow_mut().push(stream);
+                    return Ok(());
+                }
+                NextWrite::Write(events) if events.is_empty() => {}
+                NextWrite::Write(events) => {
+                    let bytes = events.frame().bytes(stream.chunked).clone();
+                    self.metrics.deliveries.inc();
+                    self.metrics.delivered_bytes.inc_by(bytes.len() as u64);
+                    stream.last_write = Instant::now();
+                    if let Written::Rest(rest) = stream.try_write(bytes) {
+                        drop(turn);
+                        self.write(&mut stream, rest).await?;
+                        continue;
+                    }
+                }
+                NextWrite::Wait(until) => {
+                    drop(turn);
+                    self.wait(&mut stream, until).await?;
+                    continue;
+                }
+            }
+            drop(turn);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Writes all of it, however long the client takes, within the bounds of its stream.
+    async fn write(&self, stream: &mut Stream, mut rest: Bytes) -> Result<(), End> {
+        loop {
+            match stream.try_write(rest) {
+                Written::All => {
+                    stream.last_write = Instant::now();
+                    return Ok(());
+                }
+                Written::Gone => return Err(End::Left),
+                Written::Rest(more) => rest = more,
+            }
+            stream.writable(self.config.stall).await?;
+        }
+    }
+
+    /// Waits for a step, with heartbeats.
+    async fn wait(&self, stream: &mut Stream, until: Instant) -> Result<(), End> {
+        let heartbeat_at = stream.last_write + self.config.heartbeat;
+        let until = until.min(heartbeat_at).min(stream.ends_at);
+        tokio::select! {
+            () = self.stepped.notified() => {}
+            () = self.draining.cancelled(), if stream.end != End::Drain => {}
+            () = sleep_until(until) => {}
+        }
+        if stream.has_left() {
+            return Err(End::Left);
+        }
+        if Instant::now() >= heartbeat_at {
+            let comment = Events::default().comment("heartbeat").frame();
+            self.write(stream, comment.bytes(stream.chunked).clone()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// From this step on.
+fn from(tick: &Tick) -> Approach {
+    Approach::new(Shown::UpTo(tick.cursor.clone(), Some(tick.generation)), Some(tick.status))
+}

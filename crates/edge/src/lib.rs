@@ -1,0 +1,54 @@
+//! Redis to Server-Sent Events: the one public HTTP origin. The path of a record:
+//!
+//! 1. [`conductor`] follows the feeds, folds each record into the [`map`], and publishes the state
+//!    and the bytes of each step as a [`tick`].
+//! 2. [`hub`], one a worker thread, writes a step's bytes to each of its streams.
+//! 3. A stream that is new, behind or resuming is brought there by [`stream`] and [`replay`].
+//!
+//! A client's way in: [`routes`] (with [`auth`]), then [`handoff`] takes its socket out of
+//! actix-web and gives it to the hub.
+//!
+//! *Invariants:* a live frame is encoded once, never once a client. No queue is unbounded: a
+//! client has none at all, only the rest of one frame and a cursor. Tokens and queries reach no log.
+
+mod auth;
+mod conductor;
+mod config;
+mod frame;
+mod handoff;
+mod hub;
+mod map;
+mod metrics;
+mod replay;
+mod routes;
+mod server;
+mod stream;
+mod tick;
+
+use tutti_service::{Context, Failure, Registry, Service, Settings};
+
+pub use config::{Config, Streams};
+pub use metrics::Metrics;
+
+/// The service.
+pub struct Edge;
+
+impl Service for Edge {
+    type Config = Config;
+    type Metrics = Metrics;
+    const NAME: &'static str = "tutti-edge";
+    const ABOUT: &'static str = "Serves Tutti's feeds to browsers as Server-Sent Events.";
+    const ADMIN: &'static str = "127.0.0.1:9102";
+
+    fn configure(settings: &mut Settings) -> Config {
+        Config::configure(settings)
+    }
+
+    fn metrics(registry: &mut Registry) -> Metrics {
+        Metrics::new(registry)
+    }
+
+    async fn run(config: Config, metrics: Metrics, context: Context) -> Result<(), Failure> {
+        server::run(config, metrics, context).await
+    }
+}

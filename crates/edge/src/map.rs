@@ -1,0 +1,509 @@
+//! The live map: a pure fold over the records of its feeds.
+//!
+//! Each mediaId has one entry: its newest fix, or the fact that it was removed, which is remembered
+//! for as long as clients may come back to hear of it. Time is that of the records: no clock here.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use imbl::{OrdMap, Vector};
+use prost::Message as _;
+use tutti_feed::{Cursor, Position, Record};
+use tutti_model::location::{MAX_AHEAD_MS, to_json};
+use tutti_model::{Fix, Locations, change};
+
+pub(crate) type MediaId = Arc<str>;
+
+/// The last word on one mediaId.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Entry {
+    pub(crate) timestamp_ms: i64,
+    /// The feed of the record that brought it,
+    pub(crate) shard: usize,
+    /// and that record's number.
+    brought_by: u64,
+    /// The number of the record that last changed it: the one that brought it, or the one at whose
+    /// time it was stale.
+    pub(crate) seq: u64,
+    is_fix: bool,
+    pub(crate) removed: bool,
+    /// The JSON object that clients get: the fix, or mediaId and timestamp of the removal.
+    pub(crate) json: Box<str>,
+}
+
+impl Entry {
+    fn fix(fix: &Fix, shard: usize, seq: u64) -> Self {
+        let json = to_json(fix).into();
+        let timestamp_ms = fix.timestamp_ms;
+        Self { timestamp_ms, shard, brought_by: seq, seq, is_fix: true, removed: false, json }
+    }
+
+    fn removal(id: &str, timestamp_ms: i64, shard: usize, seq: u64) -> Self {
+        let json = removal_json(id, timestamp_ms);
+        Self { timestamp_ms, shard, brought_by: seq, seq, is_fix: false, removed: true, json }
+    }
+
+    /// A fix that is stale at the time of the record `seq` of its feed. It keeps its rank, or
+    /// another feed's older word on the same mediaId could come after it.
+    fn grown_stale(&self, id: &str, seq: u64) -> Self {
+        let json = removal_json(id, self.timestamp_ms);
+        Self { seq, removed: true, json, ..*self }
+    }
+
+    /// The newer timestamp wins; at equal ones a fix against a removal, then the later record.
+    fn rank(&self) -> (i64, bool, usize, u64) {
+        (self.timestamp_ms, self.is_fix, self.shard, self.brought_by)
+    }
+}
+
+fn removal_json(id: &str, timestamp_ms: i64) -> Box<str> {
+    let id = serde_json::to_string(id).expect("a string always serialises");
+    format!(r#"{{"mediaId":{id},"timestamp":{timestamp_ms}}}"#).into()
+}
+
+/// One feed's part of the map: where it stands, and the times of its newest records.
+#[derive(Clone, Debug, Default)]
+struct Shard {
+    position: Option<Position>,
+    /// Times of the records up to `position`, oldest first; a cursor older than these is too old.
+    times: Vector<u64>,
+    /// The number of the last record that told of a gap: who was shown less must be told too.
+    gap: u64,
+}
+
+/// What clients are served from: a cheap clone shares all but what changed.
+#[derive(Clone, Debug)]
+pub(crate) struct MapView {
+    entries: OrdMap<MediaId, Arc<Entry>>,
+    shards: Vec<Shard>,
+}
+
+/// Whether a client can go on from its cursor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Resume {
+    /// Yes: it lacks what has a later number in its feed than these.
+    From(Vec<u64>),
+    /// The cursor is not in this history; it may be in what comes yet.
+    Unknown,
+    /// No: it is older than what is remembered.
+    TooOld,
+}
+
+impl MapView {
+    fn new(shards: usize) -> Self {
+        Self { entries: OrdMap::new(), shards: vec![Shard::default(); shards] }
+    }
+
+    /// The place up to which this is the fold.
+    pub(crate) fn cursor(&self) -> Cursor {
+        Cursor(self.shards.iter().map(|s| s.position).collect())
+    }
+
+    /// Entries with a larger mediaId than `after`, in order.
+    pub(crate) fn after<'a>(
+        &'a self,
+        after: Option<&MediaId>,
+    ) -> impl Iterator<Item = (&'a MediaId, &'a Entry)> + use<'a> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, |id| Excluded(id.clone()));
+        self.entries.range((from, Unbounded)).map(|(id, entry)| (id, &**entry))
+    }
+
+    /// Fixes on the map.
+    pub(crate) fn alive(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values().map(|e| &**e).filter(|e| !e.removed)
+    }
+
+    /// Whether a client that was shown what `cursor` covers can go on from there.
+    pub(crate) fn resume(&self, cursor: &Cursor) -> Resume {
+        if cursor.0.len() != self.shards.len() {
+            return Resume::Unknown;
+        }
+        let mut from = Vec::with_capacity(self.shards.len());
+        for (shard, place) in self.shards.iter().zip(&cursor.0) {
+            let oldest = shard.position.map_or(1, |p| p.seq + 1 - shard.times.len() as u64);
+            if place.map_or(0, |p| p.seq) < shard.gap {
+                return Resume::TooOld;
+            }
+            from.push(match (place, shard.position) {
+                (None, None) => 0,
+                (None, Some(_)) if oldest == 1 => 0,
+                (None, Some(_)) => return Resume::TooOld,
+                (Some(_), None) => return Resume::Unknown,
+                (Some(shown), Some(held)) if shown.epoch != held.epoch || shown.seq > held.seq => {
+                    return Resume::Unknown;
+                }
+                (Some(shown), Some(_)) if shown.seq < oldest => return Resume::TooOld,
+                (Some(shown), Some(_)) => {
+                    if shard.times.get((shown.seq - oldest) as usize) != Some(&shown.time_us) {
+                        return Resume::Unknown;
+                    }
+                    shown.seq
+                }
+            });
+        }
+        Resume::From(from)
+    }
+
+    /// Whether it holds everything up to these heads.
+    pub(crate) fn reaches(&self, heads: &[Option<Position>]) -> bool {
+        self.shards.iter().zip(heads).all(|(shard, head)| match (shard.position, head) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(held), Some(head)) => held.epoch == head.epoch && held.seq >= head.seq,
+        })
+    }
+}
+
+/// What one record did that is more than changed entries.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Applied {
+    /// Something is missing in Kafka: clients must be told.
+    pub(crate) gap: bool,
+    /// The payload is none that this version reads.
+    pub(crate) unreadable: bool,
+}
+
+/// The fold.
+#[derive(Debug)]
+pub(crate) struct MapState {
+    view: MapView,
+    stale_after_ms: i64,
+    /// A cursor up to this old can be resumed from.
+    remember_us: u64,
+    /// Tombstones go after this time: as long as the logs hold.
+    log_age_us: u64,
+    /// For each shard, when its fixes grow stale.
+    stale_at: Vec<BinaryHeap<Reverse<(i64, MediaId)>>>,
+    /// For each shard, its tombstones in the order in which they came.
+    tombstones: Vec<VecDeque<(u64, u64, MediaId)>>,
+    changed: BTreeSet<MediaId>,
+}
+
+impl MapState {
+    /// An empty map. `log_age` is what the logs keep; cursors are remembered for so long less the
+    /// longest life of a fix, so that an edge that has just read the logs knows all that any other
+    /// edge knows.
+    pub(crate) fn new(shards: usize, stale_after: Duration, log_age: Duration) -> Self {
+        let life = stale_after + Duration::from_millis(MAX_AHEAD_MS as u64);
+        Self {
+            view: MapView::new(shards),
+            stale_after_ms: stale_after.as_millis() as i64,
+            remember_us: log_age.saturating_sub(life).as_micros() as u64,
+            log_age_us: log_age.as_micros() as u64,
+            stale_at: vec![BinaryHeap::new(); shards],
+            tombstones: vec![VecDeque::new(); shards],
+            changed: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn view(&self) -> &MapView {
+        &self.view
+    }
+
+    /// The mediaIds whose entries changed since this was last asked.
+    pub(crate) fn take_changed(&mut self) -> BTreeSet<MediaId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    pub(crate) fn entry(&self, id: &MediaId) -> Option<&Entry> {
+        self.view.entries.get(id).map(|e| &**e)
+    }
+
+    /// Folds the next record of a shard in.
+    pub(crate) fn apply(&mut self, shard: usize, record: &Record) -> Applied {
+        let Position { seq, time_us, .. } = record.position;
+        let now_ms = (time_us / 1000) as i64;
+        self.advance(shard, record.position);
+        let mut applied = Applied::default();
+        match Locations::decode(record.payload.clone()) {
+            Err(_) => applied.unreadable = true,
+            Ok(locations) => {
+                for change in locations.changes {
+                    match change.change {
+                        None => applied.unreadable = true,
+                        Some(change::Change::Gap(_)) => {
+                            applied.gap = true;
+                            self.view.shards[shard].gap = seq;
+                        }
+                        Some(change::Change::Fix(fix)) => {
+                            if fix.timestamp_ms > now_ms - self.stale_after_ms {
+                                let entry = Entry::fix(&fix, shard, seq);
+                                self.put(fix.media_id.into(), entry, time_us);
+                            }
+                        }
+                        Some(change::Change::Removal(r)) => {
+                            let id: MediaId = r.media_id.into();
+                            let entry = Entry::removal(&id, r.timestamp_ms, shard, seq);
+                            self.put(id, entry, time_us);
+                        }
+                    }
+                }
+            }
+        }
+        self.drop_stale(shard, seq, time_us);
+        self.forget_tombstones(shard, time_us);
+        applied
+    }
+
+    fn advance(&mut self, shard: usize, position: Position) {
+        let part = &mut self.view.shards[shard];
+        part.position = Some(position);
+        part.times.push_back(position.time_us);
+        let oldest = position.time_us.saturating_sub(self.remember_us);
+        while part.times.front().is_some_and(|t| *t < oldest) {
+            part.times.pop_front();
+        }
+    }
+
+    fn put(&mut self, id: MediaId, entry: Entry, time_us: u64) {
+        if self.view.entries.get(&id).is_some_and(|held| held.rank() > entry.rank()) {
+            return;
+        }
+        if entry.removed {
+            self.tombstones[entry.shard].push_back((time_us, entry.seq, id.clone()));
+        } else {
+            let stale_at = entry.timestamp_ms + self.stale_after_ms;
+            self.stale_at[entry.shard].push(Reverse((stale_at, id.clone())));
+        }
+        self.changed.insert(id.clone());
+        self.view.entries.insert(id, Arc::new(entry));
+    }
+
+    /// Removes the fixes of a shard that are stale by its time.
+    fn drop_stale(&mut self, shard: usize, seq: u64, time_us: u64) {
+        let now_ms = (time_us / 1000) as i64;
+        while let Some(Reverse((stale_at, _))) = self.stale_at[shard].peek()
+            && *stale_at <= now_ms
+        {
+            let Some(Reverse((stale_at, id))) = self.stale_at[shard].pop() else { break };
+            let Some(held) = self.view.entries.get(&id) else { continue };
+            // A newer fix of the same mediaId has an expiry of its own.
+            if held.removed || held.shard != shard || held.timestamp_ms + self.stale_after_ms != stale_at {
+                continue;
+            }
+            let entry = held.grown_stale(&id, seq);
+            self.tombstones[shard].push_back((time_us, seq, id.clone()));
+            self.changed.insert(id.clone());
+            self.view.entries.insert(id, Arc::new(entry));
+        }
+    }
+
+    fn forget_tombstones(&mut self, shard: usize, time_us: u64) {
+        let oldest = time_us.saturating_sub(self.log_age_us);
+        while let Some((at, _, _)) = self.tombstones[shard].front()
+            && *at < oldest
+        {
+            let Some((_, seq, id)) = self.tombstones[shard].pop_front() else { break };
+            if self.view.entries.get(&id).is_some_and(|e| e.removed && e.shard == shard && e.seq == seq) {
+                self.view.entries.remove(&id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+    use tutti_model::{Change, Gap, Removal};
+
+    const T0: u64 = 1_700_000_000_000_000;
+
+    pub(crate) fn fix(id: &str, timestamp_ms: i64) -> Change {
+        let fix = Fix { media_id: id.into(), timestamp_ms, ..Fix::default() };
+        Change { change: Some(change::Change::Fix(fix)) }
+    }
+
+    pub(crate) fn removal(id: &str, timestamp_ms: i64) -> Change {
+        let removal = Removal { media_id: id.into(), timestamp_ms };
+        Change { change: Some(change::Change::Removal(removal)) }
+    }
+
+    pub(crate) fn record(seq: u64, time_us: u64, changes: Vec<Change>) -> Record {
+        let payload = Bytes::from(Locations { changes }.encode_to_vec());
+        Record { position: Position { epoch: 1, seq, time_us }, prev_time_us: time_us - 1, payload }
+    }
+
+    pub(crate) fn map(shards: usize) -> MapState {
+        MapState::new(shards, Duration::from_secs(30), Duration::from_secs(120))
+    }
+
+    fn ms(time_us: u64) -> i64 {
+        (time_us / 1000) as i64
+    }
+
+    fn alive(map: &MapState) -> BTreeMap<String, i64> {
+        map.view
+            .after(None)
+            .filter(|(_, e)| !e.removed)
+            .map(|(id, e)| (id.to_string(), e.timestamp_ms))
+            .collect()
+    }
+
+    #[test]
+    fn the_newest_timestamp_wins_whatever_comes_last() {
+        let mut map = map(1);
+        map.apply(0, &record(1, T0, vec![fix("a", ms(T0) - 10), fix("a", ms(T0) - 20)]));
+        assert_eq!(alive(&map), BTreeMap::from([("a".into(), ms(T0) - 10)]));
+    }
+
+    #[test]
+    fn at_equal_timestamps_a_fix_holds_against_a_removal() {
+        for changes in [[fix("a", ms(T0)), removal("a", ms(T0))], [removal("a", ms(T0)), fix("a", ms(T0))]] {
+            let mut map = map(1);
+            map.apply(0, &record(1, T0, changes.to_vec()));
+            assert_eq!(alive(&map).len(), 1);
+        }
+        let mut map = map(1);
+        map.apply(0, &record(1, T0, vec![removal("a", ms(T0) + 1), fix("a", ms(T0))]));
+        assert!(alive(&map).is_empty());
+    }
+
+    #[test]
+    fn a_fix_goes_when_its_shard_says_that_it_is_stale() {
+        let mut map = map(2);
+        map.apply(0, &record(1, T0, vec![fix("a", ms(T0))]));
+        map.take_changed();
+        map.apply(1, &record(1, T0 + 60_000_000, vec![]));
+        assert_eq!(alive(&map).len(), 1, "another shard's time does not count");
+        map.apply(0, &record(2, T0 + 29_999_000, vec![]));
+        assert_eq!(alive(&map).len(), 1);
+        map.apply(0, &record(3, T0 + 30_000_000, vec![]));
+        assert!(alive(&map).is_empty());
+        assert_eq!(map.take_changed(), BTreeSet::from(["a".into()]));
+        assert_eq!(map.entry(&"a".into()).unwrap().seq, 3);
+    }
+
+    #[test]
+    fn a_tombstone_is_forgotten_when_the_log_is() {
+        let mut map = map(1);
+        map.apply(0, &record(1, T0, vec![removal("a", ms(T0))]));
+        map.apply(0, &record(2, T0 + 120_000_000, vec![]));
+        assert!(map.entry(&"a".into()).is_some());
+        map.apply(0, &record(3, T0 + 120_000_001, vec![]));
+        assert!(map.entry(&"a".into()).is_none());
+    }
+
+    #[test]
+    fn a_gap_and_an_unreadable_payload_are_told() {
+        let mut map = map(1);
+        let gap = Change { change: Some(change::Change::Gap(Gap::default())) };
+        assert!(map.apply(0, &record(1, T0, vec![gap])).gap);
+        let garbage = Record { payload: Bytes::from_static(b"\xff\xff"), ..record(2, T0 + 1, vec![]) };
+        assert!(map.apply(0, &garbage).unreadable);
+        assert_eq!(map.view.cursor().0[0].unwrap().seq, 2);
+    }
+
+    #[test]
+    fn a_cursor_is_resumed_only_within_its_own_history() {
+        let mut map = map(1);
+        for seq in 1..=100 {
+            map.apply(0, &record(seq, T0 + seq * 1_000_000, vec![]));
+        }
+        let at = |seq: u64, time_us: u64, epoch: u32| {
+            map.view.resume(&Cursor(vec![Some(Position { epoch, seq, time_us })]))
+        };
+        assert_eq!(at(50, T0 + 50_000_000, 1), Resume::From(vec![50]));
+        assert_eq!(at(100, T0 + 100_000_000, 1), Resume::From(vec![100]));
+        assert_eq!(at(50, T0 + 50_000_001, 1), Resume::Unknown, "the same number of another history");
+        assert_eq!(at(50, T0 + 50_000_000, 2), Resume::Unknown, "another epoch");
+        assert_eq!(at(101, T0 + 101_000_000, 1), Resume::Unknown, "not yet");
+        assert_eq!(at(20, T0 + 20_000_000, 1), Resume::From(vec![20]), "80 s old");
+        assert_eq!(at(19, T0 + 19_000_000, 1), Resume::TooOld);
+        assert_eq!(map.view.resume(&Cursor::start(1)), Resume::TooOld, "the beginning is forgotten");
+        assert_eq!(map.view.resume(&Cursor::start(2)), Resume::Unknown, "other shards");
+    }
+
+    #[test]
+    fn who_was_shown_less_than_a_gap_is_not_resumed() {
+        let mut map = map(1);
+        map.apply(0, &record(1, T0, vec![]));
+        let before = map.view.cursor();
+        let gap = Change { change: Some(change::Change::Gap(Gap::default())) };
+        map.apply(0, &record(2, T0 + 1, vec![gap]));
+        assert_eq!(map.view.resume(&before), Resume::TooOld);
+        assert_eq!(map.view.resume(&map.view.cursor()), Resume::From(vec![2]));
+    }
+
+    #[test]
+    fn before_the_first_record_is_a_place_like_any_other() {
+        let mut map = map(2);
+        let start = map.view.cursor();
+        map.apply(0, &record(1, T0, vec![fix("a", ms(T0))]));
+        assert_eq!(map.view.resume(&start), Resume::From(vec![0, 0]));
+    }
+
+    fn changes() -> impl Strategy<Value = Vec<Change>> {
+        let one = (0u8..6, 0i64..45_000, any::<bool>()).prop_map(|(id, age, is_fix)| {
+            let id = format!("m{id}");
+            let timestamp_ms = ms(T0) + 10_000 - age;
+            if is_fix { fix(&id, timestamp_ms) } else { removal(&id, timestamp_ms) }
+        });
+        proptest::collection::vec(one, 0..4)
+    }
+
+    proptest! {
+        /// However the records of two shards are interleaved, the map is the same.
+        #[test]
+        fn the_order_between_shards_does_not_matter(
+            first in proptest::collection::vec((changes(), 1u64..20_000_000), 0..8),
+            second in proptest::collection::vec((changes(), 1u64..20_000_000), 0..8),
+            order in proptest::collection::vec(any::<bool>(), 16),
+        ) {
+            let records = |parts: &[(Vec<Change>, u64)]| {
+                let mut time_us = T0;
+                parts.iter().enumerate().map(|(i, (changes, step))| {
+                    time_us += step;
+                    record(i as u64 + 1, time_us, changes.clone())
+                }).collect::<Vec<_>>()
+            };
+            let (first, second) = (records(&first), records(&second));
+            let mut sequential = map(2);
+            first.iter().for_each(|r| { sequential.apply(0, r); });
+            second.iter().for_each(|r| { sequential.apply(1, r); });
+
+            let mut mixed = map(2);
+            let (mut a, mut b) = (first.iter().peekable(), second.iter().peekable());
+            let mut order = order.into_iter();
+            while a.peek().is_some() || b.peek().is_some() {
+                let take_a = b.peek().is_none() || (a.peek().is_some() && order.next().unwrap_or(true));
+                if take_a { mixed.apply(0, a.next().unwrap()); } else { mixed.apply(1, b.next().unwrap()); }
+            }
+            prop_assert_eq!(alive(&mixed), alive(&sequential));
+        }
+
+        /// An edge that starts from a log that was trimmed equals one that saw everything.
+        #[test]
+        fn a_map_from_the_kept_log_equals_the_map_from_all(
+            parts in proptest::collection::vec((changes(), 1u64..15_000_000), 1..40),
+        ) {
+            let mut time_us = T0;
+            let records: Vec<Record> = parts.iter().enumerate().map(|(i, (changes, step))| {
+                time_us += step;
+                let mut changes = changes.clone();
+                for change in &mut changes {
+                    // Timestamps near the record's own time, as ingest lets them through.
+                    if let Some(change::Change::Fix(f)) = &mut change.change { f.timestamp_ms += ms(time_us) - ms(T0); }
+                    if let Some(change::Change::Removal(r)) = &mut change.change { r.timestamp_ms += ms(time_us) - ms(T0); }
+                }
+                record(i as u64 + 1, time_us, changes)
+            }).collect();
+            let mut whole = map(1);
+            records.iter().for_each(|r| { whole.apply(0, r); });
+            let oldest = time_us.saturating_sub(120_000_000);
+            let mut fresh = map(1);
+            records.iter().filter(|r| r.position.time_us >= oldest).for_each(|r| { fresh.apply(0, r); });
+            prop_assert_eq!(alive(&fresh), alive(&whole));
+            // Nor does a client that resumes see a difference.
+            for r in &records {
+                let cursor = Cursor(vec![Some(r.position)]);
+                prop_assert_eq!(fresh.view.resume(&cursor), whole.view.resume(&cursor));
+            }
+        }
+    }
+}

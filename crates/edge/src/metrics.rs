@@ -1,0 +1,121 @@
+//! What an edge counts.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use tutti_feed::FollowMetrics;
+
+/// Why a stream ended.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Ended {
+    /// `left`, `life`, `drain`, `token` or `stalled`.
+    pub reason: &'static str,
+}
+
+/// All counters of an edge.
+#[derive(Clone)]
+pub struct Metrics {
+    /// Of the feeds.
+    pub follow: FollowMetrics,
+    /// Streams open.
+    pub streams: Gauge,
+    /// Streams that are being served by a replay or wait for their socket.
+    pub behind: Gauge,
+    /// Streams opened.
+    pub opened: Counter,
+    /// Streams ended, by reason.
+    pub ended: Family<Ended, Counter>,
+    /// Streams turned away above the limit.
+    pub turned_away: Counter,
+    /// Requests without the right to what they asked for.
+    pub refused: Counter,
+    /// Frames written to clients.
+    pub deliveries: Counter,
+    /// Bytes written to clients.
+    pub delivered_bytes: Counter,
+    /// Times a socket would not take a whole frame.
+    pub fell_behind: Counter,
+    /// Replays begun.
+    pub replays: Counter,
+    /// Resets sent to clients.
+    pub resets: Counter,
+    /// Steps of the map.
+    pub ticks: Counter,
+    /// Records whose payload this version does not read.
+    pub unreadable: Counter,
+    /// Devices on the map.
+    pub devices: Gauge,
+    /// 1 while no news arrives.
+    pub stale: Gauge,
+    /// From a record's time in Redis to its tick.
+    pub record_age: Histogram,
+}
+
+impl Metrics {
+    /// Makes and registers them.
+    pub fn new(registry: &mut Registry) -> Self {
+        let m = Self {
+            follow: FollowMetrics::new(registry),
+            streams: Gauge::default(),
+            behind: Gauge::default(),
+            opened: Counter::default(),
+            ended: Family::default(),
+            turned_away: Counter::default(),
+            refused: Counter::default(),
+            deliveries: Counter::default(),
+            delivered_bytes: Counter::default(),
+            fell_behind: Counter::default(),
+            replays: Counter::default(),
+            resets: Counter::default(),
+            ticks: Counter::default(),
+            unreadable: Counter::default(),
+            devices: Gauge::default(),
+            stale: Gauge::default(),
+            record_age: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
+        };
+        registry.register("edge_streams", "Streams open", m.streams.clone());
+        registry.register(
+            "edge_streams_behind",
+            "Streams being replayed to, or whose socket is full",
+            m.behind.clone(),
+        );
+        registry.register("edge_streams_opened", "Streams opened", m.opened.clone());
+        registry.register("edge_streams_ended", "Streams ended, by reason", m.ended.clone());
+        registry.register(
+            "edge_streams_turned_away",
+            "Streams turned away above the limit",
+            m.turned_away.clone(),
+        );
+        registry.register(
+            "edge_requests_refused",
+            "Requests without a valid token or scope",
+            m.refused.clone(),
+        );
+        registry.register("edge_deliveries", "Frames written to clients", m.deliveries.clone());
+        registry.register("edge_delivered_bytes", "Bytes written to clients", m.delivered_bytes.clone());
+        registry.register(
+            "edge_fell_behind",
+            "Times a socket would not take a whole frame",
+            m.fell_behind.clone(),
+        );
+        registry.register("edge_replays", "Replays begun", m.replays.clone());
+        registry.register("edge_resets", "Resets sent to clients", m.resets.clone());
+        registry.register("edge_ticks", "Steps of the map", m.ticks.clone());
+        registry.register(
+            "edge_unreadable_records",
+            "Records that this version cannot read",
+            m.unreadable.clone(),
+        );
+        registry.register("edge_devices", "Devices on the map", m.devices.clone());
+        registry.register("edge_stale", "1 while no news arrives", m.stale.clone());
+        registry.register(
+            "edge_record_age_seconds",
+            "From a record's time in Redis to the tick that shows it, by this host's clock",
+            m.record_age.clone(),
+        );
+        m
+    }
+}

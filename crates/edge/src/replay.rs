@@ -1,0 +1,166 @@
+//! What takes a client that is new, behind or resuming to a given step: pure, chunk by chunk.
+
+use crate::frame::Events;
+use crate::map::{MapView, MediaId};
+
+/// Bytes of a chunk, about.
+pub(crate) const CHUNK_BYTES: usize = 16 * 1024;
+
+/// Entries that a walk looks at before it lets others have their turn.
+const LOOKS: usize = 20_000;
+
+/// A walk over the map in the order of mediaIds. It reads the newest state at each chunk: what
+/// changes after it passed will come with the next replay, or live.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    /// For each shard, the number up to which the client was shown all; `None`: nothing at all.
+    from: Option<Vec<u64>>,
+    after: Option<MediaId>,
+    done: bool,
+}
+
+impl Replay {
+    /// Everything alive.
+    pub(crate) fn all() -> Self {
+        Self { from: None, after: None, done: false }
+    }
+
+    /// What changed after these numbers, removals too.
+    pub(crate) fn since(from: Vec<u64>) -> Self {
+        Self { from: Some(from), after: None, done: false }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// The next events, up to about [`CHUNK_BYTES`]; none where the walk merely pauses.
+    pub(crate) fn next_chunk(&mut self, view: &MapView) -> Events {
+        let (mut fixes, mut removed) = (Vec::new(), Vec::new());
+        let mut bytes = 0;
+        let mut walk = view.after(self.after.as_ref());
+        self.done = true;
+        for (looks, (id, entry)) in walk.by_ref().enumerate() {
+            let wanted = match &self.from {
+                None => !entry.removed,
+                Some(from) => entry.seq > from[entry.shard],
+            };
+            if wanted {
+                bytes += entry.json.len() + 1;
+                if entry.removed { removed.push(entry) } else { fixes.push(entry) }
+            }
+            if bytes >= CHUNK_BYTES || looks >= LOOKS {
+                self.after = Some(id.clone());
+                self.done = false;
+                break;
+            }
+        }
+        fixes.sort_by_key(|e| e.timestamp_ms);
+        let mut events = Events::default();
+        events.array("liveMapLocation", fixes.iter().map(|e| &*e.json));
+        events.array("liveMapRemoved", removed.iter().map(|e| &*e.json));
+        events
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::map::tests::{fix, map, record, removal};
+    use crate::map::{MapState, Resume};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+    use tutti_model::Change;
+
+    const T0: u64 = 1_700_000_000_000_000;
+
+    /// What a browser holds after hearing some events.
+    fn hear(shown: &mut BTreeMap<String, i64>, events: Events) {
+        let text = events.into_text();
+        for event in text.split("\n\n").filter(|e| !e.is_empty()) {
+            let (name, data) = event.split_once("\ndata: ").unwrap();
+            for item in serde_json::from_str::<Vec<serde_json::Value>>(data).unwrap() {
+                let id = item["mediaId"].as_str().unwrap().to_owned();
+                let timestamp = item["timestamp"].as_i64().unwrap();
+                match name {
+                    "event: liveMapLocation" => {
+                        let before = shown.insert(id, timestamp);
+                        assert!(before.is_none_or(|b| b <= timestamp), "a step back in time");
+                    }
+                    "event: liveMapRemoved" => drop(shown.remove(&id)),
+                    other => panic!("{other}"),
+                }
+            }
+        }
+    }
+
+    fn alive(map: &MapState) -> BTreeMap<String, i64> {
+        map.view()
+            .after(None)
+            .filter(|(_, e)| !e.removed)
+            .map(|(id, e)| (id.to_string(), e.timestamp_ms))
+            .collect()
+    }
+
+    fn changes() -> impl Strategy<Value = Vec<Change>> {
+        let one = (0u16..60, 0i64..1000, 0u8..4).prop_map(|(id, at, kind)| {
+            let id = format!("m{id}");
+            let at = (T0 / 1000) as i64 + at;
+            if kind == 0 { removal(&id, at) } else { fix(&id, at) }
+        });
+        proptest::collection::vec(one, 0..40)
+    }
+
+    #[test]
+    fn a_large_map_comes_in_bounded_chunks() {
+        let mut map = map(1);
+        let many = (0..2000).map(|i| fix(&format!("m{i}"), (T0 / 1000) as i64)).collect();
+        map.apply(0, &record(1, T0, many));
+        let (mut replay, mut shown, mut chunks) = (Replay::all(), BTreeMap::new(), 0);
+        while !replay.is_done() {
+            let events = replay.next_chunk(map.view());
+            assert!(events.len() < CHUNK_BYTES + 400, "{}", events.len());
+            hear(&mut shown, events);
+            chunks += 1;
+        }
+        assert!(chunks > 5);
+        assert_eq!(shown, alive(&map));
+    }
+
+    proptest! {
+        /// A client that is served while the map moves on, and then once more from the step it was
+        /// served to, holds what the map holds.
+        #[test]
+        fn a_replay_over_a_moving_map_and_its_successor_arrive(
+            batches in proptest::collection::vec(changes(), 4..12),
+            resume_at in 0usize..4, moves in proptest::collection::vec(0usize..3, 0..12),
+        ) {
+            let mut map = map(1);
+            let mut seq = 0;
+            let mut batches = batches.into_iter();
+            let mut step = |map: &mut MapState| if let Some(changes) = batches.next() {
+                seq += 1;
+                map.apply(0, &record(seq, T0 + seq, changes));
+            };
+            let mut shown = BTreeMap::new();
+            for _ in 0..resume_at { step(&mut map); }
+            if resume_at > 0 { shown = alive(&map); }
+            let mut cursor = map.view().cursor();
+            let mut moves = moves.into_iter();
+            let mut passes = 0;
+            loop {
+                let target = map.view().cursor();
+                let Resume::From(from) = map.view().resume(&cursor) else { panic!("lost the cursor") };
+                let mut replay = if resume_at == 0 && passes == 0 { Replay::all() } else { Replay::since(from) };
+                while !replay.is_done() {
+                    hear(&mut shown, replay.next_chunk(map.view()));
+                    for _ in 0..moves.next().unwrap_or(0) { step(&mut map); }
+                }
+                cursor = target;
+                passes += 1;
+                if cursor == map.view().cursor() { break; }
+            }
+            prop_assert_eq!(shown, alive(&map));
+        }
+    }
+}

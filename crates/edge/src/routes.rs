@@ -1,0 +1,183 @@
+//! The HTTP routes.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use actix_web::http::{StatusCode, Version, header};
+use actix_web::{HttpRequest, HttpResponse, web};
+use rand::Rng as _;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::Instant;
+use tutti_feed::Cursor;
+
+use crate::auth::Refusal;
+use crate::config::Config;
+use crate::handoff::{self, Slot};
+use crate::hub::{Admission, Hub};
+use crate::metrics::Metrics;
+use crate::stream::{End, Shown};
+
+/// The scope that reading the map needs, unless it is public.
+const MAP_READ: &str = "map:read";
+
+/// A longer id is not ours.
+const MAX_ID_BYTES: usize = 16 * 1024;
+
+/// What the handlers share, one a worker.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) config: Arc<Config>,
+    pub(crate) metrics: Metrics,
+    pub(crate) hub: Rc<Hub>,
+}
+
+pub(crate) fn configure(app: &mut web::ServiceConfig) {
+    app.route("/", web::get().to(page))
+        .route("/v1/edges", web::get().to(edges))
+        .route("/v1/map/stream", web::get().to(map_stream))
+        .route("/v1/map/locations", web::get().to(map_locations))
+        .default_service(web::to(not_found));
+}
+
+async fn page() -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("text/html; charset=utf-8")
+        .insert_header((header::CACHE_CONTROL, "no-cache"))
+        .insert_header((header::REFERRER_POLICY, "no-referrer"))
+        .body(include_str!("../../../web/index.html"))
+}
+
+async fn edges(shared: web::Data<Shared>) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .json(json!({ "edges": shared.config.edges }))
+}
+
+async fn not_found(request: HttpRequest) -> HttpResponse {
+    problem(StatusCode::NOT_FOUND, &format!("there is no {} {}", request.method(), request.path()))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StreamQuery {
+    since: Option<String>,
+    max_seconds: Option<u64>,
+}
+
+async fn map_stream(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
+    let expires = match authorise(&request, &shared) {
+        Ok(expires) => expires,
+        Err(refusal) => return refusal,
+    };
+    let query = match web::Query::<StreamQuery>::from_query(request.query_string()) {
+        Ok(query) => query.into_inner(),
+        Err(_) => return problem(StatusCode::BAD_REQUEST, "maxSeconds must be a whole number of seconds"),
+    };
+    if shared.metrics.streams.get() >= shared.config.streams.max as i64 {
+        return turn_away(&shared);
+    }
+    let Some(slot) = request.conn_data::<Slot>() else {
+        return problem(StatusCode::INTERNAL_SERVER_ERROR, "this connection cannot stream");
+    };
+
+    let life = shared.config.streams.life.mul_f64(rand::rng().random_range(1.0..1.5));
+    let life = query.max_seconds.map_or(life, |max| life.min(Duration::from_secs(max.max(1))));
+    let (lasts, end) = match expires {
+        Some(left) if left < life => (left, End::Token),
+        _ => (life, End::Life),
+    };
+    slot.put(Admission {
+        shown: shown_before(&request, query.since),
+        chunked: request.version() >= Version::HTTP_11,
+        ends_at: Instant::now() + lasts,
+        end,
+    });
+    handoff::response(&request)
+}
+
+/// The browser's own header wins: it is newer than the URL, which a reconnect repeats.
+fn shown_before(request: &HttpRequest, since: Option<String>) -> Shown {
+    let header = request.headers().get("last-event-id").map(|value| value.to_str().unwrap_or("?").to_owned());
+    let Some(id) = header.filter(|id| !id.is_empty()).or(since).filter(|id| !id.is_empty()) else {
+        return Shown::Nothing;
+    };
+    let cursor = (id.len() <= MAX_ID_BYTES).then(|| Cursor::parse(&id)).flatten();
+    cursor.map_or(Shown::Lost("unknown_id"), |cursor| Shown::UpTo(Arc::new(cursor), None))
+}
+
+/// Any status but 200 would make a browser give up for good.
+fn turn_away(shared: &Shared) -> HttpResponse {
+    shared.metrics.turned_away.inc();
+    let retry = rand::rng().random_range(5_000..20_000);
+    HttpResponse::Ok()
+        .force_close()
+        .content_type("text/event-stream; charset=utf-8")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .body(format!("retry: {retry}\n: this server has as many streams as it takes\n\n"))
+}
+
+async fn map_locations(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
+    if let Err(refusal) = authorise(&request, &shared) {
+        return refusal;
+    }
+    let Some(tick) = shared.hub.current() else {
+        let mut response =
+            problem(StatusCode::SERVICE_UNAVAILABLE, "this edge has not read the map from Redis yet");
+        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("2"));
+        return response;
+    };
+    HttpResponse::Ok()
+        .content_type("application/json")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .body(tick.snapshot())
+}
+
+/// How long the token is valid, if one was needed.
+fn authorise(request: &HttpRequest, shared: &Shared) -> Result<Option<Duration>, HttpResponse> {
+    if shared.config.map_public {
+        return Ok(None);
+    }
+    match shared.config.verifier.check(request, MAP_READ) {
+        Ok(claims) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            // A century is for ever, and no instant overflows by it.
+            let left = Duration::from_secs(claims.exp).saturating_sub(now);
+            Ok(Some(left.min(Duration::from_secs(3_155_760_000))))
+        }
+        Err(refusal) => {
+            shared.metrics.refused.inc();
+            let status = match refusal {
+                Refusal::Scope(_) => StatusCode::FORBIDDEN,
+                Refusal::Missing | Refusal::Invalid(_) => StatusCode::UNAUTHORIZED,
+            };
+            let mut response = problem(status, &refusal.to_string());
+            let challenge = header::HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            Err(response)
+        }
+    }
+}
+
+/// An error as RFC 9457 wants it.
+fn problem(status: StatusCode, detail: &str) -> HttpResponse {
+    HttpResponse::build(status)
+        .content_type("application/problem+json")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .body(
+            json!({
+                "type": "about:blank",
+                "title": status.canonical_reason().unwrap_or("error"),
+                "status": status.as_u16(),
+                "detail": detail,
+            })
+            .to_string(),
+        )
+}
+
+/// The value of one parameter of the query.
+pub(crate) fn query_of(request: &HttpRequest, name: &str) -> Option<String> {
+    let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string()).ok()?;
+    pairs.into_inner().into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
+}

@@ -1,0 +1,152 @@
+//! Puts an edge together: the conductor, and workers that each run actix-web and a hub.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use std::time::Duration;
+
+use actix_cors::Cors;
+use actix_http::{HttpService, Protocol};
+use actix_server::Server;
+use actix_service::{
+    IntoServiceFactory as _, ServiceFactory, ServiceFactoryExt as _, fn_service, map_config,
+};
+use actix_web::dev::AppConfig;
+use actix_web::rt::net::TcpStream;
+use actix_web::{App, web};
+use tokio::sync::broadcast;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+use tutti_feed::Error as FeedError;
+use tutti_service::{CancellationToken, Context, ExposeSecret as _, Failure};
+
+use crate::conductor::{Conductor, TICKS_WAITING};
+use crate::config::Config;
+use crate::handoff::Io;
+use crate::hub::Hub;
+use crate::metrics::Metrics;
+use crate::routes::{self, Shared};
+use crate::tick::Tick;
+
+/// How long a client may take to send its request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What all workers share.
+#[derive(Clone)]
+struct Parts {
+    config: Arc<Config>,
+    metrics: Metrics,
+    ticks: broadcast::Sender<Arc<Tick>>,
+    drain: CancellationToken,
+}
+
+/// Runs an edge until it is told to stop.
+///
+/// # Errors
+/// If it cannot listen, or is configured otherwise than the services that share its Redis.
+pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> Result<(), Failure> {
+    let listener = TcpListener::bind(config.listen)
+        .map_err(|e| Failure::Other(format!("http.listen: cannot listen on {}: {e}", config.listen)))?;
+    let config = Arc::new(config);
+    let latch = context.readiness.latch("the live map, from Redis");
+    let (ticks, _) = broadcast::channel(TICKS_WAITING);
+    let parts = Parts {
+        config: config.clone(),
+        metrics: metrics.clone(),
+        ticks: ticks.clone(),
+        drain: CancellationToken::new(),
+    };
+
+    let for_workers = parts.clone();
+    let server = Server::build()
+        .workers(config.workers)
+        .disable_signals()
+        .shutdown_timeout(1)
+        .listen("edge", listener, move || worker(&for_workers))
+        .map_err(|e| Failure::Other(format!("http.listen: {e}")))?
+        .run();
+    let handle = server.handle();
+    let server = tokio::spawn(server);
+    info!(listen = %config.listen, workers = config.workers, map_public = config.map_public, "serving");
+
+    let conductor = async {
+        agree(&config).await?;
+        let conductor = Conductor::new(config.clone(), metrics.clone(), ticks, latch);
+        conductor.run().await.map_err(|e| Failure::Config(e.to_string()))
+    };
+    tokio::select! {
+        ended = conductor => ended?,
+        () = context.stop.cancelled() => {}
+    }
+    drain(&parts, context.grace).await;
+    handle.stop(true).await;
+    let _ = server.await;
+    Ok(())
+}
+
+/// The hubs first, and actix last: stopping its workers ends their threads.
+async fn drain(parts: &Parts, grace: Duration) {
+    parts.drain.cancel();
+    let streams = parts.metrics.streams.get();
+    info!(streams, window_seconds = parts.config.streams.drain.as_secs(), "draining");
+    // Hubs sweep once a second.
+    let window = parts.config.streams.drain + Duration::from_secs(2);
+    let until = Instant::now() + window.min(grace.saturating_sub(Duration::from_secs(3)));
+    while parts.metrics.streams.get() > 0 && Instant::now() < until {
+        sleep(Duration::from_millis(50)).await;
+    }
+    let left = parts.metrics.streams.get();
+    if left > 0 {
+        warn!(left, "streams did not end within the drain window; cutting them off");
+    }
+}
+
+/// Waits for Redis, and compares the settings that all services must share.
+async fn agree(config: &Config) -> Result<(), Failure> {
+    let url = config.redis_url.expose_secret();
+    let redis = tutti_feed::connect(url).map_err(|e| Failure::Config(e.to_string()))?;
+    tutti_feed::agree_when_there(&redis.client, "locations", &config.locations.agreement())
+        .await
+        .map_err(|e: FeedError| Failure::Config(e.to_string()))
+}
+
+/// One worker: called on its own thread.
+fn worker(
+    parts: &Parts,
+) -> impl ServiceFactory<
+    TcpStream,
+    Config = (),
+    Response = (),
+    Error = actix_http::error::DispatchError,
+    InitError = (),
+> + use<> {
+    let Parts { config, metrics, ticks, drain } = parts.clone();
+    let hub = Hub::start(config.streams.clone(), metrics.clone(), ticks.subscribe(), drain);
+    let shared = Shared { config: config.clone(), metrics, hub: hub.clone() };
+    let app = App::new()
+        .app_data(web::Data::new(shared))
+        .wrap(cors(&config.cors_origins))
+        .configure(routes::configure);
+    let http = HttpService::<Io, _, _>::build()
+        .client_request_timeout(REQUEST_TIMEOUT)
+        .h1_allow_half_closed(false)
+        .on_connect_ext(|io: &Io, data| {
+            data.insert(io.slot());
+        })
+        .finish(map_config(app.into_factory().map_err(|e| e.error_response()), |_| AppConfig::default()))
+        .map_init_err(|_| ());
+    fn_service(move |socket: TcpStream| {
+        let peer = socket.peer_addr().ok();
+        let io = Io::new(socket, hub.clone());
+        async move { Ok((io, Protocol::Http1, peer)) }
+    })
+    .and_then(http)
+}
+
+fn cors(origins: &[String]) -> Cors {
+    let cors = Cors::default().allowed_methods(["GET"]).allow_any_header().max_age(3600);
+    if origins.iter().any(|origin| origin == "*") {
+        return cors.allow_any_origin().send_wildcard();
+    }
+    origins.iter().fold(cors.supports_credentials(), |cors, origin| cors.allowed_origin(origin))
+}

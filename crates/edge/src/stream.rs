@@ -1,0 +1,261 @@
+//! One client's stream: its socket, and what it takes to bring it to where the others are.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::rt::net::TcpStream;
+use bytes::{Buf as _, Bytes};
+use tokio::time::{Instant, sleep_until};
+use tutti_feed::Cursor;
+
+use crate::frame::{Events, LAST_CHUNK};
+use crate::map::Resume;
+use crate::metrics::Metrics;
+use crate::replay::Replay;
+use crate::tick::{Status, Tick};
+
+/// A client that is to wait for a cursor that this edge does not have yet is told so after this.
+const WAITING_SAID_AFTER: Duration = Duration::from_secs(2);
+
+/// Why a stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The client went away.
+    Left,
+    /// Its time was over: it comes back, perhaps to another edge.
+    Life,
+    /// This edge is stopping.
+    Drain,
+    /// Its token expired.
+    Token,
+    /// It read nothing for too long.
+    Stalled,
+}
+
+impl End {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Life => "life",
+            Self::Drain => "drain",
+            Self::Token => "token",
+            Self::Stalled => "stalled",
+        }
+    }
+}
+
+/// What a stream was shown so far.
+#[derive(Clone, Debug)]
+pub(crate) enum Shown {
+    /// Nothing.
+    Nothing,
+    /// What this cursor covers, under this generation; `None` if the cursor came from the client,
+    /// perhaps from another edge.
+    UpTo(Arc<Cursor>, Option<u64>),
+    /// Something that we cannot tell: begin with a reset.
+    Lost(&'static str),
+}
+
+/// A client's socket and terms.
+pub(crate) struct Stream {
+    pub(crate) socket: TcpStream,
+    pub(crate) chunked: bool,
+    pub(crate) ends_at: Instant,
+    pub(crate) end: End,
+    pub(crate) last_write: Instant,
+}
+
+/// What a write left over.
+pub(crate) enum Written {
+    All,
+    Rest(Bytes),
+    Gone,
+}
+
+impl Stream {
+    /// Writes as much as the socket takes without waiting.
+    pub(crate) fn try_write(&mut self, mut bytes: Bytes) -> Written {
+        while !bytes.is_empty() {
+            match self.socket.try_write(&bytes) {
+                Ok(0) => return Written::Gone,
+                Ok(n) => bytes.advance(n),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Written::Rest(bytes),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Written::Gone,
+            }
+        }
+        Written::All
+    }
+
+    /// Whether the client has closed its side; what it sends is thrown away.
+    pub(crate) fn has_left(&self) -> bool {
+        let mut scrap = [0; 512];
+        loop {
+            match self.socket.try_read(&mut scrap) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return false,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return true,
+            }
+        }
+    }
+
+    /// A planned end, where no frame is under way: with the reason, and the last chunk. A socket
+    /// that is full ends without.
+    pub(crate) fn close(mut self, retry: Duration) -> End {
+        let mut events = Events::default();
+        match self.end {
+            End::Token => drop(events.event("end", r#"{"reason":"token_expired"}"#)),
+            End::Drain => drop(events.retry(retry)),
+            End::Life | End::Left | End::Stalled => {}
+        }
+        let mut bytes =
+            if events.is_empty() { Vec::new() } else { events.frame().bytes(self.chunked).to_vec() };
+        if self.chunked {
+            bytes.extend_from_slice(LAST_CHUNK);
+        }
+        if let Written::All = self.try_write(bytes.into()) {
+            // Bytes unread at close would turn it into a connection reset.
+            self.has_left();
+        }
+        self.end
+    }
+
+    /// Waits until the socket takes more, or the stream's time is over.
+    pub(crate) async fn writable(&mut self, stall: Duration) -> Result<(), End> {
+        let stalled_at = Instant::now() + stall;
+        tokio::select! {
+            ready = self.socket.writable() => ready.map_err(|_| End::Left),
+            () = sleep_until(self.ends_at) => Err(self.end),
+            () = sleep_until(stalled_at) => Err(End::Stalled),
+        }
+    }
+}
+
+/// The way of one stream from what it was shown to a step: what to write next.
+pub(crate) struct Approach {
+    shown: Shown,
+    /// The status that it was told.
+    status: Option<Status>,
+    pass: Option<Pass>,
+    waiting_since: Option<(Instant, u64)>,
+    waiting_said: bool,
+}
+
+/// One replay to a target.
+struct Pass {
+    replay: Replay,
+    cursor: Arc<Cursor>,
+    id: Arc<str>,
+    generation: u64,
+}
+
+/// What comes next on the way.
+pub(crate) enum NextWrite {
+    /// These events.
+    Write(Events),
+    /// Nothing, until another step comes, or until then.
+    Wait(Instant),
+    /// It is at the current step.
+    Arrived,
+}
+
+impl Approach {
+    pub(crate) fn new(shown: Shown, status: Option<Status>) -> Self {
+        Self { shown, status, pass: None, waiting_since: None, waiting_said: false }
+    }
+
+    /// The next events, given the newest step.
+    pub(crate) fn next(&mut self, tick: &Tick, metrics: &Metrics) -> NextWrite {
+        let mut events = Events::default();
+        if self.status.replace(tick.status) != Some(tick.status) {
+            tick.status.write(&mut events);
+        }
+        if self.pass.as_ref().is_some_and(|pass| pass.generation != tick.generation) {
+            self.pass = None;
+            self.shown = Shown::Lost(tick.reset_reason);
+        }
+        if self.pass.is_none() {
+            match self.begin(tick, &mut events, metrics) {
+                Begin::Pass(pass) => self.pass = Some(pass),
+                Begin::There if events.is_empty() => return NextWrite::Arrived,
+                Begin::There => return NextWrite::Write(events),
+                Begin::Wait(_) if !events.is_empty() => return NextWrite::Write(events),
+                Begin::Wait(until) => return NextWrite::Wait(until),
+            }
+        }
+        let Some(pass) = &mut self.pass else { return NextWrite::Arrived };
+        let mut chunk = pass.replay.next_chunk(&tick.view);
+        if pass.replay.is_done() {
+            chunk.id(&pass.id);
+            self.shown = Shown::UpTo(pass.cursor.clone(), Some(pass.generation));
+            self.pass = None;
+        }
+        events.append(chunk);
+        NextWrite::Write(events)
+    }
+
+    /// How to get from what was shown to this step.
+    fn begin(&mut self, tick: &Tick, events: &mut Events, metrics: &Metrics) -> Begin {
+        let replay = match &self.shown {
+            Shown::Nothing => Replay::all(),
+            Shown::UpTo(_, Some(generation)) if *generation != tick.generation => {
+                self.reset(tick.reset_reason, events, metrics)
+            }
+            Shown::UpTo(cursor, ours) => {
+                if ours.is_some() && *cursor == tick.cursor {
+                    return Begin::There;
+                }
+                match tick.view.resume(cursor) {
+                    Resume::From(from) => Replay::since(from),
+                    Resume::TooOld => self.reset("too_old", events, metrics),
+                    Resume::Unknown => match self.wait(tick, events) {
+                        Some(until) => return Begin::Wait(until),
+                        None => self.reset("unknown_id", events, metrics),
+                    },
+                }
+            }
+            Shown::Lost(reason) => {
+                let reason = *reason;
+                self.reset(reason, events, metrics)
+            }
+        };
+        metrics.replays.inc();
+        Begin::Pass(Pass {
+            replay,
+            cursor: tick.cursor.clone(),
+            id: tick.id.clone(),
+            generation: tick.generation,
+        })
+    }
+
+    /// A cursor that this edge does not know may be ahead of it. Only once Redis's heads have been
+    /// asked for after the client came, and this edge has reached them, is it known to be none.
+    fn wait(&mut self, tick: &Tick, events: &mut Events) -> Option<Instant> {
+        let (since, polls) = *self.waiting_since.get_or_insert((Instant::now(), tick.polls));
+        // The poll under way when the client came may have asked before.
+        if tick.polls >= polls + 2 && tick.view.reaches(&tick.heads) {
+            return None;
+        }
+        let say_at = since + WAITING_SAID_AFTER;
+        if Instant::now() >= say_at && !std::mem::replace(&mut self.waiting_said, true) {
+            self.status = Some(Status::Stale { since_ms: None });
+            Status::Stale { since_ms: None }.write(events);
+        }
+        Some(if self.waiting_said { Instant::now() + Duration::from_secs(10) } else { say_at })
+    }
+
+    fn reset(&self, reason: &str, events: &mut Events, metrics: &Metrics) -> Replay {
+        metrics.resets.inc();
+        events.event("reset", &format!(r#"{{"reason":"{reason}"}}"#));
+        Replay::all()
+    }
+}
+
+enum Begin {
+    Pass(Pass),
+    There,
+    Wait(Instant),
+}

@@ -1,0 +1,161 @@
+//! Appending to a feed.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fred::prelude::*;
+use fred::types::scripts::Script;
+
+use crate::error::Error;
+use crate::metrics::AppendMetrics;
+use crate::record::Position;
+
+/// The text of the script and its hash: computed once, the same for all.
+static APPEND: LazyLock<Script> =
+    LazyLock::new(|| Script::from_lua(concat!(include_str!("record.lua"), include_str!("append.lua"))));
+
+/// How much of a feed its log keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Entries older than this, by the feed's time, go.
+    pub max_age: Duration,
+    /// About this many entries at most.
+    pub max_entries: u64,
+    /// About this many bytes of Redis's memory at most.
+    pub max_bytes: u64,
+}
+
+/// One feed, to be appended to.
+#[derive(Clone)]
+pub struct Feed {
+    client: Client,
+    name: String,
+    log: String,
+    head: String,
+    channel: String,
+    limits: Limits,
+    metrics: AppendMetrics,
+}
+
+/// One record to append, and the positions of its source before and after it.
+#[derive(Clone, Debug)]
+pub struct Append<'a> {
+    /// Where the records come from, e.g. cluster, topic and partition.
+    pub source: &'a str,
+    /// Where the source stands in Redis, as the caller believes.
+    pub from: i64,
+    /// Where it stands once this record is there.
+    pub to: i64,
+    /// The caller has just read that Redis does not know the source.
+    pub fresh: bool,
+    /// What to append; may be empty.
+    pub payload: Bytes,
+}
+
+/// What became of an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has this place in the feed.
+    Appended(Position),
+    /// Redis already stands at `position`, past `from`: nothing was done; go on from there.
+    Duplicate {
+        /// Where the source stands.
+        position: i64,
+    },
+    /// Redis stands before `from`, or does not know the source: it lost something. Nothing was
+    /// done; go back to where it stands.
+    Refused {
+        /// Where the source stands, if it is known.
+        position: Option<i64>,
+    },
+}
+
+pub(crate) fn log_key(name: &str) -> String {
+    format!("tutti:{{{name}}}:log")
+}
+pub(crate) fn head_key(name: &str) -> String {
+    format!("tutti:{{{name}}}:head")
+}
+pub(crate) fn channel(name: &str) -> String {
+    format!("tutti:{{{name}}}")
+}
+
+impl Feed {
+    /// A feed by its name; touches Redis only when used.
+    pub fn new(client: Client, name: &str, limits: Limits, metrics: AppendMetrics) -> Self {
+        Self {
+            client,
+            name: name.to_owned(),
+            log: log_key(name),
+            head: head_key(name),
+            channel: channel(name),
+            limits,
+            metrics,
+        }
+    }
+
+    /// The feed's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where a source stands in Redis; `None` if the feed does not know it.
+    ///
+    /// # Errors
+    /// [`Error::Redis`] if Redis does not answer.
+    pub async fn position(&self, source: &str) -> Result<Option<i64>, Error> {
+        self.client
+            .hget(&self.head, format!("source:{source}"))
+            .await
+            .map_err(Error::redis(format!("reading the position of {source} in feed {}", self.name)))
+    }
+
+    /// Appends a record if its source stands at `from`: all of it, or nothing. May be repeated
+    /// after an error: what was done already is then a [`Outcome::Duplicate`].
+    ///
+    /// # Errors
+    /// [`Error::Redis`] if Redis does not answer; the record may or may not be there then.
+    pub async fn append(&self, append: Append<'_>) -> Result<Outcome, Error> {
+        let doing = || format!("appending to feed {} from {}", self.name, append.source);
+        let bytes = append.payload.len() as u64;
+        let args: Vec<Value> = vec![
+            self.channel.as_str().into(),
+            append.source.into(),
+            append.from.into(),
+            append.to.into(),
+            i64::from(append.fresh).into(),
+            rand::random::<u32>().into(),
+            (self.limits.max_entries as i64).into(),
+            (self.limits.max_age.as_micros() as i64).into(),
+            (self.limits.max_bytes as i64).into(),
+            append.payload.into(),
+        ];
+        let keys = vec![self.log.as_str(), self.head.as_str()];
+        let answer: Vec<i64> = APPEND
+            .evalsha_with_reload(&self.client, keys, args)
+            .await
+            .map_err(|source| Error::Redis { doing: doing(), source })?;
+        match answer[..] {
+            [1, epoch, seq, time_us] => {
+                self.metrics.appended.inc();
+                self.metrics.appended_bytes.inc_by(bytes);
+                Ok(Outcome::Appended(Position {
+                    epoch: epoch as u32,
+                    seq: seq as u64,
+                    time_us: time_us as u64,
+                }))
+            }
+            [0, position] => Ok(Outcome::Duplicate { position }),
+            [-1] => {
+                self.metrics.refused.inc();
+                Ok(Outcome::Refused { position: None })
+            }
+            [-1, position] => {
+                self.metrics.refused.inc();
+                Ok(Outcome::Refused { position: Some(position) })
+            }
+            _ => Err(Error::Answer { doing: doing(), answer: format!("{answer:?}") }),
+        }
+    }
+}

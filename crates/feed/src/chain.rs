@@ -1,0 +1,140 @@
+//! The pure core of following a feed: which record may be delivered next.
+
+use crate::record::{Position, Record};
+
+/// What is known of one feed so far.
+#[derive(Clone, Debug, Default)]
+pub struct Chain {
+    held: Option<Position>,
+    /// Nothing has been delivered and nothing is expected: the log's first record, whichever it is.
+    open: bool,
+}
+
+/// What to do with a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the next one.
+    Deliver,
+    /// It, or one that replaced it, was delivered before.
+    Old,
+    /// It is not the next one: records are missing between, or the history is another.
+    Hole,
+}
+
+impl Chain {
+    /// Begins at the oldest record that the log has.
+    pub fn from_oldest() -> Self {
+        Self { held: None, open: true }
+    }
+
+    /// Begins after `position`; `None` is before the first record that ever was.
+    pub fn after(position: Option<Position>) -> Self {
+        Self { held: position, open: false }
+    }
+
+    /// The last record delivered.
+    pub fn held(&self) -> Option<Position> {
+        self.held
+    }
+
+    /// Whether the log's oldest record may come next, whatever its number.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Judges a record, and holds it if it is to be delivered. A record heard live is not allowed
+    /// to begin an open chain: only the log knows which is the oldest.
+    pub fn offer(&mut self, record: &Record, from_log: bool) -> Verdict {
+        let next = record.position;
+        let follows = match self.held {
+            Some(held)
+                if held.epoch == next.epoch && next.seq <= held.seq && next.time_us <= held.time_us =>
+            {
+                return Verdict::Old;
+            }
+            Some(held) => {
+                held.epoch == next.epoch && held.seq + 1 == next.seq && held.time_us == record.prev_time_us
+            }
+            None if self.open => from_log,
+            None => next.seq == 1 && record.prev_time_us == 0,
+        };
+        if !follows {
+            return Verdict::Hole;
+        }
+        self.held = Some(next);
+        self.open = false;
+        Verdict::Deliver
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    fn record(seq: u64, time_us: u64, prev_time_us: u64) -> Record {
+        Record { position: Position { epoch: 1, seq, time_us }, prev_time_us, payload: Bytes::new() }
+    }
+
+    fn history(n: u64) -> Vec<Record> {
+        (1..=n).map(|i| record(i, i * 10, (i - 1) * 10)).collect()
+    }
+
+    #[test]
+    fn the_same_number_of_another_history_is_a_hole_not_a_duplicate() {
+        let mut chain = Chain::after(Some(Position { epoch: 1, seq: 5, time_us: 50 }));
+        assert_eq!(chain.offer(&record(5, 55, 40), false), Verdict::Hole);
+        assert_eq!(chain.offer(&record(6, 66, 55), false), Verdict::Hole);
+        assert_eq!(chain.offer(&record(6, 60, 50), false), Verdict::Deliver);
+    }
+
+    #[test]
+    fn a_record_of_another_epoch_is_a_hole() {
+        let mut chain = Chain::after(Some(Position { epoch: 2, seq: 5, time_us: 50 }));
+        assert_eq!(chain.offer(&record(6, 60, 50), true), Verdict::Hole);
+    }
+
+    #[test]
+    fn only_the_log_may_begin_an_open_chain() {
+        let mut chain = Chain::from_oldest();
+        assert_eq!(chain.offer(&record(9, 90, 80), false), Verdict::Hole);
+        assert_eq!(chain.offer(&record(7, 70, 60), true), Verdict::Deliver);
+        assert_eq!(chain.offer(&record(8, 80, 70), false), Verdict::Deliver);
+    }
+
+    #[test]
+    fn before_the_first_record_only_the_first_will_do() {
+        let mut chain = Chain::after(None);
+        assert_eq!(chain.offer(&record(2, 20, 10), true), Verdict::Hole);
+        assert_eq!(chain.offer(&record(1, 10, 0), true), Verdict::Deliver);
+    }
+
+    proptest! {
+        /// Records lost, doubled and reordered in any way: with each hole refilled from the log,
+        /// what is delivered is the history, each record once and in order.
+        #[test]
+        fn any_mishap_with_refills_delivers_the_history(
+            heard in proptest::collection::vec(0usize..40, 0..200), start in 0u64..20,
+        ) {
+            let log = history(40);
+            let held = (start > 0).then(|| log[start as usize - 1].position);
+            let mut chain = Chain::after(held);
+            let mut delivered = Vec::new();
+            for at in heard.into_iter().chain([39]) {
+                match chain.offer(&log[at], false) {
+                    Verdict::Deliver => delivered.push(log[at].position.seq),
+                    Verdict::Old => {}
+                    Verdict::Hole => {
+                        let from = chain.held().map_or(0, |p| p.seq as usize);
+                        for record in &log[from..=at] {
+                            prop_assert_eq!(chain.offer(record, true), Verdict::Deliver);
+                            delivered.push(record.position.seq);
+                        }
+                    }
+                }
+            }
+            prop_assert_eq!(delivered, (start + 1..=40).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Where a stream stands in each feed that it follows, as short opaque text: the SSE `id:`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::record::Position;
+
+/// One place a feed, in the order in which the stream lists its feeds; `None` is a feed that had
+/// no record yet.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Cursor(pub Vec<Option<Position>>);
+
+/// A cursor names at most this many feeds; more is not ours.
+const MAX_FEEDS: usize = 1024;
+
+impl Cursor {
+    /// A cursor before the first record of each of `feeds` feeds.
+    pub fn start(feeds: usize) -> Self {
+        Self(vec![None; feeds])
+    }
+
+    /// The text form: base64url of, for each feed, a zero byte, or a one followed by the epoch (4
+    /// bytes) and the number and time as LEB128.
+    pub fn to_text(&self) -> String {
+        let mut bytes = Vec::with_capacity(self.0.len() * 18);
+        for place in &self.0 {
+            match place {
+                None => bytes.push(0),
+                Some(p) => {
+                    bytes.push(1);
+                    bytes.extend(p.epoch.to_be_bytes());
+                    push_varint(&mut bytes, p.seq);
+                    push_varint(&mut bytes, p.time_us);
+                }
+            }
+        }
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// Reads the text form; `None` for anything that [`Cursor::to_text`] does not write.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() > MAX_FEEDS * 36 {
+            return None;
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let mut rest = bytes.as_slice();
+        let mut places = Vec::new();
+        while let Some((&tag, after)) = rest.split_first() {
+            rest = after;
+            places.push(match tag {
+                0 => None,
+                1 => {
+                    let (epoch, after) = rest.split_first_chunk::<4>()?;
+                    rest = after;
+                    let epoch = u32::from_be_bytes(*epoch);
+                    let seq = take_varint(&mut rest)?;
+                    Some(Position { epoch, seq, time_us: take_varint(&mut rest)? })
+                }
+                _ => return None,
+            });
+        }
+        (places.len() <= MAX_FEEDS).then_some(Self(places))
+    }
+}
+
+fn push_varint(bytes: &mut Vec<u8>, mut n: u64) {
+    while n >= 0x80 {
+        bytes.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    bytes.push(n as u8);
+}
+
+fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut n = 0u64;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        let part = u64::from(byte & 0x7f);
+        if shift == 63 && part > 1 {
+            return None;
+        }
+        n |= part << shift;
+        if byte & 0x80 == 0 {
+            // The shortest form only: one cursor has one text.
+            return (byte != 0 || shift == 0).then_some(n);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn places() -> impl Strategy<Value = Vec<Option<Position>>> {
+        let place = (any::<u32>(), any::<u64>(), any::<u64>()).prop_map(|(epoch, seq, time_us)| Position {
+            epoch,
+            seq,
+            time_us,
+        });
+        proptest::collection::vec(proptest::option::of(place), 0..9)
+    }
+
+    proptest! {
+        #[test]
+        fn a_cursor_survives_its_text(places in places()) {
+            let cursor = Cursor(places);
+            let text = cursor.to_text();
+            prop_assert!(text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'));
+            prop_assert_eq!(Cursor::parse(&text), Some(cursor));
+        }
+
+        #[test]
+        fn no_text_makes_parsing_panic_and_what_parses_is_its_own_text(text in "[A-Za-z0-9_-]{0,80}") {
+            if let Some(cursor) = Cursor::parse(&text) {
+                prop_assert_eq!(cursor.to_text(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn four_feeds_fit_into_ninety_characters() {
+        let place = Position { epoch: u32::MAX, seq: 100_000_000, time_us: 1_800_000_000_000_000 };
+        assert!(Cursor(vec![Some(place); 4]).to_text().len() <= 96);
+    }
+}

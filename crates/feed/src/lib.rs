@@ -1,0 +1,34 @@
+//! A *feed*: an ordered, numbered, resumable channel over Redis.
+//!
+//! Redis Pub/Sub alone loses what is published while a subscriber is away; a log alone is not
+//! instant. A feed is both. The path of a record:
+//!
+//! 1. [`Feed::append`] runs `append.lua`: a compare-and-set on the source's position that numbers
+//!    the record, writes it to the log and publishes it, in one atomic step.
+//! 2. [`follow`] subscribes first, then reads head and log, then goes live. A [`chain::Chain`]
+//!    decides which record comes next; every hole is refilled from the log.
+//! 3. What cannot be refilled becomes [`Event::Reset`]: it is never passed over in silence.
+//!
+//! A [`Cursor`] is a place in several feeds, as the short text that browsers send back.
+//!
+//! *Invariant:* only `redis.rs` configures the driver, and only scripts write a feed.
+
+mod append;
+pub mod chain;
+mod cursor;
+mod error;
+mod metrics;
+mod record;
+mod redis;
+mod settings;
+mod subscriber;
+
+pub use append::{Append, Feed, Limits, Outcome};
+pub use cursor::Cursor;
+pub use error::Error;
+pub use fred::clients::Client;
+pub use metrics::{AppendMetrics, FollowMetrics};
+pub use record::{HEADER_BYTES, Position, Record};
+pub use redis::{Connection, connect, time_us};
+pub use settings::agree_when_there;
+pub use subscriber::{Event, Following, ResetReason, follow};

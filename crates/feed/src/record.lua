@@ -1,0 +1,61 @@
+-- Shared by all scripts that write a feed: how a record is numbered, laid out, logged and
+-- published. record.rs reads the same layout; the tests hold both to the same bytes.
+--
+-- Record: epoch (4 bytes), seq, time_us, prev_time_us (8 each), all big-endian, then the payload.
+
+-- The number and time of the next record, after the head's epoch, seq and time (nil if the feed
+-- is new: then an epoch is drawn, from what the caller drew and from the clock).
+local function next_record(epoch, seq, time_us, nonce)
+  local now = redis.call('TIME')
+  local now_us = now[1] * 1000000 + now[2]
+  if not epoch then
+    local drawn = string.sub(redis.sha1hex(nonce .. now[1] .. '.' .. now[2]), 1, 8)
+    return tonumber(drawn, 16), 1, now_us, 0
+  end
+  local prev_us = tonumber(time_us)
+  if now_us <= prev_us then
+    now_us = prev_us + 1
+  end
+  return tonumber(epoch), seq + 1, now_us, prev_us
+end
+
+local function write_record(log, channel, max_entries, epoch, seq, time_us, prev_us, payload)
+  local record = struct.pack('>I4I8I8I8', epoch, seq, time_us, prev_us) .. payload
+  if seq == 1 then
+    redis.call('DEL', log) -- of an earlier epoch, whose head was lost
+  end
+  redis.call('XADD', log, 'MAXLEN', '~', max_entries, string.format('%d-%d', seq, time_us), 'r', record)
+  redis.call('PUBLISH', channel, record)
+end
+
+-- Every 64th record: drops what is older than max_age_us, and as much more as brings the log under
+-- max_bytes. The first entry young enough is found by bisection over the numbers.
+local function trim(log, seq, time_us, max_age_us, max_bytes)
+  if seq % 64 ~= 0 then
+    return
+  end
+  local function entry_at(n)
+    local id = redis.call('XRANGE', log, n, '+', 'COUNT', 1)[1][1]
+    local s, t = string.match(id, '^(%d+)-(%d+)$')
+    return tonumber(s), tonumber(t)
+  end
+  local first = entry_at('-')
+  local low, high = first, seq
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    local s, t = entry_at(string.format('%d', middle))
+    if t < time_us - max_age_us then
+      low = s + 1
+    else
+      high = middle
+    end
+  end
+  if low > first then
+    redis.call('XTRIM', log, 'MINID', string.format('%d', low))
+  end
+  local bytes = redis.call('MEMORY', 'USAGE', log)
+  if bytes > max_bytes then
+    local keep = math.floor(redis.call('XLEN', log) * max_bytes / bytes * 0.9)
+    redis.call('XTRIM', log, 'MAXLEN', math.max(keep, 1))
+  end
+end

@@ -1,0 +1,91 @@
+//! The one file that configures the Redis driver.
+
+use std::time::Duration;
+
+use fred::prelude::*;
+use fred::types::RespVersion;
+use fred::types::config::{ReconnectError, UnresponsiveConfig};
+use fred::types::{ClusterHash, ConnectHandle, CustomCommand};
+
+use crate::error::Error;
+
+/// Messages that wait for a follower; beyond it the oldest are dropped and refilled from the log.
+const MESSAGES_WAITING: usize = 2048;
+
+/// A client and the task that keeps it connected, for ever; dropping it ends the task.
+pub struct Connection {
+    /// Usable at once: commands wait for the connection, and fail when they waited too long.
+    pub client: Client,
+    task: ConnectHandle,
+}
+
+impl Connection {
+    /// Completes only if the driver's task ended by itself, which it should not: the client is of
+    /// no use any more then.
+    pub async fn ended(&mut self) {
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Starts to connect to a Redis, and returns without waiting for it.
+///
+/// # Errors
+/// [`Error::Url`] if the URL is none.
+pub fn connect(url: &str) -> Result<Connection, Error> {
+    let mut config = Config::from_url(url).map_err(Error::Url)?;
+    config.version = RespVersion::RESP3;
+    config.fail_fast = false;
+    let client = Builder::from_config(config)
+        .with_connection_config(|c| {
+            c.connection_timeout = Duration::from_secs(2);
+            c.internal_command_timeout = Duration::from_secs(2);
+            c.max_command_attempts = 3;
+            c.max_command_buffer_len = 10_000;
+            c.unresponsive = UnresponsiveConfig {
+                max_timeout: Some(Duration::from_secs(3)),
+                interval: Duration::from_secs(1),
+            };
+            c.tcp.nodelay = Some(true);
+            c.tcp.keepalive = Some(socket2::TcpKeepalive::new().with_time(Duration::from_secs(15)));
+            c.reconnect_errors = vec![
+                ReconnectError::Loading,
+                ReconnectError::ReadOnly,
+                ReconnectError::MasterDown,
+                ReconnectError::ClusterDown,
+            ];
+        })
+        .with_performance_config(|c| {
+            c.default_command_timeout = Duration::from_secs(5);
+            c.broadcast_channel_capacity = MESSAGES_WAITING;
+        })
+        .set_policy(ReconnectPolicy::Exponential {
+            attempts: 0,
+            max_attempts: 0,
+            min_delay: 20,
+            max_delay: 1000,
+            base: 2,
+            jitter: 20,
+        })
+        .build()
+        .map_err(Error::Url)?;
+    let task = client.connect();
+    Ok(Connection { client, task })
+}
+
+/// Redis's own clock, microseconds since 1970: the one that feeds take their time from.
+///
+/// # Errors
+/// [`Error::Redis`] if it does not answer.
+pub async fn time_us(client: &Client) -> Result<u64, Error> {
+    let doing = "reading the clock of Redis";
+    let time = CustomCommand::new_static("TIME", ClusterHash::FirstKey, false);
+    let (seconds, micros): (u64, u64) =
+        client.custom(time, Vec::<Value>::new()).await.map_err(Error::redis(doing))?;
+    Ok(seconds * 1_000_000 + micros)
+}

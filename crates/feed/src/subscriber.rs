@@ -1,0 +1,403 @@
+//! Following feeds: subscribe, read head and log, go live; refill whatever is missing.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use fred::prelude::*;
+use fred::types::Message;
+use std::collections::HashMap;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{debug, info, warn};
+
+use crate::append::{channel, head_key, log_key};
+use crate::chain::{Chain, Verdict};
+use crate::error::Error;
+use crate::metrics::FollowMetrics;
+use crate::record::{Position, Record};
+use crate::redis::{Connection, connect};
+
+/// Heads are asked for this often.
+const POLL: Duration = Duration::from_secs(1);
+/// Events that wait for who follows; when it is full the follower waits, and then refills.
+const EVENTS_WAITING: usize = 1024;
+/// A page of a refill holds about this many bytes at most.
+const PAGE_BYTES: usize = 4 << 20;
+/// Polls that may fail in a row before the connection is made anew.
+const FAILED_POLLS: u32 = 3;
+
+/// What following yields. `feed` counts in the order of the names given to [`follow`].
+#[derive(Debug)]
+pub enum Event {
+    /// The next record of a feed.
+    Record {
+        /// Which feed.
+        feed: usize,
+        /// The record.
+        record: Record,
+    },
+    /// Records of this feed are missing for good; its log follows from its oldest record on.
+    Reset {
+        /// Which feed.
+        feed: usize,
+        /// Why.
+        reason: ResetReason,
+    },
+    /// All feeds' heads as Redis had them at a poll; a record up to a head may still be on its way.
+    Heads(Vec<Option<Position>>),
+}
+
+/// Why a feed could not be followed without a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResetReason {
+    /// Redis came back empty, or the feed was deleted.
+    NewEpoch,
+    /// Redis came back with an older state and went on from there.
+    HistoryChanged,
+    /// The log no longer reaches back to the last record held.
+    Trimmed,
+}
+
+impl ResetReason {
+    /// A word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NewEpoch => "new_epoch",
+            Self::HistoryChanged => "history_changed",
+            Self::Trimmed => "trimmed",
+        }
+    }
+}
+
+/// The events, and the task that makes them, which ends when this is dropped.
+pub struct Following {
+    events: mpsc::Receiver<Event>,
+    task: JoinHandle<()>,
+}
+
+impl Following {
+    /// The next event. Never ends: while Redis is away there is none.
+    pub async fn next(&mut self) -> Event {
+        match self.events.recv().await {
+            Some(event) => event,
+            // The task ends only with us, or with the runtime.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The next event if there is one at once.
+    pub fn try_next(&mut self) -> Option<Event> {
+        self.events.try_recv().ok()
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Follows feeds from the oldest record that each log has.
+///
+/// # Errors
+/// [`Error::Url`] if the URL is none; what Redis does later is waited out.
+pub fn follow(url: &str, names: &[String], metrics: FollowMetrics) -> Result<Following, Error> {
+    let (events, receiver) = mpsc::channel(EVENTS_WAITING);
+    let first = connect(url)?;
+    let url = url.to_owned();
+    let mut follower = Follower {
+        feeds: names.iter().map(|name| Followed::new(name)).collect(),
+        by_channel: names.iter().enumerate().map(|(i, name)| (channel(name), i)).collect(),
+        events,
+        metrics,
+        failed_polls: 0,
+        dirty: true,
+        began: false,
+    };
+    let task = tokio::spawn(async move {
+        let mut connection = first;
+        loop {
+            follower.run(&mut connection).await;
+            warn!("the Redis client ended by itself; making a new one");
+            tokio::time::sleep(POLL).await;
+            match connect(&url) {
+                Ok(new) => connection = new,
+                Err(error) => warn!(%error, "no new Redis client"),
+            }
+            follower.dirty = true;
+        }
+    });
+    Ok(Following { events: receiver, task })
+}
+
+struct Followed {
+    name: String,
+    chain: Chain,
+    /// The head seen at the last poll, while it was ahead of what had been heard.
+    awaited: Option<Position>,
+}
+
+impl Followed {
+    fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), chain: Chain::from_oldest(), awaited: None }
+    }
+}
+
+struct Follower {
+    feeds: Vec<Followed>,
+    by_channel: HashMap<String, usize>,
+    events: mpsc::Sender<Event>,
+    metrics: FollowMetrics,
+    failed_polls: u32,
+    /// Subscribing or refilling failed half-way: do both again.
+    dirty: bool,
+    began: bool,
+}
+
+impl Follower {
+    /// Follows until the driver's task ends.
+    async fn run(&mut self, connection: &mut Connection) {
+        let client = connection.client.clone();
+        let mut messages = client.message_rx();
+        let mut reconnects = client.reconnect_rx();
+        let mut poll = interval(POLL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = connection.ended() => return,
+                reconnected = reconnects.recv() => {
+                    if reconnected.is_ok() && self.began {
+                        self.metrics.reconnects.inc();
+                        debug!("reconnected to Redis");
+                    }
+                    self.dirty = true;
+                    self.poll(&client).await;
+                }
+                message = messages.recv() => match message {
+                    Ok(message) => self.heard(&client, message).await,
+                    Err(RecvError::Lagged(missed)) => {
+                        self.metrics.overflows.inc();
+                        info!(missed, "fell behind the subscription; refilling from the logs");
+                        self.dirty = true;
+                        self.poll(&client).await;
+                    }
+                    Err(RecvError::Closed) => return,
+                },
+                _ = poll.tick() => self.poll(&client).await,
+            }
+        }
+    }
+
+    async fn heard(&mut self, client: &Client, message: Message) {
+        let Some(&feed) = self.by_channel.get(&*message.channel) else { return };
+        let record = message.value.convert::<Bytes>().ok().and_then(Record::decode);
+        let Some(record) = record else {
+            warn!(feed = self.feeds[feed].name, "something that is no record was published; ignored");
+            return;
+        };
+        match self.feeds[feed].chain.offer(&record, false) {
+            Verdict::Deliver => self.deliver(feed, record).await,
+            Verdict::Old => {}
+            // Before the first refill each record looks like a hole; that refill is coming.
+            Verdict::Hole if self.dirty => {}
+            Verdict::Hole => {
+                self.metrics.refills.inc();
+                if let Err(error) = self.refill(client, feed).await {
+                    warn!(%error, "refill failed; trying again at the next poll");
+                    self.dirty = true;
+                }
+            }
+        }
+    }
+
+    async fn deliver(&mut self, feed: usize, record: Record) {
+        self.metrics.records.inc();
+        let _ = self.events.send(Event::Record { feed, record }).await;
+    }
+
+    /// Reads the heads; subscribes and refills where that is needed.
+    async fn poll(&mut self, client: &Client) {
+        match self.try_poll(client).await {
+            Ok(heads) => {
+                self.failed_polls = 0;
+                self.metrics.connected.set(1);
+                let _ = self.events.send(Event::Heads(heads)).await;
+            }
+            Err(error) => {
+                self.metrics.connected.set(0);
+                self.failed_polls += 1;
+                if self.failed_polls == 1 {
+                    warn!(%error, "Redis does not answer; going on when it does");
+                }
+                if self.failed_polls.is_multiple_of(FAILED_POLLS) {
+                    let _ = client.force_reconnection().await;
+                }
+            }
+        }
+    }
+
+    async fn try_poll(&mut self, client: &Client) -> Result<Vec<Option<Position>>, Error> {
+        if self.dirty {
+            let channels: Vec<String> = self.feeds.iter().map(|f| channel(&f.name)).collect();
+            // Returns when written. What follows is answered after it, on the same connection, so
+            // whatever is not in the logs that are read now will be heard.
+            client.subscribe(channels).await.map_err(Error::redis("subscribing"))?;
+        }
+        let mut heads = Vec::with_capacity(self.feeds.len());
+        for feed in 0..self.feeds.len() {
+            let head = read_head(client, &self.feeds[feed].name).await?;
+            self.check(client, feed, head).await?;
+            heads.push(head);
+        }
+        if self.dirty {
+            if self.began {
+                self.metrics.refills.inc();
+            }
+            for feed in 0..self.feeds.len() {
+                self.refill(client, feed).await?;
+            }
+            self.dirty = false;
+            self.began = true;
+        }
+        Ok(heads)
+    }
+
+    /// Compares a head with what was heard. A head that is still ahead at the second look means
+    /// that the subscription is deaf; one that is not in our past means that Redis lost something.
+    async fn check(&mut self, client: &Client, feed: usize, head: Option<Position>) -> Result<(), Error> {
+        let followed = &mut self.feeds[feed];
+        let held = followed.chain.held();
+        let (awaited, refill) = match (head, held) {
+            (None, None) => (None, false),
+            (Some(head), Some(held)) if head == held => (None, false),
+            (Some(head), Some(held)) if head.epoch == held.epoch && head.seq > held.seq => {
+                let deaf = followed.awaited.is_some_and(|a| a.epoch == held.epoch && a.seq > held.seq);
+                (Some(head), deaf)
+            }
+            (Some(head), None) => (Some(head), followed.awaited.is_some()),
+            // Behind us, since a message overtook the answer, or for a reason that the log knows.
+            (_, Some(_)) => (None, true),
+        };
+        followed.awaited = awaited;
+        if !refill || self.dirty {
+            return Ok(());
+        }
+        if awaited.is_some() {
+            self.metrics.deaf.inc();
+            self.metrics.refills.inc();
+            warn!(feed = self.feeds[feed].name, "the subscription is deaf; refilling and subscribing anew");
+            self.dirty = true;
+            let name = channel(&self.feeds[feed].name);
+            client.subscribe(name).await.map_err(Error::redis("subscribing anew"))?;
+        }
+        self.refill(client, feed).await
+    }
+
+    /// Delivers what the log has after the record held, page by page; `Reset` if the log does not
+    /// continue from there.
+    async fn refill(&mut self, client: &Client, feed: usize) -> Result<(), Error> {
+        let mut count = 16;
+        loop {
+            let held = self.feeds[feed].chain.held();
+            let name = self.feeds[feed].name.clone();
+            let page = read_log(client, &name, held, count).await?;
+            let entries = page.len() as u64;
+            let bytes: usize = page.iter().map(|r| r.payload.len() + 64).sum();
+            let mut records = page.into_iter().peekable();
+            if let (Some(held), Some(first)) = (held, records.peek())
+                && first.position == held
+            {
+                records.next();
+            } else if let Some(reason) = self.lost(client, feed, records.peek()).await? {
+                self.reset(feed, reason).await;
+                continue;
+            }
+            for record in records {
+                match self.feeds[feed].chain.offer(&record, true) {
+                    Verdict::Deliver => self.deliver(feed, record).await,
+                    Verdict::Old => {}
+                    Verdict::Hole => {
+                        self.reset(feed, ResetReason::HistoryChanged).await;
+                        self.feeds[feed].chain.offer(&record, true);
+                        self.deliver(feed, record).await;
+                    }
+                }
+            }
+            if entries < count {
+                return Ok(());
+            }
+            count = ((PAGE_BYTES / (bytes / entries as usize).max(1)) as u64).clamp(2, 1000);
+        }
+    }
+
+    /// Why the log does not continue from the record held, if it does not; `first` is its first
+    /// entry from there on.
+    async fn lost(
+        &self,
+        client: &Client,
+        feed: usize,
+        first: Option<&Record>,
+    ) -> Result<Option<ResetReason>, Error> {
+        let followed = &self.feeds[feed];
+        let Some(held) = followed.chain.held() else { return Ok(None) };
+        match first {
+            Some(first) if first.position.epoch != held.epoch => Ok(Some(ResetReason::NewEpoch)),
+            Some(first) if first.position.seq == held.seq + 1 && first.prev_time_us == held.time_us => {
+                Ok(None)
+            }
+            Some(first) if first.position.seq > held.seq + 1 => Ok(Some(ResetReason::Trimmed)),
+            Some(_) => Ok(Some(ResetReason::HistoryChanged)),
+            None => Ok(match read_head(client, &followed.name).await? {
+                Some(head) if head == held => None,
+                Some(head) if head.epoch == held.epoch => Some(ResetReason::HistoryChanged),
+                _ => Some(ResetReason::NewEpoch),
+            }),
+        }
+    }
+
+    async fn reset(&mut self, feed: usize, reason: ResetReason) {
+        let followed = &mut self.feeds[feed];
+        warn!(feed = followed.name, reason = reason.as_str(), held = ?followed.chain.held(), "reset");
+        self.metrics.resets.inc();
+        followed.chain = Chain::from_oldest();
+        followed.awaited = None;
+        let _ = self.events.send(Event::Reset { feed, reason }).await;
+    }
+}
+
+async fn read_head(client: &Client, name: &str) -> Result<Option<Position>, Error> {
+    let head: (Option<u32>, Option<u64>, Option<u64>) = client
+        .hmget(head_key(name), vec!["epoch", "seq", "time_us"])
+        .await
+        .map_err(Error::redis(format!("reading the head of feed {name}")))?;
+    Ok(match head {
+        (Some(epoch), Some(seq), Some(time_us)) => Some(Position { epoch, seq, time_us }),
+        _ => None,
+    })
+}
+
+/// The log's entries from `from` on, itself included.
+async fn read_log(
+    client: &Client,
+    name: &str,
+    from: Option<Position>,
+    count: u64,
+) -> Result<Vec<Record>, Error> {
+    let start = from.map_or("-".to_owned(), |p| format!("{}-{}", p.seq, p.time_us));
+    let entries: Vec<(String, HashMap<String, Bytes>)> = client
+        .xrange(log_key(name), start, "+", Some(count))
+        .await
+        .map_err(Error::redis(format!("reading the log of feed {name}")))?;
+    entries
+        .into_iter()
+        .map(|(id, mut fields)| {
+            fields.remove("r").and_then(Record::decode).ok_or_else(|| Error::Answer {
+                doing: format!("reading the log of feed {name}"),
+                answer: format!("entry {id} holds no record"),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,211 @@
+//! The pure part: values to changes, gathered into the payload of one append.
+
+use bytes::Bytes;
+use prost::Message as _;
+use tutti_model::location::{self, Format, Invalid};
+use tutti_model::{Change, Locations, Removal, change};
+
+/// A batch holds at most so many records,
+pub(crate) const MAX_RECORDS: usize = 512;
+/// and about so many bytes of values.
+pub(crate) const MAX_BYTES: usize = 256 * 1024;
+
+/// A record as Kafka has it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Raw<'a> {
+    pub(crate) offset: i64,
+    pub(crate) key: Option<&'a [u8]>,
+    pub(crate) value: Option<&'a [u8]>,
+    pub(crate) content_type: Option<&'a [u8]>,
+    /// Milliseconds since 1970; `None` if the record has none.
+    pub(crate) timestamp_ms: Option<i64>,
+}
+
+/// What a record means.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Verdict {
+    Change(Change),
+    /// Too old to count: left out.
+    Stale,
+}
+
+/// How records are judged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) format: Format,
+    pub(crate) stale_after_ms: i64,
+}
+
+impl Rules {
+    /// Judges one record at `now_ms` of the feed's time.
+    ///
+    /// # Errors
+    /// Why it is not valid.
+    pub(crate) fn judge(&self, record: Raw<'_>, now_ms: i64) -> Result<Verdict, Invalid> {
+        let (timestamp_ms, change) = match record.value {
+            Some(value) => {
+                let format = record.content_type.and_then(Format::of_content_type).unwrap_or(self.format);
+                let fix = location::decode(format, value)?;
+                (fix.timestamp_ms, change::Change::Fix(fix))
+            }
+            None => {
+                let key = record.key.unwrap_or_default();
+                let media_id = std::str::from_utf8(key)
+                    .map_err(|_| Invalid::WrongShape("the key of a removal is not UTF-8".into()))?
+                    .to_owned();
+                location::check_media_id(&media_id)?;
+                let timestamp_ms = record.timestamp_ms.unwrap_or(now_ms);
+                (timestamp_ms, change::Change::Removal(Removal { media_id, timestamp_ms }))
+            }
+        };
+        location::check_ahead(timestamp_ms, now_ms)?;
+        if timestamp_ms <= now_ms.saturating_sub(self.stale_after_ms) {
+            return Ok(Verdict::Stale);
+        }
+        Ok(Verdict::Change(Change { change: Some(change) }))
+    }
+}
+
+/// Records of one partition on their way to one append.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// Where the partition stood before it.
+    from: i64,
+    /// Where it stands after it.
+    to: i64,
+    changes: Vec<(i64, Change)>,
+    /// The offsets of all records, those left out as well.
+    offsets: Vec<i64>,
+    bytes: usize,
+}
+
+impl Batch {
+    pub(crate) fn new(from: i64) -> Self {
+        Self { from, to: from, changes: Vec::new(), offsets: Vec::new(), bytes: 0 }
+    }
+
+    pub(crate) fn from(&self) -> i64 {
+        self.from
+    }
+
+    pub(crate) fn to(&self) -> i64 {
+        self.to
+    }
+
+    pub(crate) fn records(&self) -> usize {
+        self.offsets.len()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.offsets.len() >= MAX_RECORDS || self.bytes >= MAX_BYTES
+    }
+
+    /// Adds a record; `None` as change if it only moves the position.
+    pub(crate) fn push(&mut self, offset: i64, bytes: usize, change: Option<Change>) {
+        debug_assert!(offset >= self.to, "offsets grow");
+        self.to = offset + 1;
+        self.bytes += bytes;
+        self.offsets.push(offset);
+        self.changes.extend(change.map(|change| (offset, change)));
+    }
+
+    /// Drops what Redis has already, and goes on from there; says how many records that were.
+    pub(crate) fn skip_to(&mut self, position: i64) -> usize {
+        let before = self.offsets.len();
+        self.offsets.retain(|offset| *offset >= position);
+        self.changes.retain(|(offset, _)| *offset >= position);
+        self.from = position;
+        self.to = self.to.max(position);
+        before - self.offsets.len()
+    }
+
+    /// The payload of the append; empty if it only moves the position.
+    pub(crate) fn payload(&self) -> Bytes {
+        if self.changes.is_empty() {
+            return Bytes::new();
+        }
+        let changes = self.changes.iter().map(|(_, change)| change.clone()).collect();
+        Locations { changes }.encode_to_vec().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: Rules = Rules { format: Format::Json, stale_after_ms: 30_000 };
+    const NOW: i64 = 1_700_000_000_000;
+
+    fn raw(value: Option<&str>) -> Raw<'_> {
+        Raw {
+            offset: 0,
+            key: Some(b"taxi-7"),
+            value: value.map(str::as_bytes),
+            content_type: None,
+            timestamp_ms: Some(NOW - 5),
+        }
+    }
+
+    fn fix(timestamp_ms: i64) -> String {
+        format!(r#"{{"mediaId":"a","timestamp":{timestamp_ms},"latitude":1,"longitude":2}}"#)
+    }
+
+    fn change(id: &str) -> Option<Change> {
+        let removal = Removal { media_id: id.into(), timestamp_ms: 1 };
+        Some(Change { change: Some(change::Change::Removal(removal)) })
+    }
+
+    #[test]
+    fn the_limits_of_age_are_exact() {
+        assert_eq!(RULES.judge(raw(Some(&fix(NOW - 30_000))), NOW), Ok(Verdict::Stale));
+        assert!(matches!(RULES.judge(raw(Some(&fix(NOW - 29_999))), NOW), Ok(Verdict::Change(_))));
+        assert!(matches!(RULES.judge(raw(Some(&fix(NOW + 10_000))), NOW), Ok(Verdict::Change(_))));
+        assert_eq!(RULES.judge(raw(Some(&fix(NOW + 10_001))), NOW), Err(Invalid::Future(10_001)));
+        assert_eq!(RULES.judge(raw(Some(&fix(i64::MAX))), NOW).unwrap_err().reason(), "timestamp");
+    }
+
+    #[test]
+    fn a_null_value_removes_the_device_of_its_key() {
+        let removal = Removal { media_id: "taxi-7".into(), timestamp_ms: NOW - 5 };
+        let change = Change { change: Some(change::Change::Removal(removal)) };
+        assert_eq!(RULES.judge(raw(None), NOW), Ok(Verdict::Change(change)));
+        let keyless = Raw { key: None, ..raw(None) };
+        assert_eq!(RULES.judge(keyless, NOW), Err(Invalid::NoMediaId));
+    }
+
+    #[test]
+    fn the_header_wins_over_the_format_of_the_route() {
+        let fix = tutti_model::Fix { media_id: "a".into(), timestamp_ms: NOW, ..Default::default() };
+        let bytes = fix.encode_to_vec();
+        let record = Raw { value: Some(&bytes), content_type: Some(b"application/protobuf"), ..raw(None) };
+        assert!(matches!(RULES.judge(record, NOW), Ok(Verdict::Change(_))));
+    }
+
+    #[test]
+    fn a_batch_that_was_there_in_part_goes_on_with_the_rest() {
+        let mut batch = Batch::new(10);
+        for offset in [10, 11, 14, 15] {
+            batch.push(offset, 1, change("a"));
+        }
+        assert_eq!((batch.from(), batch.to(), batch.records()), (10, 16, 4));
+        assert_eq!(batch.skip_to(12), 2);
+        assert_eq!((batch.from(), batch.to(), batch.records()), (12, 16, 2));
+        assert_eq!(Locations::decode(batch.payload()).unwrap().changes.len(), 2);
+        assert_eq!(batch.skip_to(20), 2);
+        assert_eq!((batch.from(), batch.to()), (20, 20));
+        assert!(batch.payload().is_empty());
+    }
+
+    #[test]
+    fn a_batch_is_full_by_records_or_by_bytes() {
+        let mut batch = Batch::new(0);
+        for offset in 0..MAX_RECORDS as i64 {
+            assert!(!batch.is_full());
+            batch.push(offset, 1, None);
+        }
+        assert!(batch.is_full());
+        let mut batch = Batch::new(0);
+        batch.push(0, MAX_BYTES, None);
+        assert!(batch.is_full());
+    }
+}

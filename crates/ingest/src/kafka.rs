@@ -1,0 +1,365 @@
+//! The one file that names the Kafka driver.
+//!
+//! A partition that the group gives us is not fetched from the group's committed offset. The
+//! rebalance is acknowledged with an empty assignment; the partition's task looks up where Redis
+//! stands, and then assigns the partition at exactly that offset.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::bindings::rd_kafka_resp_err_t as RespErr;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _};
+use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, StreamConsumer};
+use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+pub(crate) use rdkafka::error::KafkaError;
+
+use crate::batch::Raw;
+use crate::config::{Config, Route};
+use crate::metrics::{Metrics, Partition as PartitionLabel};
+
+/// How long a question to a broker may take.
+const ASK: Duration = Duration::from_secs(5);
+
+/// A partition that the group gave us.
+pub(crate) struct Granted {
+    pub(crate) partition: i32,
+    generation: u64,
+    /// Cancelled when the group takes it back.
+    pub(crate) revoked: CancellationToken,
+}
+
+/// A member of a consumer group.
+pub(crate) struct Group {
+    consumer: Arc<StreamConsumer<GroupContext>>,
+    topic: String,
+}
+
+/// What the driver calls back into.
+struct GroupContext {
+    held: Mutex<HashMap<i32, Held>>,
+    /// Grants so far: tells one grant of a partition from the next.
+    grants: AtomicU64,
+    granted: mpsc::UnboundedSender<Vec<Granted>>,
+    metrics: Metrics,
+}
+
+struct Held {
+    generation: u64,
+    revoked: CancellationToken,
+    fetching: bool,
+}
+
+impl GroupContext {
+    fn held(&self) -> MutexGuard<'_, HashMap<i32, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn grant(&self, held: &mut HashMap<i32, Held>, partition: i32) -> Granted {
+        let revoked = CancellationToken::new();
+        let generation = self.grants.fetch_add(1, Ordering::Relaxed);
+        held.insert(partition, Held { generation, revoked: revoked.clone(), fetching: false });
+        Granted { partition, generation, revoked }
+    }
+}
+
+impl ClientContext for GroupContext {
+    fn stats(&self, statistics: Statistics) {
+        for (topic, t) in statistics.topics {
+            for (partition, p) in t.partitions {
+                if partition >= 0 && p.consumer_lag >= 0 {
+                    let label = PartitionLabel { topic: topic.clone(), partition };
+                    self.metrics.lag.get_or_create(&label).set(p.consumer_lag);
+                }
+            }
+        }
+    }
+}
+
+impl ConsumerContext for GroupContext {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RespErr, list: &mut TopicPartitionList) {
+        let partitions: Vec<i32> = list.elements().iter().map(|e| e.partition()).collect();
+        let mut held = self.held();
+        let answered = if err == RespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            info!(?partitions, "partitions granted");
+            let granted = partitions.into_iter().map(|p| self.grant(&mut held, p)).collect();
+            // Nobody listens only when we are stopping.
+            let _ = self.granted.send(granted);
+            consumer.incremental_assign(&TopicPartitionList::new())
+        } else {
+            info!(?partitions, "partitions taken back");
+            let mut fetched = TopicPartitionList::new();
+            for element in list.elements() {
+                if let Some(was) = held.remove(&element.partition()) {
+                    was.revoked.cancel();
+                    if was.fetching {
+                        fetched.add_partition(element.topic(), element.partition());
+                    }
+                }
+            }
+            consumer.incremental_unassign(&fetched)
+        };
+        if let Err(error) = answered {
+            warn!(%error, "answering a rebalance");
+        }
+    }
+}
+
+impl Group {
+    /// Joins the group of a route. The partitions it gets come from the receiver; they come only
+    /// while [`Group::poll`] runs.
+    ///
+    /// # Errors
+    /// If the driver refuses its configuration.
+    pub(crate) fn join(
+        config: &Config,
+        route: &Route,
+        metrics: &Metrics,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Vec<Granted>>), KafkaError> {
+        let (granted, receiver) = mpsc::unbounded_channel();
+        let context = GroupContext {
+            held: Mutex::default(),
+            grants: AtomicU64::new(0),
+            granted,
+            metrics: metrics.clone(),
+        };
+        let client = client_config(
+            config,
+            &[
+                ("group.id", route.group.as_str()),
+                ("partition.assignment.strategy", "cooperative-sticky"),
+                ("session.timeout.ms", "10000"),
+                ("heartbeat.interval.ms", "1000"),
+                ("enable.auto.commit", "true"),
+                ("enable.auto.offset.store", "false"),
+                // Never skip in silence: an offset out of range is an error, and then a gap.
+                ("auto.offset.reset", "error"),
+                ("fetch.queue.backoff.ms", "5"),
+                ("queued.min.messages", "5000"),
+                ("queued.max.messages.kbytes", "4096"),
+                ("topic.metadata.refresh.interval.ms", "10000"),
+                ("statistics.interval.ms", "5000"),
+            ],
+        );
+        let consumer = StreamConsumer::from_config_and_context(&client, context)?;
+        consumer.subscribe(&[&route.topic])?;
+        Ok((Self { consumer: Arc::new(consumer), topic: route.topic.clone() }, receiver))
+    }
+
+    /// Polls for rebalances and errors; never completes. Records come by their partition's queue.
+    pub(crate) async fn poll(&self) {
+        let mut unknown_topic_said = false;
+        loop {
+            match self.consumer.recv().await {
+                // Fetched before its queue was split off, which the order of calls excludes.
+                Ok(message) => {
+                    warn!(partition = message.partition(), offset = message.offset(), "a stray record")
+                }
+                Err(error) => {
+                    let unknown = error
+                        .rdkafka_error_code()
+                        .is_some_and(|c| c == rdkafka::types::RDKafkaErrorCode::UnknownTopicOrPartition);
+                    if unknown && !std::mem::replace(&mut unknown_topic_said, true) {
+                        warn!(topic = self.topic, "the topic does not exist yet; waiting for it");
+                    } else if !unknown {
+                        debug!(%error, "Kafka");
+                    }
+                    // An error that repeats at once must not become a busy loop.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    /// Ready to fetch a partition; call when no other task fetches it any more.
+    ///
+    /// # Errors
+    /// If the driver does not know the partition.
+    pub(crate) fn queue(&self, granted: &Granted) -> Result<Queue, KafkaError> {
+        let queue = self.consumer.split_partition_queue(&self.topic, granted.partition).ok_or_else(|| {
+            KafkaError::Subscription(format!("no queue for partition {}", granted.partition))
+        })?;
+        Ok(Queue(queue))
+    }
+
+    /// Starts fetching a partition at an offset, unless it was taken back meanwhile.
+    ///
+    /// # Errors
+    /// If the driver refuses.
+    pub(crate) fn start_fetching(&self, granted: &Granted, offset: i64) -> Result<(), KafkaError> {
+        let mut held = self.consumer.context().held();
+        let Some(ours) = held.get_mut(&granted.partition).filter(|h| h.generation == granted.generation)
+        else {
+            return Ok(());
+        };
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.topic, granted.partition, Offset::Offset(offset))?;
+        self.consumer.incremental_assign(&list)?;
+        ours.fetching = true;
+        Ok(())
+    }
+
+    /// Stops fetching a partition, which stays ours.
+    ///
+    /// # Errors
+    /// If the driver refuses.
+    pub(crate) fn stop_fetching(&self, granted: &Granted) -> Result<(), KafkaError> {
+        let mut held = self.consumer.context().held();
+        let Some(ours) = held.get_mut(&granted.partition).filter(|h| h.generation == granted.generation)
+        else {
+            return Ok(());
+        };
+        if std::mem::replace(&mut ours.fetching, false) {
+            let mut list = TopicPartitionList::new();
+            list.add_partition(&self.topic, granted.partition);
+            self.consumer.incremental_unassign(&list)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that all before `offset` is done; the driver commits it in time. Only monitoring
+    /// reads it.
+    pub(crate) fn store_offset(&self, partition: i32, offset: i64) {
+        // The driver adds one. It fails when the partition was just taken back, which is fine.
+        let _ = self.consumer.store_offset(&self.topic, partition, offset - 1);
+    }
+
+    /// The cluster's id.
+    pub(crate) async fn cluster_id(&self) -> Option<String> {
+        let consumer = self.consumer.clone();
+        let asked = tokio::task::spawn_blocking(move || consumer.client().fetch_cluster_id(ASK));
+        asked.await.ok().flatten()
+    }
+
+    /// The first offset that a partition still has, and the one after its last.
+    ///
+    /// # Errors
+    /// If Kafka does not answer.
+    pub(crate) async fn watermarks(&self, partition: i32) -> Result<(i64, i64), KafkaError> {
+        let (consumer, topic) = (self.consumer.clone(), self.topic.clone());
+        blocking(move || consumer.fetch_watermarks(&topic, partition, ASK)).await
+    }
+
+    /// The first offset at or after a time; the partition's end if there is none.
+    ///
+    /// # Errors
+    /// If Kafka does not answer.
+    pub(crate) async fn offset_at(&self, partition: i32, time_ms: i64, end: i64) -> Result<i64, KafkaError> {
+        let (consumer, topic) = (self.consumer.clone(), self.topic.clone());
+        blocking(move || {
+            let mut times = TopicPartitionList::new();
+            times.add_partition_offset(&topic, partition, Offset::Offset(time_ms))?;
+            let found = consumer.offsets_for_times(times, ASK)?;
+            Ok(match found.find_partition(&topic, partition).map(|p| p.offset()) {
+                Some(Offset::Offset(offset)) => offset,
+                _ => end,
+            })
+        })
+        .await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    ask: impl FnOnce() -> Result<T, KafkaError> + Send + 'static,
+) -> Result<T, KafkaError> {
+    tokio::task::spawn_blocking(ask).await.unwrap_or(Err(KafkaError::Canceled))
+}
+
+/// The records of one partition. Not reading it is the backpressure.
+pub(crate) struct Queue(StreamPartitionQueue<GroupContext>);
+
+impl Queue {
+    /// The next record.
+    ///
+    /// # Errors
+    /// What the driver reports of this partition.
+    pub(crate) async fn next(&self) -> Result<Message<'_>, KafkaError> {
+        self.0.recv().await.map(Message)
+    }
+}
+
+/// A record in the driver's memory.
+pub(crate) struct Message<'a>(BorrowedMessage<'a>);
+
+impl Message<'_> {
+    pub(crate) fn raw(&self) -> Raw<'_> {
+        let content_type = self.0.headers().and_then(|headers| {
+            headers.iter().find(|h| h.key.eq_ignore_ascii_case("content-type")).and_then(|h| h.value)
+        });
+        Raw {
+            offset: self.0.offset(),
+            key: self.0.key(),
+            value: self.0.payload(),
+            content_type,
+            timestamp_ms: self.0.timestamp().to_millis(),
+        }
+    }
+}
+
+/// Writes to Kafka.
+#[derive(Clone)]
+pub(crate) struct Producer(FutureProducer);
+
+impl Producer {
+    /// # Errors
+    /// If the driver refuses its configuration.
+    pub(crate) fn new(config: &Config, delivery_timeout: Duration) -> Result<Self, KafkaError> {
+        let timeout = delivery_timeout.as_millis().to_string();
+        let settings = [
+            ("enable.idempotence", "true"),
+            ("message.timeout.ms", timeout.as_str()),
+            ("queue.buffering.max.kbytes", "65536"),
+        ];
+        client_config(config, &settings).create().map(Self)
+    }
+
+    /// Writes one record and waits for Kafka's acknowledgement, for as long as the producer's
+    /// delivery timeout at most.
+    ///
+    /// # Errors
+    /// If it is not acknowledged.
+    pub(crate) async fn send(
+        &self,
+        topic: &str,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[(&str, String)],
+    ) -> Result<(), KafkaError> {
+        let mut list = OwnedHeaders::new_with_capacity(headers.len());
+        for (key, value) in headers {
+            list = list.insert(Header { key, value: Some(value) });
+        }
+        let record: FutureRecord<'_, [u8], [u8]> = FutureRecord {
+            topic,
+            partition: None,
+            payload: value,
+            key,
+            timestamp: None,
+            headers: Some(list),
+        };
+        self.0.send(record, Duration::ZERO).await.map(drop).map_err(|(error, _)| error)
+    }
+}
+
+fn client_config(config: &Config, settings: &[(&str, &str)]) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", &config.brokers).set("client.id", "tutti-ingest");
+    for (key, value) in settings {
+        client.set(*key, *value);
+    }
+    let given: &BTreeMap<String, String> = &config.kafka_properties;
+    for (key, value) in given {
+        client.set(key, value);
+    }
+    client
+}

@@ -1,0 +1,108 @@
+//! What ingest counts.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use tutti_feed::AppendMetrics;
+
+/// Which topic.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Topic {
+    /// Its name.
+    pub topic: String,
+}
+
+/// Which topic, and why.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Rejection {
+    /// The topic's name.
+    pub topic: String,
+    /// See `Invalid::reason`.
+    pub reason: &'static str,
+}
+
+/// Which partition.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Partition {
+    /// The topic's name.
+    pub topic: String,
+    /// Its number.
+    pub partition: i32,
+}
+
+/// All counters of ingest.
+#[derive(Clone)]
+pub struct Metrics {
+    /// Of the feeds.
+    pub append: AppendMetrics,
+    /// Records that reached Redis by us.
+    pub applied: Family<Topic, Counter>,
+    /// Records that were in Redis already.
+    pub duplicates: Family<Topic, Counter>,
+    /// Records too old to count.
+    pub stale: Family<Topic, Counter>,
+    /// Records that are not valid.
+    pub rejected: Family<Rejection, Counter>,
+    /// Rejected records that could not be written to the `.rejected` topic.
+    pub rejected_lost: Family<Topic, Counter>,
+    /// Holes in Kafka itself.
+    pub gaps: Family<Topic, Counter>,
+    /// Appends that failed and were tried again.
+    pub append_errors: Family<Topic, Counter>,
+    /// Partitions being read.
+    pub partitions: Family<Topic, Gauge>,
+    /// Records behind the end of the partition.
+    pub lag: Family<Partition, Gauge>,
+    /// From a record's Kafka timestamp to its time in the feed.
+    pub delay: Histogram,
+}
+
+impl Metrics {
+    /// Makes and registers them.
+    pub fn new(registry: &mut Registry) -> Self {
+        let append = AppendMetrics::new(registry);
+        let m = Self {
+            append,
+            applied: Family::default(),
+            duplicates: Family::default(),
+            stale: Family::default(),
+            rejected: Family::default(),
+            rejected_lost: Family::default(),
+            gaps: Family::default(),
+            append_errors: Family::default(),
+            partitions: Family::default(),
+            lag: Family::default(),
+            delay: Histogram::new(exponential_buckets(0.0005, 2.0, 18)),
+        };
+        registry.register("ingest_applied_records", "Records that reached Redis", m.applied.clone());
+        registry.register(
+            "ingest_duplicate_records",
+            "Records that another delivery had brought to Redis already",
+            m.duplicates.clone(),
+        );
+        registry.register("ingest_stale_records", "Records too old to count", m.stale.clone());
+        registry.register("ingest_rejected_records", "Records that are not valid", m.rejected.clone());
+        registry.register(
+            "ingest_rejected_lost_records",
+            "Rejected records that could not be written to the rejected topic",
+            m.rejected_lost.clone(),
+        );
+        registry.register("ingest_gaps", "Holes in Kafka itself, as after retention", m.gaps.clone());
+        registry.register(
+            "ingest_append_errors",
+            "Appends that failed and were tried again",
+            m.append_errors.clone(),
+        );
+        registry.register("ingest_partitions", "Partitions being read", m.partitions.clone());
+        registry.register("ingest_lag_records", "Records behind the end of the partition", m.lag.clone());
+        registry.register(
+            "ingest_delay_seconds",
+            "From a record's Kafka timestamp to its time in the feed",
+            m.delay.clone(),
+        );
+        m
+    }
+}

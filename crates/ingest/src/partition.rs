@@ -1,0 +1,295 @@
+//! One partition's way: from where Redis stands, *poll, decode, append, store the offset*.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{FutureExt as _, join_all};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tracing::{info, warn};
+use tutti_feed::{Append, Client, Error as FeedError, Feed, Outcome};
+use tutti_model::{Change, Gap, Locations, change, names};
+
+use crate::batch::{Batch, Rules, Verdict};
+use crate::config::{Config, Route, Start};
+use crate::kafka::{Granted, Group, KafkaError, Queue};
+use crate::metrics::{Metrics, Topic};
+use crate::rejected::{Invalidated, Rejected};
+
+/// A partition appends once in this time at most: what comes meanwhile goes together.
+const LINGER: Duration = Duration::from_millis(5);
+/// A partition that brought nothing for so long appends an empty record, to move the feed's time.
+const QUIET: Duration = Duration::from_secs(1);
+/// Between attempts at something that failed.
+const RETRY: Duration = Duration::from_millis(500);
+/// A position beyond the partition's end is looked at so often before it is believed: a broker
+/// that just restarted may not know its end yet.
+const LOOKS_BEYOND_END: u32 = 4;
+
+/// What the partitions of a route share.
+pub(crate) struct Shared {
+    pub(crate) cluster: String,
+    pub(crate) group: Arc<Group>,
+    pub(crate) client: Client,
+    pub(crate) config: Arc<Config>,
+    pub(crate) route: Route,
+    pub(crate) metrics: Metrics,
+    pub(crate) rejected: Rejected,
+}
+
+/// One partition while it is ours.
+pub(crate) struct Partition {
+    shared: Arc<Shared>,
+    granted: Granted,
+    feed: Feed,
+    source: String,
+    rules: Rules,
+    topic: Topic,
+}
+
+/// Where to go on, and what is to be said of it to the feed.
+struct Place {
+    position: i64,
+    /// Redis did not know the source when it was asked.
+    fresh: bool,
+    clock: FeedClock,
+}
+
+/// The feed's time between two records, by our own monotonic clock.
+#[derive(Clone, Copy)]
+struct FeedClock {
+    time_us: u64,
+    read_at: Instant,
+}
+
+impl FeedClock {
+    fn at(time_us: u64) -> Self {
+        Self { time_us, read_at: Instant::now() }
+    }
+
+    fn now_ms(self) -> i64 {
+        (self.time_us / 1000) as i64 + self.read_at.elapsed().as_millis() as i64
+    }
+}
+
+impl Partition {
+    pub(crate) fn new(shared: Arc<Shared>, granted: Granted) -> Self {
+        let Shared { cluster, client, config, route, metrics, .. } = &*shared;
+        let shard = names::shard_of(granted.partition, config.locations.shards);
+        let name = names::locations_feed(shard);
+        Self {
+            feed: Feed::new(client.clone(), &name, config.limits, metrics.append.clone()),
+            source: format!("{cluster}/{}/{}", route.topic, granted.partition),
+            rules: Rules {
+                format: route.format,
+                stale_after_ms: config.locations.stale_after.as_millis() as i64,
+            },
+            topic: Topic { topic: route.topic.clone() },
+            granted,
+            shared,
+        }
+    }
+
+    /// Runs until the partition is taken back.
+    pub(crate) async fn run(self) {
+        let revoked = self.granted.revoked.clone();
+        tokio::select! {
+            () = revoked.cancelled() => {}
+            () = self.work() => {}
+        }
+    }
+
+    async fn work(&self) {
+        loop {
+            if let Err(error) = self.fetch_from_redis_position().await {
+                warn!(source = self.source, %error, "starting again");
+                sleep(RETRY).await;
+            }
+            if let Err(error) = self.shared.group.stop_fetching(&self.granted) {
+                warn!(source = self.source, %error, "stopping to fetch");
+            }
+        }
+    }
+
+    /// Carries records until Redis refuses one, which means that it lost something.
+    async fn fetch_from_redis_position(&self) -> Result<(), WorkError> {
+        let place = self.place().await?;
+        let queue = self.shared.group.queue(&self.granted)?;
+        self.shared.group.start_fetching(&self.granted, place.position)?;
+        info!(
+            source = self.source,
+            feed = self.feed.name(),
+            offset = place.position,
+            fresh = place.fresh,
+            "fetching"
+        );
+        self.carry(&queue, place).await
+    }
+
+    /// Asks Redis where the partition stands, and compares that with what Kafka still has.
+    async fn place(&self) -> Result<Place, WorkError> {
+        let partition = self.granted.partition;
+        for look in 1.. {
+            let clock = FeedClock::at(tutti_feed::time_us(&self.shared.client).await?);
+            let held = self.feed.position(&self.source).await?;
+            let (start, end) = self.shared.group.watermarks(partition).await?;
+            let Some(position) = held else {
+                let position = match self.shared.route.start {
+                    Start::Beginning => start,
+                    Start::End => end,
+                    Start::LogAge => {
+                        let since = clock.now_ms() - self.shared.config.limits.max_age.as_millis() as i64;
+                        self.shared.group.offset_at(partition, since, end).await?
+                    }
+                };
+                return Ok(Place { position, fresh: true, clock });
+            };
+            let reason = if position < start {
+                "kafka_retention"
+            } else if position > end {
+                if look < LOOKS_BEYOND_END {
+                    sleep(QUIET).await;
+                    continue;
+                }
+                "topic_made_anew"
+            } else {
+                return Ok(Place { position, fresh: false, clock });
+            };
+            self.announce_gap(position, start, reason).await?;
+        }
+        unreachable!("the loop ends by returning")
+    }
+
+    /// Kafka no longer has what Redis expects next: says so, in the feed itself.
+    async fn announce_gap(&self, from: i64, to: i64, reason: &str) -> Result<(), FeedError> {
+        warn!(source = self.source, from, to, reason, "records are missing in Kafka; clients get a reset");
+        let gap = Gap { source: self.source.clone(), from, to, reason: reason.to_owned() };
+        let changes = vec![Change { change: Some(change::Change::Gap(gap)) }];
+        let payload = prost::Message::encode_to_vec(&Locations { changes }).into();
+        let append = Append { source: &self.source, from, to, fresh: false, payload };
+        if let Outcome::Appended(_) = self.feed.append(append).await? {
+            self.shared.metrics.gaps.get_or_create(&self.topic).inc();
+        }
+        Ok(())
+    }
+
+    async fn carry(&self, queue: &Queue, place: Place) -> Result<(), WorkError> {
+        let Place { mut position, mut fresh, mut clock } = place;
+        let mut last_append = Instant::now();
+        loop {
+            let batch = self.gather(queue, position, clock, last_append).await?;
+            last_append = Instant::now();
+            let Some((stands, at)) = self.append(batch, fresh).await else {
+                warn!(source = self.source, position, "Redis lost records; going back to where it stands");
+                return Ok(());
+            };
+            fresh = false;
+            position = stands;
+            if let Some(time_us) = at {
+                clock = FeedClock::at(time_us);
+            }
+            self.shared.group.store_offset(self.granted.partition, position);
+        }
+    }
+
+    /// The next batch: what comes until it is full or its time is over; empty after a quiet time.
+    async fn gather(
+        &self,
+        queue: &Queue,
+        position: i64,
+        clock: FeedClock,
+        last_append: Instant,
+    ) -> Result<Batch, KafkaError> {
+        let mut batch = Batch::new(position);
+        let mut invalid = Vec::new();
+        let quiet_until = last_append + QUIET;
+        while !batch.is_full() {
+            let message = match queue.next().now_or_never() {
+                Some(message) => message?,
+                None => {
+                    let until = if batch.records() == 0 { quiet_until } else { last_append + LINGER };
+                    match timeout_at(until, queue.next()).await {
+                        Ok(message) => message?,
+                        Err(_) => break,
+                    }
+                }
+            };
+            let record = message.raw();
+            if record.offset < position {
+                self.shared.metrics.duplicates.get_or_create(&self.topic).inc();
+                continue;
+            }
+            let now_ms = clock.now_ms();
+            let bytes = record.value.map_or(0, <[u8]>::len);
+            let change = match self.rules.judge(record, now_ms) {
+                Ok(Verdict::Change(change)) => Some(change),
+                Ok(Verdict::Stale) => {
+                    self.shared.metrics.stale.get_or_create(&self.topic).inc();
+                    None
+                }
+                Err(error) => {
+                    invalid.push(Invalidated::new(record, error));
+                    None
+                }
+            };
+            if let Some(timestamp_ms) = record.timestamp_ms {
+                self.shared.metrics.delay.observe((now_ms - timestamp_ms).max(0) as f64 / 1000.0);
+            }
+            batch.push(record.offset, bytes, change);
+        }
+        let rejected = &self.shared.rejected;
+        join_all(invalid.into_iter().map(|i| rejected.reject(self.granted.partition, i))).await;
+        Ok(batch)
+    }
+
+    /// Appends a batch, for as long as Redis needs; meanwhile Kafka is the buffer. Says where the
+    /// partition stands after it, and the feed's time if it wrote; `None` if Redis refused.
+    async fn append(&self, mut batch: Batch, fresh: bool) -> Option<(i64, Option<u64>)> {
+        let metrics = &self.shared.metrics;
+        let mut payload = batch.payload();
+        let mut failures = 0u32;
+        loop {
+            let append = Append {
+                source: &self.source,
+                from: batch.from(),
+                to: batch.to(),
+                fresh,
+                payload: payload.clone(),
+            };
+            match self.feed.append(append).await {
+                Ok(Outcome::Appended(place)) => {
+                    metrics.applied.get_or_create(&self.topic).inc_by(batch.records() as u64);
+                    return Some((batch.to(), Some(place.time_us)));
+                }
+                Ok(Outcome::Duplicate { position }) => {
+                    let there = batch.skip_to(position) as u64;
+                    // Our own attempt that was not answered is no duplicate.
+                    let counter = if failures > 0 { &metrics.applied } else { &metrics.duplicates };
+                    counter.get_or_create(&self.topic).inc_by(there);
+                    if batch.records() == 0 {
+                        return Some((batch.to(), None));
+                    }
+                    payload = batch.payload();
+                }
+                Ok(Outcome::Refused { .. }) => return None,
+                Err(error) => {
+                    metrics.append_errors.get_or_create(&self.topic).inc();
+                    failures += 1;
+                    if failures.is_power_of_two() {
+                        warn!(source = self.source, %error, failures, "append failed; trying again");
+                    }
+                    let pause = RETRY.min(Duration::from_millis(20 << failures.min(5)));
+                    sleep_until(Instant::now() + pause).await;
+                }
+            }
+        }
+    }
+}
+
+/// What makes a partition start again from Redis's position.
+#[derive(Debug, thiserror::Error)]
+enum WorkError {
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+    #[error("Kafka: {0}")]
+    Kafka(#[from] KafkaError),
+}

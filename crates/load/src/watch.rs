@@ -1,0 +1,94 @@
+//! Follows a map's stream, holds what a browser would hold, and measures.
+
+use std::collections::HashMap;
+
+use anyhow::Context as _;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::now_ms;
+use crate::sse::Event;
+
+/// What a viewer of the map holds, and what it noticed.
+#[derive(Clone, Debug, Default)]
+pub struct Viewer {
+    /// The newest fix of each device, as JSON.
+    pub devices: HashMap<String, Value>,
+    /// The last event id.
+    pub last_id: String,
+    /// Ids heard with events, in order.
+    pub ids: Vec<String>,
+    /// Resets, with their reasons.
+    pub resets: Vec<String>,
+    /// `status` events: `live` or `stale`.
+    pub statuses: Vec<String>,
+    /// The reason of an `end` event.
+    pub end: Option<String>,
+    /// Fixes heard.
+    pub fixes: u64,
+    /// Removals heard.
+    pub removals: u64,
+    /// Fixes older than the one held: there must be none.
+    pub steps_back: u64,
+    /// From the devices' timestamps until now, in milliseconds, of each fix since this was taken.
+    pub delays_ms: Vec<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Stamped {
+    media_id: String,
+    timestamp: i64,
+}
+
+impl Viewer {
+    /// Takes an event in.
+    ///
+    /// # Errors
+    /// If its data is not what the event's name says.
+    pub fn hear(&mut self, event: &Event) -> anyhow::Result<()> {
+        let data = || format!("the data of a {} event: {}", event.event, event.data);
+        match event.event.as_str() {
+            "liveMapLocation" => {
+                let now = now_ms();
+                for fix in serde_json::from_str::<Vec<Value>>(&event.data).with_context(data)? {
+                    let Stamped { media_id, timestamp } = Stamped::deserialize(&fix).with_context(data)?;
+                    self.fixes += 1;
+                    self.delays_ms.push(now - timestamp);
+                    let before = self.devices.insert(media_id, fix);
+                    self.steps_back +=
+                        u64::from(before.is_some_and(|b| b["timestamp"].as_i64() > Some(timestamp)));
+                }
+            }
+            "liveMapRemoved" => {
+                for removed in serde_json::from_str::<Vec<Stamped>>(&event.data).with_context(data)? {
+                    self.removals += 1;
+                    self.devices.remove(&removed.media_id);
+                }
+            }
+            "reset" => {
+                self.devices.clear();
+                self.resets.push(word(&event.data, "reason").with_context(data)?);
+            }
+            "status" => self.statuses.push(word(&event.data, "state").with_context(data)?),
+            "end" => self.end = Some(word(&event.data, "reason").with_context(data)?),
+            other => anyhow::bail!("an event of an unknown name: {other}"),
+        }
+        if !event.id.is_empty() && event.id != self.last_id {
+            self.last_id.clone_from(&event.id);
+            self.ids.push(event.id.clone());
+        }
+        Ok(())
+    }
+}
+
+fn word(data: &str, name: &str) -> anyhow::Result<String> {
+    let value: Value = serde_json::from_str(data)?;
+    Ok(value[name].as_str().context("a word is missing")?.to_owned())
+}
+
+/// The value below which this share (0 to 1) of the values lies; sorts them.
+pub fn quantile(values: &mut [i64], share: f64) -> Option<i64> {
+    values.sort_unstable();
+    values.get(((values.len() as f64 * share) as usize).min(values.len().saturating_sub(1))).copied()
+}

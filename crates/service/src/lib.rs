@@ -1,0 +1,22 @@
+//! The frame that every service stands in.
+//!
+//! [`run`] is a service's `main`: it reads the configuration ([`settings`]), starts logs
+//! ([`logs`]), serves `/live`, `/ready` and `/metrics` ([`admin`]), runs the service, and on
+//! SIGTERM or SIGINT asks it to stop and waits for as long as the grace period is.
+
+mod admin;
+mod ready;
+mod run;
+mod settings;
+
+pub mod logs;
+pub mod shared;
+
+pub use admin::{Admin, serve as serve_admin};
+pub use ready::{Latch, Readiness};
+pub use run::{Context, EXIT_CONFIG, EXIT_FAILURE, Failure, Service, run};
+pub use settings::{Mistakes, Settings};
+
+pub use prometheus_client::registry::Registry;
+pub use secrecy::{ExposeSecret, SecretString};
+pub use tokio_util::sync::CancellationToken;

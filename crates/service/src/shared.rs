@@ -1,0 +1,60 @@
+//! Settings that several services read, and must read alike.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use crate::settings::Settings;
+
+/// The Redis that carries the feeds.
+pub fn redis_url(settings: &mut Settings) -> SecretString {
+    settings.url(
+        "redis.url",
+        "redis://127.0.0.1:6379",
+        "URL of the Redis, redis://user:password@host:port/db",
+    )
+}
+
+/// What defines the live map. All services that share a Redis must agree on it.
+#[derive(Clone, Debug)]
+pub struct Locations {
+    /// Feeds that the map is spread over.
+    pub shards: u32,
+    /// A fix older than this is gone.
+    pub stale_after: Duration,
+    /// What the log of each feed keeps.
+    pub log_age: Duration,
+}
+
+impl Locations {
+    /// Asks for them.
+    pub fn configure(settings: &mut Settings) -> Self {
+        let shards = settings.get(
+            "locations.shards",
+            4u32,
+            "feeds that the live map is spread over; a Kafka partition goes to partition modulo shards",
+            |n| if (1..=256).contains(n) { Ok(()) } else { Err("must be 1 to 256") },
+        );
+        let stale_after = settings.get(
+            "locations.stale_after_seconds",
+            30u64,
+            "a device that sent nothing for so many seconds leaves the map",
+            |n| if (1..=86_400).contains(n) { Ok(()) } else { Err("must be 1 to 86400") },
+        );
+        Self {
+            shards,
+            stale_after: Duration::from_secs(stale_after),
+            // A fix may be 10 s ahead and lives for stale_after beyond that; four times that
+            // leaves twice as much again for clients that come back.
+            log_age: Duration::from_secs(4 * stale_after),
+        }
+    }
+
+    /// The values to compare with other services.
+    pub fn agreement(&self) -> [(&'static str, String); 2] {
+        [
+            ("locations.shards", self.shards.to_string()),
+            ("locations.stale_after_seconds", self.stale_after.as_secs().to_string()),
+        ]
+    }
+}

@@ -1,0 +1,8 @@
+//! The developer's one tool. `tutti up` ([`up`]) runs all of Tutti in one process, with an embedded
+//! Kafka-protocol broker ([`broker`]) and a private Redis ([`local`]), and plays recorded taxis.
+
+pub mod broker;
+pub mod local;
+pub mod token;
+pub mod up;
+pub mod watch;

@@ -1,0 +1,134 @@
+//! Processes of our own on this machine, which end when we do, however we end.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+
+/// A process that ends with us. Its parent is a shell that waits for our end of a pipe to close,
+/// which the kernel does even where we are killed; it is a process group of its own, so that a
+/// Ctrl-C on our terminal does not reach it before we have stopped using it.
+pub struct Owned {
+    shell: Child,
+}
+
+/// Runs "$@" until its own standard input ends.
+const SHELL: &str =
+    r#""$@" & pid=$!; read -r _; kill -"$TUTTI_SIGNAL" "$pid" 2>/dev/null; wait "$pid" 2>/dev/null"#;
+
+impl Owned {
+    /// Starts a process whose output goes to `log`; `signal` (as `TERM`) ends it.
+    ///
+    /// # Errors
+    /// If there is no shell or no log file.
+    pub fn start<S: AsRef<OsStr>>(command: &[S], signal: &str, log: &Path) -> anyhow::Result<Self> {
+        let log = File::create(log).with_context(|| format!("creating {}", log.display()))?;
+        let shell = Command::new("sh")
+            .args(["-c", SHELL, "sh"])
+            .args(command)
+            .env("TUTTI_SIGNAL", signal)
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .context("starting sh")?;
+        Ok(Self { shell })
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        let _ = self.shell.wait();
+    }
+}
+
+/// A `redis-server` in a temporary folder, with nothing kept on disk.
+pub struct Redis {
+    _process: Owned,
+    folder: tempfile::TempDir,
+    port: u16,
+}
+
+impl Redis {
+    /// Starts one, and waits until it answers.
+    ///
+    /// # Errors
+    /// If `redis-server` is not installed, or does not come up.
+    pub fn start(port: u16) -> anyhow::Result<Self> {
+        check_port_free(port, "Redis")?;
+        find("redis-server").context(
+            "redis-server is not installed: apt-get install redis-server, or REDIS=redis://host:port for one that runs",
+        )?;
+        let folder = tempfile::tempdir().context("a temporary folder for Redis")?;
+        let dir = folder.path().to_string_lossy().into_owned();
+        let port_text = port.to_string();
+        let command = [
+            "redis-server",
+            "--port",
+            &port_text,
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            &dir,
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--daemonize",
+            "no",
+        ];
+        let log = folder.path().join("redis.log");
+        let process = Owned::start(&command, "TERM", &log)?;
+        wait_for_port(port, Duration::from_secs(10))
+            .with_context(|| std::fs::read_to_string(&log).unwrap_or_default())
+            .context("redis-server did not come up")?;
+        Ok(Self { _process: process, folder, port })
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// The folder it works in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// Whether a port of 127.0.0.1 can be listened on.
+///
+/// # Errors
+/// If it cannot, with what to do about it.
+pub fn check_port_free(port: u16, what: &str) -> anyhow::Result<()> {
+    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map(drop).with_context(|| {
+        format!("port {port} of 127.0.0.1, for {what}, is in use; end what uses it, or choose others with --port-base")
+    })
+}
+
+/// Waits until something listens on a port of 127.0.0.1.
+///
+/// # Errors
+/// If nothing does in time.
+pub fn wait_for_port(port: u16, timeout: Duration) -> anyhow::Result<()> {
+    let until = Instant::now() + timeout;
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    while TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_err() {
+        anyhow::ensure!(Instant::now() < until, "nothing listens on port {port} after {timeout:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// A program's path, by PATH.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
+}

@@ -1,0 +1,128 @@
+//! `tutti`: the developer's one tool.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use tutti::token::{DEVELOPMENT_SECRET, sign};
+use tutti::up::{Options, TOPIC, up};
+use tutti::watch::watch;
+use tutti_load::city::City;
+use tutti_load::publisher::Publisher;
+
+/// As in `tutti-edge`, which runs in this process too.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Real-time delivery from Kafka, over Redis Pub/Sub, to browsers by Server-Sent Events
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run everything on this machine: a broker, Redis, ingest, two edges, recorded taxis
+    Up(Options),
+    /// Write simulated load to Kafka
+    Sim {
+        #[command(subcommand)]
+        what: Sim,
+    },
+    /// Follow a map's stream in the terminal: rate, delay, resets
+    Watch {
+        /// Streams of the same map, as http://127.0.0.1:8080/v1/map/stream; the next is tried
+        /// where one breaks off
+        #[arg(required = true, value_name = "URL")]
+        urls: Vec<String>,
+        /// A token, if the map is not public
+        #[arg(long, env = "TUTTI_TOKEN", hide_env_values = true)]
+        token: Option<String>,
+    },
+    /// Print a token that a running `tutti up` accepts
+    Token {
+        /// The user
+        #[arg(long, default_value = "developer")]
+        sub: String,
+        /// What it allows, words separated by blanks
+        #[arg(long, default_value = "map:read")]
+        scope: String,
+        /// How long it is valid, as 30s, 15m, 1h
+        #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+        ttl: Duration,
+        /// The HS256 secret of the edges; that of `tutti up` if absent
+        #[arg(long, env = "TUTTI_AUTH_HS256_SECRET", hide_env_values = true, default_value = DEVELOPMENT_SECRET, hide_default_value = true)]
+        secret: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum Sim {
+    /// Devices that drive about in a city
+    City {
+        /// How many devices
+        #[arg(long, default_value_t = 1000)]
+        devices: u32,
+        /// Fixes a second, of all devices together
+        #[arg(long, default_value_t = 200.0)]
+        rate: f64,
+        /// Stop after so many fixes
+        #[arg(long)]
+        fixes: Option<u64>,
+        /// The same seed drives the same ways
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Kafka, host:port,...
+        #[arg(long, env = "KAFKA", default_value = "127.0.0.1:9092")]
+        brokers: String,
+        /// The topic
+        #[arg(long, default_value = TOPIC)]
+        topic: String,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Arguments::parse().command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tutti: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Up(options) => up(options).await,
+        Command::Watch { urls, token } => watch(&urls, token).await,
+        Command::Token { sub, scope, ttl, secret } => {
+            writeln!(std::io::stdout(), "{}", sign(&secret, &sub, &scope, ttl)?)?;
+            Ok(())
+        }
+        Command::Sim { what: Sim::City { devices, rate, fixes, seed, brokers, topic } } => {
+            let publisher = Publisher::new(&brokers, &topic)?;
+            let city = City { devices, rate, fixes, seed };
+            eprintln!("{devices} devices, {rate} fixes/s, to topic {topic} at {brokers}; Ctrl-C ends it");
+            let deliveries = publisher.deliveries().clone();
+            let progress = async {
+                let mut seconds = tokio::time::interval(Duration::from_secs(1));
+                loop {
+                    seconds.tick().await;
+                    eprint!("\r{} acknowledged, {} failed", deliveries.acknowledged(), deliveries.failed());
+                }
+            };
+            tokio::select! {
+                ended = city.run(&publisher, |_| ()) => ended?,
+                () = progress => unreachable!("progress is printed until the end"),
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            let flushed = publisher.flush(Duration::from_secs(10)).await;
+            eprintln!("\r{} acknowledged, {} failed", deliveries.acknowledged(), deliveries.failed());
+            flushed
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! `tutti up`: everything in one process, for developers.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::{interval, timeout};
+use tutti_edge::Edge;
+use tutti_ingest::Ingest;
+use tutti_load::publisher::Publisher;
+use tutti_load::taxis::Taxis;
+use tutti_service::logs::Logs;
+use tutti_service::{
+    Admin, CancellationToken, Context, Failure, Readiness, Registry, Service, Settings, serve_admin,
+};
+
+use crate::broker::Broker;
+use crate::local::{Redis, check_port_free};
+use crate::token::DEVELOPMENT_SECRET;
+
+/// The topic of the live map.
+pub const TOPIC: &str = "media-locations";
+const PARTITIONS: i32 = 6;
+/// How long stopping may take.
+const GRACE: Duration = Duration::from_secs(8);
+
+/// What to start, and what to use in its place.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Options {
+    /// Use the ports from this one up, in place of 8080, 8081, 9092 and others
+    #[arg(long, value_name = "PORT")]
+    pub port_base: Option<u16>,
+    /// Use this Kafka (host:port,...) in place of the embedded broker
+    #[arg(long, env = "KAFKA", value_name = "BROKERS")]
+    pub kafka: Option<String>,
+    /// Use this Redis (redis://host:port) in place of a private one
+    #[arg(long, env = "REDIS", value_name = "URL")]
+    pub redis: Option<String>,
+    /// Do not play the recorded taxis
+    #[arg(long)]
+    pub no_replay: bool,
+    /// Ask for a token with the scope map:read (see tutti token)
+    #[arg(long)]
+    pub private: bool,
+    /// What is logged: error, warn, info, debug, trace, or a filter
+    #[arg(long, default_value = "warn", value_name = "LEVEL")]
+    pub log: String,
+}
+
+struct Ports {
+    edges: [u16; 2],
+    kafka: u16,
+    redis: u16,
+    /// Of ingest and the two edges.
+    admin: [u16; 3],
+}
+
+impl Ports {
+    fn new(base: Option<u16>) -> anyhow::Result<Self> {
+        let Some(base) = base else {
+            return Ok(Self { edges: [8080, 8081], kafka: 9092, redis: 16379, admin: [9101, 9102, 9103] });
+        };
+        anyhow::ensure!((1024..=65_000).contains(&base), "--port-base must be 1024 to 65000");
+        let at = |n: u16| base + n;
+        Ok(Self { edges: [at(0), at(1)], kafka: at(2), redis: at(3), admin: [at(4), at(5), at(6)] })
+    }
+}
+
+/// Runs until Ctrl-C or SIGTERM.
+///
+/// # Errors
+/// If a port is in use, something is not installed, or a service ends by itself.
+pub async fn up(options: Options) -> anyhow::Result<()> {
+    let logs = Logs { level: options.log.clone(), json: false };
+    logs.start().map_err(|why| anyhow::anyhow!("--log {}: {why}", options.log))?;
+    let ports = Ports::new(options.port_base)?;
+    for port in ports.edges {
+        check_port_free(port, "an edge")?;
+    }
+    for port in ports.admin {
+        check_port_free(port, "an admin port")?;
+    }
+    if options.kafka.is_none() {
+        check_port_free(ports.kafka, "the embedded broker")?;
+    }
+
+    let private_redis = match options.redis {
+        Some(_) => None,
+        None => Some(Redis::start(ports.redis)?),
+    };
+    let redis = match (&options.redis, &private_redis) {
+        (Some(url), _) => url.clone(),
+        (None, Some(private)) => private.url(),
+        (None, None) => unreachable!("one of them is there"),
+    };
+    let embedded = match options.kafka {
+        Some(_) => None,
+        None => {
+            let rejected = format!("{TOPIC}.rejected");
+            Some(Broker::start(ports.kafka, &[(TOPIC, PARTITIONS), (&rejected, 1)]).await?)
+        }
+    };
+    let kafka = match (&options.kafka, &embedded) {
+        (Some(brokers), _) => brokers.clone(),
+        (None, Some(broker)) => broker.address().to_owned(),
+        (None, None) => unreachable!("one of them is there"),
+    };
+
+    let stop = CancellationToken::new();
+    let mut services = JoinSet::new();
+    let mut common = BTreeMap::from([("TUTTI_REDIS_URL".to_owned(), redis.clone())]);
+    common.insert("TUTTI_KAFKA_BROKERS".into(), kafka.clone());
+    let mut ingest = common.clone();
+    if embedded.is_some() {
+        // The embedded broker cannot look offsets up by time.
+        ingest.insert("TUTTI_ROUTES_LOCATIONS_START".into(), "beginning".into());
+    }
+    let (figures, ready) = start::<Ingest>(&ingest, ports.admin[0], &stop, &mut services).await?;
+    let mut all_ready = vec![("ingest", ready)];
+    let urls: Vec<String> = ports.edges.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
+    let mut edges = Vec::new();
+    for (i, port) in ports.edges.into_iter().enumerate() {
+        let mut variables = common.clone();
+        variables.remove("TUTTI_KAFKA_BROKERS");
+        variables.extend([
+            ("TUTTI_HTTP_LISTEN".into(), format!("127.0.0.1:{port}")),
+            ("TUTTI_HTTP_WORKERS".into(), "1".into()),
+            ("TUTTI_HTTP_EDGES".into(), urls.join(",")),
+            ("TUTTI_CORS_ORIGINS".into(), "*".into()),
+            ("TUTTI_AUTH_HS256_SECRET".into(), DEVELOPMENT_SECRET.into()),
+            ("TUTTI_MAP_PUBLIC".into(), (!options.private).to_string()),
+            ("TUTTI_STREAMS_DRAIN_SECONDS".into(), "1".into()),
+        ]);
+        let (metrics, ready) = start::<Edge>(&variables, ports.admin[i + 1], &stop, &mut services).await?;
+        all_ready.push(("edge", ready));
+        edges.push(metrics);
+    }
+
+    let mut vehicles = 0;
+    if !options.no_replay {
+        let taxis = Taxis::load()?;
+        vehicles = taxis.vehicles();
+        let publisher = Publisher::new(&kafka, TOPIC)?;
+        services.spawn(async move {
+            taxis.play(&publisher).await.map_err(|e| Failure::Other(format!("the replay of taxis: {e:#}")))
+        });
+    }
+    print_greeting(&options, &ports, &urls, &kafka, &redis, vehicles);
+
+    let figures = Figures { ingest: figures, edges };
+    let mut terminate = signal(SignalKind::terminate())?;
+    let ended = tokio::select! {
+        Some(ended) = services.join_next() => Some(ended),
+        _ = tokio::signal::ctrl_c() => None,
+        _ = terminate.recv() => None,
+        () = figures.print(all_ready) => unreachable!("figures are printed until the end"),
+    };
+    println!("\nstopping");
+    stop.cancel();
+    if let Some(ended) = ended {
+        ended?.map_err(|failure| anyhow::anyhow!("{failure}"))?;
+    }
+    let all = async { while services.join_next().await.is_some_and(|ended| ended.is_ok()) {} };
+    // The replay never ends by itself; dropping the set ends it.
+    let _ = timeout(GRACE, all).await;
+    drop(services);
+    drop((embedded, private_redis));
+    Ok(())
+}
+
+/// Starts a service as its own process would, configured by variables alone.
+async fn start<S: Service<Config: Send + 'static, Metrics: Clone + Send + 'static> + 'static>(
+    variables: &BTreeMap<String, String>,
+    admin: u16,
+    stop: &CancellationToken,
+    services: &mut JoinSet<Result<(), Failure>>,
+) -> anyhow::Result<(S::Metrics, Readiness)> {
+    let mut settings = Settings::new(None, variables.clone());
+    let config = S::configure(&mut settings);
+    settings.finish().with_context(|| S::NAME.to_owned())?;
+    let mut registry = Registry::with_prefix("tutti");
+    let metrics = S::metrics(&mut registry);
+    let readiness = Readiness::default();
+    let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, admin))).await?;
+    tokio::spawn(serve_admin(listener, Admin { readiness: readiness.clone(), registry: Arc::new(registry) }));
+    let context = Context { stop: stop.clone(), readiness: readiness.clone(), grace: GRACE };
+    services.spawn(S::run(config, metrics.clone(), context));
+    Ok((metrics, readiness))
+}
+
+fn print_greeting(
+    options: &Options,
+    ports: &Ports,
+    urls: &[String],
+    kafka: &str,
+    redis: &str,
+    vehicles: usize,
+) {
+    let kafka_is = if options.kafka.is_some() { "yours" } else { "embedded, in memory" };
+    let redis_is = if options.redis.is_some() { "yours" } else { "private, in memory" };
+    let token =
+        if options.private { " -H \"Authorization: Bearer $(tutti token --scope map:read)\"" } else { "" };
+    println!("Tutti is starting.\n");
+    println!("  Kafka    {kafka}  ({kafka_is})");
+    println!("  Redis    {redis}  ({redis_is})");
+    println!("  ingest   http://127.0.0.1:{}/metrics", ports.admin[0]);
+    for (url, admin) in urls.iter().zip(&ports.admin[1..]) {
+        println!("  edge     {url}  (http://127.0.0.1:{admin}/metrics)");
+    }
+    if vehicles > 0 {
+        println!("  replay   {vehicles} vehicles, from recorded taxis of San Francisco, to topic {TOPIC}");
+    }
+    println!("\nTry:\n");
+    println!("  open {}/                                       # the map; then the other edge", urls[0]);
+    println!("  curl -N{token} {}/v1/map/stream", urls[0]);
+    println!("  curl{token} {}/v1/map/locations", urls[1]);
+    println!(
+        "  echo '{{\"mediaId\":\"me\",\"timestamp\":'$(date +%s%3N)',\"latitude\":37.77,\"longitude\":-122.42}}' \\\n    \
+         | kcat -P -b {kafka} -t {TOPIC} -k me"
+    );
+    println!("\nCtrl-C ends it all.\n");
+    let _ = std::io::stdout().flush();
+}
+
+/// The live line.
+struct Figures {
+    ingest: tutti_ingest::Metrics,
+    edges: Vec<tutti_edge::Metrics>,
+}
+
+impl Figures {
+    /// Says when all is ready; then, on a terminal, a line of figures a second, for ever.
+    async fn print(&self, services: Vec<(&'static str, Readiness)>) {
+        let mut seconds = interval(Duration::from_secs(1));
+        let mut ready = false;
+        let (mut records_before, mut deliveries_before) = (0, 0);
+        loop {
+            seconds.tick().await;
+            let waiting: Vec<String> = services
+                .iter()
+                .filter_map(|(name, readiness)| readiness.check().err().map(|why| format!("{name} {why}")))
+                .collect();
+            if waiting.is_empty() && !ready {
+                ready = true;
+                println!("Ready.");
+            }
+            if !std::io::stdout().is_terminal() {
+                continue;
+            }
+            let topic = tutti_ingest::Topic { topic: TOPIC.to_owned() };
+            let records = self.ingest.applied.get_or_create(&topic).get();
+            let sum = |of: fn(&tutti_edge::Metrics) -> i64| self.edges.iter().map(of).sum::<i64>();
+            let streams = sum(|m| m.streams.get());
+            let deliveries = sum(|m| m.deliveries.get() as i64);
+            let devices = self.edges.iter().map(|m| m.devices.get()).max().unwrap_or(0);
+            let lag: i64 = (0..PARTITIONS)
+                .map(|partition| tutti_ingest::PartitionLabel { topic: TOPIC.to_owned(), partition })
+                .map(|label| self.ingest.lag.get_or_create(&label).get())
+                .sum();
+            let line = if waiting.is_empty() {
+                format!(
+                    "{} records/s in   {devices} devices   {streams} streams   {} deliveries/s   lag {lag} records",
+                    records - records_before,
+                    deliveries - deliveries_before,
+                )
+            } else {
+                waiting.join("; ")
+            };
+            print!("\r\x1b[2K{line}");
+            let _ = std::io::stdout().flush();
+            (records_before, deliveries_before) = (records, deliveries);
+        }
+    }
+}
