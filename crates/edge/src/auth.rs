@@ -171,10 +171,19 @@ fn read_jwks(path: &str) -> Result<Vec<Key>, String> {
     if set.keys.is_empty() {
         return Err("it has no keys".to_owned());
     }
-    set.keys.iter().map(read_jwk).collect()
+    // A set may hold keys for others; those that are for us must be good.
+    let usable: Vec<Key> =
+        set.keys.iter().map(read_jwk).filter_map(Result::transpose).collect::<Result<_, _>>()?;
+    if usable.is_empty() {
+        return Err(
+            "none of its keys is of a kind that is supported (RSA, P-256, P-384, Ed25519, oct)".to_owned()
+        );
+    }
+    Ok(usable)
 }
 
-fn read_jwk(jwk: &Jwk) -> Result<Key, String> {
+/// One key, if it is of a kind and for an algorithm that we check.
+fn read_jwk(jwk: &Jwk) -> Result<Option<Key>, String> {
     let algorithms = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => vec![
             Algorithm::RS256,
@@ -188,13 +197,21 @@ fn read_jwk(jwk: &Jwk) -> Result<Key, String> {
         AlgorithmParameters::EllipticCurve(e) if e.curve == EllipticCurve::P384 => vec![Algorithm::ES384],
         AlgorithmParameters::OctetKeyPair(_) => vec![Algorithm::EdDSA],
         AlgorithmParameters::OctetKey(_) => vec![Algorithm::HS256],
-        _ => return Err("a key of a kind that is not supported (RSA, P-256, P-384, Ed25519, oct are)".into()),
+        _ => return Ok(None),
     };
     // A key that names its algorithm is good for no other.
     let algorithms = match jwk.common.key_algorithm {
         None => algorithms,
         Some(named) => algorithms.into_iter().filter(|a| format!("{a:?}") == named.to_string()).collect(),
     };
+    if algorithms.is_empty() {
+        return Ok(None);
+    }
+    if let AlgorithmParameters::OctetKey(oct) = &jwk.algorithm
+        && oct.value.len() * 3 / 4 < MIN_SECRET_BYTES
+    {
+        return Err(format!("an oct key must have at least {MIN_SECRET_BYTES} bytes"));
+    }
     let key = DecodingKey::from_jwk(jwk).map_err(|e| e.to_string())?;
-    Ok(Key { id: jwk.common.key_id.clone(), algorithms, key })
+    Ok(Some(Key { id: jwk.common.key_id.clone(), algorithms, key }))
 }

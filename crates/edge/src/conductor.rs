@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{info, warn};
-use tutti_feed::{Event, Following, Position, follow};
+use tutti_feed::{Event, Following, Position, agree_when_there, connect, follow};
+use tutti_model::location::MAX_AHEAD_MS;
 use tutti_model::names;
 use tutti_service::{ExposeSecret as _, Latch};
 
@@ -18,6 +19,9 @@ use crate::tick::{Status, Step, Tick};
 /// Steps that a worker may be late by before its clients are served by replays.
 pub(crate) const TICKS_WAITING: usize = 256;
 
+/// Events applied in a row before other work has its turn: a long log must not hold a tick up.
+const EVENTS_A_TURN: usize = 256;
+
 /// A feed from which nothing came for so long is stale; ingest writes to each once a second.
 const STALE_AFTER: Duration = Duration::from_secs(5);
 
@@ -28,6 +32,9 @@ type Heads = Vec<Option<Position>>;
 #[derive(Clone, Copy, Default)]
 struct Heard {
     at: Option<Instant>,
+    /// The number and time of the first record that the log had,
+    first: Option<(u64, u64)>,
+    /// and the time of the newest.
     time_us: u64,
 }
 
@@ -39,7 +46,8 @@ pub(crate) struct Conductor {
     map: MapState,
     /// All records up to the heads of the first poll have been applied: what is published is whole.
     caught_up: bool,
-    heads: Heads,
+    /// Redis's heads at the last poll of this history.
+    heads: Option<Heads>,
     polls: u64,
     heard: Vec<Heard>,
     status: Status,
@@ -74,7 +82,7 @@ impl Conductor {
             ticks,
             latch: Some(latch),
             caught_up: false,
-            heads: vec![None; shards],
+            heads: None,
             polls: 0,
             heard: vec![Heard::default(); shards],
             status: Status::Stale { since_ms: None },
@@ -90,17 +98,26 @@ impl Conductor {
     /// Runs for ever.
     ///
     /// # Errors
-    /// If the URL of Redis is none.
+    /// If the URL of Redis is none, or the services that share it are configured otherwise.
     pub(crate) async fn run(mut self) -> Result<(), tutti_feed::Error> {
         loop {
+            self.agree().await?;
             let reason = self.follow_until_reset().await?;
             warn!(reason, "the live map begins anew from the logs; its clients get a reset");
             self.generation += 1;
             self.reset_reason = reason;
             self.map = empty_map(&self.config);
             self.caught_up = false;
-            self.heads.fill(None);
+            self.heads = None;
+            self.heard.fill(Heard::default());
         }
+    }
+
+    /// Waits for Redis, and compares the settings that all services must share; one that came
+    /// back empty is told them anew.
+    async fn agree(&self) -> Result<(), tutti_feed::Error> {
+        let redis = connect(self.config.redis_url.expose_secret())?;
+        agree_when_there(&redis.client, "locations", &self.config.locations.agreement()).await
     }
 
     async fn follow_until_reset(&mut self) -> Result<&'static str, tutti_feed::Error> {
@@ -126,12 +143,11 @@ impl Conductor {
     /// Applies an event and those that wait behind it.
     fn take(&mut self, first: Event, following: &mut Following) -> Next {
         let mut next = Some(first);
-        // Bounded, so that a long replay of the logs does not keep a due tick waiting.
-        for _ in 0..TICKS_WAITING {
+        for _ in 0..EVENTS_A_TURN {
             match next {
                 None => break,
                 Some(Event::Heads(heads)) => {
-                    self.heads = heads;
+                    self.heads = Some(heads);
                     self.polls += 1;
                     self.metrics.devices.set(self.map.view().alive().count() as i64);
                     // Clients that wait for a poll learn of it by a tick.
@@ -140,7 +156,9 @@ impl Conductor {
                 Some(Event::Reset { reason, .. }) => return Next::BeginAnew(reason.as_str()),
                 Some(Event::Record { feed, record }) => {
                     let applied = self.map.apply(feed, &record);
-                    self.heard[feed] = Heard { at: Some(Instant::now()), time_us: record.position.time_us };
+                    let Position { seq, time_us, .. } = record.position;
+                    let first = self.heard[feed].first.or(Some((seq, time_us)));
+                    self.heard[feed] = Heard { at: Some(Instant::now()), first, time_us };
                     self.dirty = true;
                     if self.caught_up {
                         self.metrics.record_age.observe(age_of(record.position.time_us));
@@ -164,14 +182,34 @@ impl Conductor {
             }
             next = following.try_next();
         }
-        if !self.caught_up && self.polls > 0 && self.map.view().reaches(&self.heads) {
+        if !self.caught_up && self.heads.as_ref().is_some_and(|heads| self.map.view().reaches(heads)) {
             self.caught_up = true;
+            self.warn_of_short_logs();
             info!(devices = self.map.view().alive().count(), "the live map has caught up");
             if let Some(latch) = self.latch.take() {
                 latch.open();
             }
         }
         Next::GoOn
+    }
+
+    /// A log that was cut by its length or bytes may lack devices that are alive.
+    fn warn_of_short_logs(&self) {
+        let needed = self.config.locations.stale_after + Duration::from_millis(MAX_AHEAD_MS as u64);
+        for (feed, heard) in self.heard.iter().enumerate() {
+            let Some((seq, first_us)) = heard.first.filter(|(seq, _)| *seq > 1) else { continue };
+            let reaches = Duration::from_micros(heard.time_us.saturating_sub(first_us));
+            if reaches < needed {
+                warn!(
+                    feed,
+                    first = seq,
+                    ?reaches,
+                    ?needed,
+                    "the log is too short: devices are missing until they report again; \
+                     raise locations.log_max_entries or locations.log_max_bytes of ingest"
+                );
+            }
+        }
     }
 
     /// Stale where a feed that has records brings none.
@@ -204,7 +242,7 @@ impl Conductor {
             reset_reason: self.reset_reason,
             status: self.status,
             status_changed: std::mem::take(&mut self.status_changed),
-            heads: self.heads.clone(),
+            heads: self.heads.clone().unwrap_or_default(),
             polls: self.polls,
         };
         let tick = Tick::new(&mut self.map, step);

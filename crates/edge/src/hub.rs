@@ -112,11 +112,8 @@ impl Hub {
         let _ = options.set_tcp_nodelay(true);
         let _ = options.set_tcp_notsent_lowat(NOTSENT_LOWAT);
         let Admission { shown, chunked, ends_at, end } = admission;
-        let mut stream = Stream { socket, chunked, ends_at, end, last_write: Instant::now() };
-        if self.draining.is_cancelled() {
-            stream.end = End::Drain;
-            stream.ends_at = self.drain_end();
-        }
+        let last_write = Instant::now();
+        let stream = Stream { socket, chunked, ends_at, end, last_write, drained: false };
         self.metrics.opened.inc();
         self.metrics.streams.inc();
         let mut hello = Events::default();
@@ -206,8 +203,7 @@ impl Hub {
     /// Gives each stream an end within the drain window. Those in tasks see it when they come back.
     fn drain(&self) {
         for stream in self.live.borrow_mut().iter_mut() {
-            stream.end = End::Drain;
-            stream.ends_at = self.drain_end();
+            stream.drain(self.drain_end());
         }
     }
 
@@ -240,19 +236,14 @@ impl Hub {
     async fn bring(&self, mut stream: Stream, rest: Bytes, mut approach: Approach) -> Result<(), End> {
         self.write(&mut stream, rest).await?;
         loop {
-            if self.draining.is_cancelled() && stream.end != End::Drain {
-                stream.end = End::Drain;
-                stream.ends_at = self.drain_end();
+            if self.draining.is_cancelled() {
+                stream.drain(self.drain_end());
             }
             if stream.ends_at <= Instant::now() {
                 return Err(stream.close(self.retry()));
             }
             let turn = self.turns.acquire().await.expect("the semaphore is never closed");
-            let next = match self.current() {
-                Some(tick) => approach.next(&tick, &self.metrics),
-                None => NextWrite::Wait(Instant::now() + self.config.heartbeat),
-            };
-            match next {
+            match approach.next(self.current().as_deref(), &self.metrics) {
                 NextWrite::Arrived => {
                     // No await since the step was read: no other can have come.
                     self.live.borrow_mut().push(stream);
@@ -302,7 +293,7 @@ impl Hub {
         let until = until.min(heartbeat_at).min(stream.ends_at);
         tokio::select! {
             () = self.stepped.notified() => {}
-            () = self.draining.cancelled(), if stream.end != End::Drain => {}
+            () = self.draining.cancelled(), if !stream.drained => {}
             () = sleep_until(until) => {}
         }
         if stream.has_left() {

@@ -69,6 +69,9 @@ struct Shard {
     position: Option<Position>,
     /// Times of the records up to `position`, oldest first; a cursor older than these is too old.
     times: Vector<u64>,
+    /// What was shown before this time may have been removed by a record that the log no longer
+    /// had when we began to read it.
+    knows_from_us: u64,
     /// The number of the last record that told of a gap: who was shown less must be told too.
     gap: u64,
 }
@@ -135,7 +138,9 @@ impl MapView {
                 (Some(shown), Some(held)) if shown.epoch != held.epoch || shown.seq > held.seq => {
                     return Resume::Unknown;
                 }
-                (Some(shown), Some(_)) if shown.seq < oldest => return Resume::TooOld,
+                (Some(shown), Some(_)) if shown.seq < oldest || shown.time_us < shard.knows_from_us => {
+                    return Resume::TooOld;
+                }
                 (Some(shown), Some(_)) => {
                     if shard.times.get((shown.seq - oldest) as usize) != Some(&shown.time_us) {
                         return Resume::Unknown;
@@ -171,6 +176,8 @@ pub(crate) struct Applied {
 pub(crate) struct MapState {
     view: MapView,
     stale_after_ms: i64,
+    /// How long a fix may be on the map: one that is ahead stays for longer.
+    life_us: u64,
     /// A cursor up to this old can be resumed from.
     remember_us: u64,
     /// Tombstones go after this time: as long as the logs hold.
@@ -191,6 +198,7 @@ impl MapState {
         Self {
             view: MapView::new(shards),
             stale_after_ms: stale_after.as_millis() as i64,
+            life_us: life.as_micros() as u64,
             remember_us: log_age.saturating_sub(life).as_micros() as u64,
             log_age_us: log_age.as_micros() as u64,
             stale_at: vec![BinaryHeap::new(); shards],
@@ -216,7 +224,7 @@ impl MapState {
     pub(crate) fn apply(&mut self, shard: usize, record: &Record) -> Applied {
         let Position { seq, time_us, .. } = record.position;
         let now_ms = (time_us / 1000) as i64;
-        self.advance(shard, record.position);
+        self.advance(shard, record);
         let mut applied = Applied::default();
         match Locations::decode(record.payload.clone()) {
             Err(_) => applied.unreadable = true,
@@ -248,8 +256,12 @@ impl MapState {
         applied
     }
 
-    fn advance(&mut self, shard: usize, position: Position) {
+    fn advance(&mut self, shard: usize, record: &Record) {
+        let position = record.position;
         let part = &mut self.view.shards[shard];
+        if part.position.is_none() && position.seq > 1 {
+            part.knows_from_us = record.prev_time_us + self.life_us;
+        }
         part.position = Some(position);
         part.times.push_back(position.time_us);
         let oldest = position.time_us.saturating_sub(self.remember_us);
@@ -420,6 +432,18 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn an_edge_whose_log_was_cut_short_resumes_only_what_it_knows() {
+        let mut map = map(1);
+        for seq in 1001..=1060 {
+            map.apply(0, &record(seq, T0 + (seq - 1000) * 1_000_000, vec![]));
+        }
+        let at =
+            |n: u64| Cursor(vec![Some(Position { epoch: 1, seq: 1000 + n, time_us: T0 + n * 1_000_000 })]);
+        assert_eq!(map.view.resume(&at(40)), Resume::TooOld, "a removal may have been missed");
+        assert_eq!(map.view.resume(&at(41)), Resume::From(vec![1041]));
+    }
+
+    #[test]
     fn who_was_shown_less_than_a_gap_is_not_resumed() {
         let mut map = map(1);
         map.apply(0, &record(1, T0, vec![]));
@@ -477,13 +501,14 @@ pub(crate) mod tests {
             prop_assert_eq!(alive(&mixed), alive(&sequential));
         }
 
-        /// An edge that starts from a log that was trimmed equals one that saw everything.
+        /// An edge that starts from a log that was trimmed by its age equals one that saw everything.
         #[test]
         fn a_map_from_the_kept_log_equals_the_map_from_all(
             parts in proptest::collection::vec((changes(), 1u64..15_000_000), 1..40),
         ) {
             let mut time_us = T0;
             let records: Vec<Record> = parts.iter().enumerate().map(|(i, (changes, step))| {
+                let prev_time_us = time_us;
                 time_us += step;
                 let mut changes = changes.clone();
                 for change in &mut changes {
@@ -491,7 +516,7 @@ pub(crate) mod tests {
                     if let Some(change::Change::Fix(f)) = &mut change.change { f.timestamp_ms += ms(time_us) - ms(T0); }
                     if let Some(change::Change::Removal(r)) = &mut change.change { r.timestamp_ms += ms(time_us) - ms(T0); }
                 }
-                record(i as u64 + 1, time_us, changes)
+                Record { prev_time_us, ..record(i as u64 + 1, time_us, changes) }
             }).collect();
             let mut whole = map(1);
             records.iter().for_each(|r| { whole.apply(0, r); });

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::handoff::{self, Slot};
 use crate::hub::{Admission, Hub};
 use crate::metrics::Metrics;
-use crate::stream::{End, Shown};
+use crate::stream::{End, INCOMPLETE, Shown};
 
 /// The scope that reading the map needs, unless it is public.
 const MAP_READ: &str = "map:read";
@@ -73,7 +73,12 @@ async fn map_stream(request: HttpRequest, shared: web::Data<Shared>) -> HttpResp
     };
     let query = match web::Query::<StreamQuery>::from_query(request.query_string()) {
         Ok(query) => query.into_inner(),
-        Err(_) => return problem(StatusCode::BAD_REQUEST, "maxSeconds must be a whole number of seconds"),
+        Err(_) => {
+            return problem(
+                StatusCode::BAD_REQUEST,
+                "in the query, each name may stand once, and maxSeconds is a whole number",
+            );
+        }
     };
     if shared.metrics.streams.get() >= shared.config.streams.max as i64 {
         return turn_away(&shared);
@@ -104,7 +109,8 @@ fn shown_before(request: &HttpRequest, since: Option<String>) -> Shown {
         return Shown::Nothing;
     };
     let cursor = (id.len() <= MAX_ID_BYTES).then(|| Cursor::parse(&id)).flatten();
-    cursor.map_or(Shown::Lost("unknown_id"), |cursor| Shown::UpTo(Arc::new(cursor), None))
+    let reason = if id == INCOMPLETE { "incomplete" } else { "unknown_id" };
+    cursor.map_or(Shown::Lost(reason), |cursor| Shown::UpTo(Arc::new(cursor), None))
 }
 
 /// Any status but 200 would make a browser give up for good.

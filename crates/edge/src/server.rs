@@ -17,8 +17,7 @@ use actix_web::{App, web};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
-use tutti_feed::Error as FeedError;
-use tutti_service::{CancellationToken, Context, ExposeSecret as _, Failure};
+use tutti_service::{CancellationToken, Context, Failure};
 
 use crate::conductor::{Conductor, TICKS_WAITING};
 use crate::config::Config;
@@ -69,13 +68,9 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
     let server = tokio::spawn(server);
     info!(listen = %config.listen, workers = config.workers, map_public = config.map_public, "serving");
 
-    let conductor = async {
-        agree(&config).await?;
-        let conductor = Conductor::new(config.clone(), metrics.clone(), ticks, latch);
-        conductor.run().await.map_err(|e| Failure::Config(e.to_string()))
-    };
+    let conductor = Conductor::new(config.clone(), metrics.clone(), ticks, latch);
     tokio::select! {
-        ended = conductor => ended?,
+        ended = conductor.run() => ended.map_err(|e| Failure::Config(e.to_string()))?,
         () = context.stop.cancelled() => {}
     }
     drain(&parts, context.grace).await;
@@ -99,15 +94,6 @@ async fn drain(parts: &Parts, grace: Duration) {
     if left > 0 {
         warn!(left, "streams did not end within the drain window; cutting them off");
     }
-}
-
-/// Waits for Redis, and compares the settings that all services must share.
-async fn agree(config: &Config) -> Result<(), Failure> {
-    let url = config.redis_url.expose_secret();
-    let redis = tutti_feed::connect(url).map_err(|e| Failure::Config(e.to_string()))?;
-    tutti_feed::agree_when_there(&redis.client, "locations", &config.locations.agreement())
-        .await
-        .map_err(|e: FeedError| Failure::Config(e.to_string()))
 }
 
 /// One worker: called on its own thread.

@@ -18,6 +18,10 @@ use crate::tick::{Status, Tick};
 /// A client that is to wait for a cursor that this edge does not have yet is told so after this.
 const WAITING_SAID_AFTER: Duration = Duration::from_secs(2);
 
+/// The id of a client that has been shown a part of a snapshot. Who comes back with it must forget
+/// that part: what was removed meanwhile is not in the next snapshot.
+pub(crate) const INCOMPLETE: &str = "0";
+
 /// Why a stream ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -64,6 +68,8 @@ pub(crate) struct Stream {
     pub(crate) ends_at: Instant,
     pub(crate) end: End,
     pub(crate) last_write: Instant,
+    /// Its end was drawn into the drain window, unless it was to end before.
+    pub(crate) drained: bool,
 }
 
 /// What a write left over.
@@ -91,7 +97,8 @@ impl Stream {
     /// Whether the client has closed its side; what it sends is thrown away.
     pub(crate) fn has_left(&self) -> bool {
         let mut scrap = [0; 512];
-        loop {
+        // Who floods us is read a little each time.
+        for _ in 0..16 {
             match self.socket.try_read(&mut scrap) {
                 Ok(0) => return true,
                 Ok(_) => {}
@@ -99,6 +106,15 @@ impl Stream {
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return true,
             }
+        }
+        false
+    }
+
+    /// Its edge is stopping: it ends then, if not before.
+    pub(crate) fn drain(&mut self, ends_at: Instant) {
+        if !std::mem::replace(&mut self.drained, true) && ends_at < self.ends_at {
+            self.end = End::Drain;
+            self.ends_at = ends_at;
         }
     }
 
@@ -141,7 +157,6 @@ pub(crate) struct Approach {
     status: Option<Status>,
     pass: Option<Pass>,
     waiting_since: Option<(Instant, u64)>,
-    waiting_said: bool,
 }
 
 /// One replay to a target.
@@ -164,43 +179,53 @@ pub(crate) enum NextWrite {
 
 impl Approach {
     pub(crate) fn new(shown: Shown, status: Option<Status>) -> Self {
-        Self { shown, status, pass: None, waiting_since: None, waiting_said: false }
+        Self { shown, status, pass: None, waiting_since: None }
     }
 
-    /// The next events, given the newest step.
-    pub(crate) fn next(&mut self, tick: &Tick, metrics: &Metrics) -> NextWrite {
-        let mut events = Events::default();
-        if self.status.replace(tick.status) != Some(tick.status) {
-            tick.status.write(&mut events);
-        }
+    /// The next events, given the newest step, if there was one yet.
+    pub(crate) fn next(&mut self, tick: Option<&Tick>, metrics: &Metrics) -> NextWrite {
+        let Some(tick) = tick else {
+            let (until, events) = self.keep_waiting(0);
+            return if events.is_empty() { NextWrite::Wait(until) } else { NextWrite::Write(events) };
+        };
         if self.pass.as_ref().is_some_and(|pass| pass.generation != tick.generation) {
             self.pass = None;
             self.shown = Shown::Lost(tick.reset_reason);
         }
+        let mut begun = Events::default();
         if self.pass.is_none() {
-            match self.begin(tick, &mut events, metrics) {
+            match self.begin(tick, &mut begun, metrics) {
                 Begin::Pass(pass) => self.pass = Some(pass),
-                Begin::There if events.is_empty() => return NextWrite::Arrived,
-                Begin::There => return NextWrite::Write(events),
-                Begin::Wait(_) if !events.is_empty() => return NextWrite::Write(events),
-                Begin::Wait(until) => return NextWrite::Wait(until),
+                Begin::There => {}
+                Begin::Wait(until) if begun.is_empty() => return NextWrite::Wait(until),
+                Begin::Wait(_) => return NextWrite::Write(begun),
             }
         }
-        let Some(pass) = &mut self.pass else { return NextWrite::Arrived };
-        let mut chunk = pass.replay.next_chunk(&tick.view);
-        if pass.replay.is_done() {
-            chunk.id(&pass.id);
-            self.shown = Shown::UpTo(pass.cursor.clone(), Some(pass.generation));
-            self.pass = None;
+        let mut events = Events::default();
+        if self.status.replace(tick.status) != Some(tick.status) {
+            tick.status.write(&mut events);
         }
-        events.append(chunk);
+        events.append(begun);
+        if let Some(pass) = &mut self.pass {
+            events.append(pass.replay.next_chunk(&tick.view));
+            if pass.replay.is_done() {
+                events.id(&pass.id);
+                self.shown = Shown::UpTo(pass.cursor.clone(), Some(pass.generation));
+                self.pass = None;
+            }
+        } else if events.is_empty() {
+            return NextWrite::Arrived;
+        }
         NextWrite::Write(events)
     }
 
     /// How to get from what was shown to this step.
     fn begin(&mut self, tick: &Tick, events: &mut Events, metrics: &Metrics) -> Begin {
         let replay = match &self.shown {
-            Shown::Nothing => Replay::all(),
+            Shown::Nothing => {
+                events.id(INCOMPLETE);
+                Replay::all()
+            }
             Shown::UpTo(_, Some(generation)) if *generation != tick.generation => {
                 self.reset(tick.reset_reason, events, metrics)
             }
@@ -234,22 +259,34 @@ impl Approach {
     /// A cursor that this edge does not know may be ahead of it. Only once Redis's heads have been
     /// asked for after the client came, and this edge has reached them, is it known to be none.
     fn wait(&mut self, tick: &Tick, events: &mut Events) -> Option<Instant> {
-        let (since, polls) = *self.waiting_since.get_or_insert((Instant::now(), tick.polls));
+        let (_, polls) = *self.waiting_since.get_or_insert((Instant::now(), tick.polls));
         // The poll under way when the client came may have asked before.
         if tick.polls >= polls + 2 && tick.view.reaches(&tick.heads) {
             return None;
         }
+        let (until, waiting) = self.keep_waiting(tick.polls);
+        events.append(waiting);
+        Some(until)
+    }
+
+    /// Until when to wait for another step, and the status if that has lasted for a while.
+    fn keep_waiting(&mut self, polls: u64) -> (Instant, Events) {
+        let (since, _) = *self.waiting_since.get_or_insert((Instant::now(), polls));
+        let mut events = Events::default();
         let say_at = since + WAITING_SAID_AFTER;
-        if Instant::now() >= say_at && !std::mem::replace(&mut self.waiting_said, true) {
-            self.status = Some(Status::Stale { since_ms: None });
-            Status::Stale { since_ms: None }.write(events);
+        if Instant::now() < say_at {
+            return (say_at, events);
         }
-        Some(if self.waiting_said { Instant::now() + Duration::from_secs(10) } else { say_at })
+        let stale = Status::Stale { since_ms: None };
+        if self.status.replace(stale) != Some(stale) {
+            stale.write(&mut events);
+        }
+        (Instant::now() + Duration::from_secs(10), events)
     }
 
     fn reset(&self, reason: &str, events: &mut Events, metrics: &Metrics) -> Replay {
         metrics.resets.inc();
-        events.event("reset", &format!(r#"{{"reason":"{reason}"}}"#));
+        events.event("reset", &format!(r#"{{"reason":"{reason}"}}"#)).id(INCOMPLETE);
         Replay::all()
     }
 }

@@ -6,6 +6,9 @@ pub enum Error {
     /// The URL is not one of a Redis.
     #[error("redis.url is not the URL of a Redis (redis://user:password@host:port/db): {0}")]
     Url(fred::error::Error),
+    /// Sentinel, Cluster, TLS and Unix sockets are not supported.
+    #[error("redis.url must begin with redis://: a single Redis without TLS is all that is supported")]
+    Scheme,
     /// A command failed or was not answered in time.
     #[error("{doing}: {source}")]
     Redis {

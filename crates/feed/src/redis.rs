@@ -36,8 +36,12 @@ impl Drop for Connection {
 /// Starts to connect to a Redis, and returns without waiting for it.
 ///
 /// # Errors
-/// [`Error::Url`] if the URL is none.
+/// [`Error::Scheme`] or [`Error::Url`] if the URL is none that we can use.
 pub fn connect(url: &str) -> Result<Connection, Error> {
+    // The driver would take other schemes, and go on without what they promise, as without TLS.
+    if !url.starts_with("redis://") {
+        return Err(Error::Scheme);
+    }
     let mut config = Config::from_url(url).map_err(Error::Url)?;
     config.version = RespVersion::RESP3;
     config.fail_fast = false;

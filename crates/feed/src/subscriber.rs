@@ -143,6 +143,40 @@ impl Followed {
     fn new(name: &str) -> Self {
         Self { name: name.to_owned(), chain: Chain::from_oldest(), awaited: None }
     }
+
+    /// Compares a head with what was heard. A head that is still ahead at the second look means
+    /// that the subscription is deaf.
+    fn compare(&mut self, head: Option<Position>) -> Look {
+        let held = self.chain.held();
+        let ahead = match (head, held) {
+            (None, None) => return Look::Fine,
+            (Some(head), Some(held)) if head == held => None,
+            (Some(head), Some(held)) if head.epoch == held.epoch && head.seq > held.seq => Some(head),
+            (Some(head), None) => Some(head),
+            // Behind us: a message overtook the answer, or Redis lost something. The log knows.
+            (_, Some(_)) => {
+                self.awaited = None;
+                return Look::Differs;
+            }
+        };
+        let unheard = |awaited: Position| match held {
+            Some(held) => awaited.epoch != held.epoch || awaited.seq > held.seq,
+            None => true,
+        };
+        let deaf = ahead.is_some() && self.awaited.is_some_and(unheard);
+        self.awaited = if deaf { None } else { ahead };
+        if deaf { Look::Deaf } else { Look::Fine }
+    }
+}
+
+/// What a head says.
+enum Look {
+    /// Nothing amiss, or not yet.
+    Fine,
+    /// It is not ahead of us, nor where we are.
+    Differs,
+    /// It was ahead at the last look, and what it told of has not been heard since.
+    Deaf,
 }
 
 struct Follower {
@@ -240,19 +274,26 @@ impl Follower {
     }
 
     async fn try_poll(&mut self, client: &Client) -> Result<Vec<Option<Position>>, Error> {
+        let mut heads = Vec::with_capacity(self.feeds.len());
+        for feed in 0..self.feeds.len() {
+            let head = read_head(client, &self.feeds[feed].name).await?;
+            heads.push(head);
+            match self.feeds[feed].compare(head) {
+                Look::Fine => {}
+                Look::Differs if self.dirty => {}
+                Look::Differs => self.refill(client, feed).await?,
+                Look::Deaf => {
+                    warn!(feed = self.feeds[feed].name, "the subscription is deaf; subscribing anew");
+                    self.metrics.deaf.inc();
+                    self.dirty = true;
+                }
+            }
+        }
         if self.dirty {
             let channels: Vec<String> = self.feeds.iter().map(|f| channel(&f.name)).collect();
             // Returns when written. What follows is answered after it, on the same connection, so
             // whatever is not in the logs that are read now will be heard.
             client.subscribe(channels).await.map_err(Error::redis("subscribing"))?;
-        }
-        let mut heads = Vec::with_capacity(self.feeds.len());
-        for feed in 0..self.feeds.len() {
-            let head = read_head(client, &self.feeds[feed].name).await?;
-            self.check(client, feed, head).await?;
-            heads.push(head);
-        }
-        if self.dirty {
             if self.began {
                 self.metrics.refills.inc();
             }
@@ -263,37 +304,6 @@ impl Follower {
             self.began = true;
         }
         Ok(heads)
-    }
-
-    /// Compares a head with what was heard. A head that is still ahead at the second look means
-    /// that the subscription is deaf; one that is not in our past means that Redis lost something.
-    async fn check(&mut self, client: &Client, feed: usize, head: Option<Position>) -> Result<(), Error> {
-        let followed = &mut self.feeds[feed];
-        let held = followed.chain.held();
-        let (awaited, refill) = match (head, held) {
-            (None, None) => (None, false),
-            (Some(head), Some(held)) if head == held => (None, false),
-            (Some(head), Some(held)) if head.epoch == held.epoch && head.seq > held.seq => {
-                let deaf = followed.awaited.is_some_and(|a| a.epoch == held.epoch && a.seq > held.seq);
-                (Some(head), deaf)
-            }
-            (Some(head), None) => (Some(head), followed.awaited.is_some()),
-            // Behind us, since a message overtook the answer, or for a reason that the log knows.
-            (_, Some(_)) => (None, true),
-        };
-        followed.awaited = awaited;
-        if !refill || self.dirty {
-            return Ok(());
-        }
-        if awaited.is_some() {
-            self.metrics.deaf.inc();
-            self.metrics.refills.inc();
-            warn!(feed = self.feeds[feed].name, "the subscription is deaf; refilling and subscribing anew");
-            self.dirty = true;
-            let name = channel(&self.feeds[feed].name);
-            client.subscribe(name).await.map_err(Error::redis("subscribing anew"))?;
-        }
-        self.refill(client, feed).await
     }
 
     /// Delivers what the log has after the record held, page by page; `Reset` if the log does not

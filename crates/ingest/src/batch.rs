@@ -74,14 +74,14 @@ pub(crate) struct Batch {
     /// Where it stands after it.
     to: i64,
     changes: Vec<(i64, Change)>,
-    /// The offsets of all records, those left out as well.
-    offsets: Vec<i64>,
+    /// The offsets and Kafka timestamps of all records, those left out as well.
+    records: Vec<(i64, Option<i64>)>,
     bytes: usize,
 }
 
 impl Batch {
     pub(crate) fn new(from: i64) -> Self {
-        Self { from, to: from, changes: Vec::new(), offsets: Vec::new(), bytes: 0 }
+        Self { from, to: from, changes: Vec::new(), records: Vec::new(), bytes: 0 }
     }
 
     pub(crate) fn from(&self) -> i64 {
@@ -93,30 +93,35 @@ impl Batch {
     }
 
     pub(crate) fn records(&self) -> usize {
-        self.offsets.len()
+        self.records.len()
+    }
+
+    /// How old each record was at `now_ms`, in seconds, by its Kafka timestamp.
+    pub(crate) fn ages(&self, now_ms: i64) -> impl Iterator<Item = f64> {
+        self.records.iter().filter_map(move |(_, at)| Some((now_ms - (*at)?).max(0) as f64 / 1000.0))
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.offsets.len() >= MAX_RECORDS || self.bytes >= MAX_BYTES
+        self.records.len() >= MAX_RECORDS || self.bytes >= MAX_BYTES
     }
 
     /// Adds a record; `None` as change if it only moves the position.
-    pub(crate) fn push(&mut self, offset: i64, bytes: usize, change: Option<Change>) {
-        debug_assert!(offset >= self.to, "offsets grow");
-        self.to = offset + 1;
-        self.bytes += bytes;
-        self.offsets.push(offset);
-        self.changes.extend(change.map(|change| (offset, change)));
+    pub(crate) fn push(&mut self, record: &Raw<'_>, change: Option<Change>) {
+        debug_assert!(record.offset >= self.to, "offsets grow");
+        self.to = record.offset + 1;
+        self.bytes += record.value.map_or(0, <[u8]>::len);
+        self.records.push((record.offset, record.timestamp_ms));
+        self.changes.extend(change.map(|change| (record.offset, change)));
     }
 
     /// Drops what Redis has already, and goes on from there; says how many records that were.
     pub(crate) fn skip_to(&mut self, position: i64) -> usize {
-        let before = self.offsets.len();
-        self.offsets.retain(|offset| *offset >= position);
+        let before = self.records.len();
+        self.records.retain(|(offset, _)| *offset >= position);
         self.changes.retain(|(offset, _)| *offset >= position);
         self.from = position;
         self.to = self.to.max(position);
-        before - self.offsets.len()
+        before - self.records.len()
     }
 
     /// The payload of the append; empty if it only moves the position.
@@ -185,7 +190,7 @@ mod tests {
     fn a_batch_that_was_there_in_part_goes_on_with_the_rest() {
         let mut batch = Batch::new(10);
         for offset in [10, 11, 14, 15] {
-            batch.push(offset, 1, change("a"));
+            batch.push(&Raw { offset, ..raw(None) }, change("a"));
         }
         assert_eq!((batch.from(), batch.to(), batch.records()), (10, 16, 4));
         assert_eq!(batch.skip_to(12), 2);
@@ -201,11 +206,11 @@ mod tests {
         let mut batch = Batch::new(0);
         for offset in 0..MAX_RECORDS as i64 {
             assert!(!batch.is_full());
-            batch.push(offset, 1, None);
+            batch.push(&Raw { offset, ..raw(None) }, None);
         }
         assert!(batch.is_full());
         let mut batch = Batch::new(0);
-        batch.push(0, MAX_BYTES, None);
+        batch.push(&raw(Some(&"x".repeat(MAX_BYTES))), None);
         assert!(batch.is_full());
     }
 }

@@ -48,6 +48,18 @@ pub enum Start {
     End,
 }
 
+/// Settings of the driver that the code counts on.
+const RESERVED: [&str; 8] = [
+    "bootstrap.servers",
+    "group.id",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "auto.offset.reset",
+    "partition.assignment.strategy",
+    "group.protocol",
+    "enable.partition.eof",
+];
+
 impl Config {
     /// Asks for them.
     pub fn configure(settings: &mut Settings) -> Self {
@@ -58,6 +70,9 @@ impl Config {
         }
         let kafka_properties =
             settings.rest("kafka.properties", "handed to librdkafka as it is, as security.protocol");
+        for key in RESERVED.iter().filter(|key| kafka_properties.contains_key(**key)) {
+            settings.mistake(format!("kafka.properties.{key} is Tutti's own: what it promises rests on it"));
+        }
         let redis_url = shared::redis_url(settings);
         let locations = Locations::configure(settings);
         let limits = Limits {

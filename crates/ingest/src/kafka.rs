@@ -50,6 +50,7 @@ struct GroupContext {
     held: Mutex<HashMap<i32, Held>>,
     /// Grants so far: tells one grant of a partition from the next.
     grants: AtomicU64,
+    /// Holds no more than the rebalances that the main loop, which polls them, has yet to answer.
     granted: mpsc::UnboundedSender<Vec<Granted>>,
     metrics: Metrics,
 }
@@ -101,6 +102,9 @@ impl ConsumerContext for GroupContext {
             let mut fetched = TopicPartitionList::new();
             for element in list.elements() {
                 if let Some(was) = held.remove(&element.partition()) {
+                    let label =
+                        PartitionLabel { topic: element.topic().to_owned(), partition: element.partition() };
+                    self.metrics.lag.remove(&label);
                     was.revoked.cancel();
                     if was.fetching {
                         fetched.add_partition(element.topic(), element.partition());
@@ -260,8 +264,11 @@ impl Group {
             let mut times = TopicPartitionList::new();
             times.add_partition_offset(&topic, partition, Offset::Offset(time_ms))?;
             let found = consumer.offsets_for_times(times, ASK)?;
-            Ok(match found.find_partition(&topic, partition).map(|p| p.offset()) {
-                Some(Offset::Offset(offset)) => offset,
+            let Some(found) = found.find_partition(&topic, partition) else { return Ok(end) };
+            found.error()?;
+            Ok(match found.offset() {
+                Offset::Offset(offset) => offset,
+                // Nothing is as new as that.
                 _ => end,
             })
         })

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{FutureExt as _, join_all};
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{info, warn};
 use tutti_feed::{Append, Client, Error as FeedError, Feed, Outcome};
@@ -122,6 +123,7 @@ impl Partition {
             fresh = place.fresh,
             "fetching"
         );
+        let _reading = Reading::new(self.shared.metrics.partitions.get_or_create_owned(&self.topic));
         self.carry(&queue, place).await
     }
 
@@ -218,9 +220,7 @@ impl Partition {
                 self.shared.metrics.duplicates.get_or_create(&self.topic).inc();
                 continue;
             }
-            let now_ms = clock.now_ms();
-            let bytes = record.value.map_or(0, <[u8]>::len);
-            let change = match self.rules.judge(record, now_ms) {
+            let change = match self.rules.judge(record, clock.now_ms()) {
                 Ok(Verdict::Change(change)) => Some(change),
                 Ok(Verdict::Stale) => {
                     self.shared.metrics.stale.get_or_create(&self.topic).inc();
@@ -231,10 +231,7 @@ impl Partition {
                     None
                 }
             };
-            if let Some(timestamp_ms) = record.timestamp_ms {
-                self.shared.metrics.delay.observe((now_ms - timestamp_ms).max(0) as f64 / 1000.0);
-            }
-            batch.push(record.offset, bytes, change);
+            batch.push(&record, change);
         }
         let rejected = &self.shared.rejected;
         join_all(invalid.into_iter().map(|i| rejected.reject(self.granted.partition, i))).await;
@@ -258,6 +255,7 @@ impl Partition {
             match self.feed.append(append).await {
                 Ok(Outcome::Appended(place)) => {
                     metrics.applied.get_or_create(&self.topic).inc_by(batch.records() as u64);
+                    batch.ages((place.time_us / 1000) as i64).for_each(|age| metrics.delay.observe(age));
                     return Some((batch.to(), Some(place.time_us)));
                 }
                 Ok(Outcome::Duplicate { position }) => {
@@ -282,6 +280,22 @@ impl Partition {
                 }
             }
         }
+    }
+}
+
+/// Counts a partition while it is read, however that ends.
+struct Reading(Gauge);
+
+impl Reading {
+    fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -12,7 +12,7 @@ use tutti_service::{Failure, Latch};
 
 use crate::config::{Config, Route};
 use crate::kafka::Group;
-use crate::metrics::{Metrics, Topic};
+use crate::metrics::Metrics;
 use crate::partition::{Partition, Shared};
 use crate::rejected::Rejected;
 
@@ -58,15 +58,12 @@ pub(crate) async fn run(
                 let number = grant.partition;
                 let before = tasks.remove(&number);
                 let partition = Partition::new(shared.clone(), grant);
-                let held = metrics.partitions.get_or_create_owned(&Topic { topic: route.topic.clone() });
                 let task = tokio::spawn(async move {
                     // The driver wakes only one reader of a partition's queue.
                     if let Some(before) = before {
                         let _ = before.await;
                     }
-                    held.inc();
                     partition.run().await;
-                    held.dec();
                 });
                 tasks.insert(number, task);
             }

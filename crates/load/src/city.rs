@@ -39,11 +39,11 @@ struct Device {
 }
 
 impl City {
-    /// Drives the devices in turn; `progress` hears of each fix.
+    /// Drives the devices in turn.
     ///
     /// # Errors
     /// If Kafka's driver refuses a record.
-    pub async fn run(&self, publisher: &Publisher, mut progress: impl FnMut(&Fix)) -> anyhow::Result<()> {
+    pub async fn run(&self, publisher: &Publisher) -> anyhow::Result<()> {
         anyhow::ensure!(self.devices > 0, "a city needs at least one device");
         anyhow::ensure!(self.rate > 0.0 && self.rate.is_finite(), "the rate must be above 0");
         let mut random = StdRng::seed_from_u64(self.seed);
@@ -59,7 +59,6 @@ impl City {
                 let number = (sent % u64::from(self.devices)) as usize;
                 let fix = devices[number].drive(number, &mut random);
                 publisher.send(&fix.media_id, Some(location::to_json(&fix).as_bytes())).await?;
-                progress(&fix);
                 sent += 1;
             }
             sleep_until(Instant::now() + STEP).await;

@@ -30,6 +30,8 @@ pub struct Viewer {
     pub removals: u64,
     /// Fixes older than the one held: there must be none.
     pub steps_back: u64,
+    /// Fixes as old as the one held: a replay may repeat one, nothing else does.
+    pub repeats: u64,
     /// From the devices' timestamps until now, in milliseconds, of each fix since this was taken.
     pub delays_ms: Vec<i64>,
 }
@@ -76,7 +78,8 @@ impl Viewer {
         }
         if !event.id.is_empty() && event.id != self.last_id {
             self.last_id.clone_from(&event.id);
-            self.ids.push(event.id.clone());
+            // "0" is no place: it says that a snapshot has begun and not ended.
+            self.ids.extend((event.id != "0").then(|| event.id.clone()));
         }
         Ok(())
     }

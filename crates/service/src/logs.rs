@@ -1,6 +1,17 @@
 //! Logs by `tracing`, as text or JSON.
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
+
+/// Our own crates.
+const OURS: [&str; 7] =
+    ["tutti", "tutti_model", "tutti_feed", "tutti_service", "tutti_ingest", "tutti_edge", "tutti_load"];
+
+/// These log request heads and commands, with the tokens in them, below this level: whatever is
+/// asked for, they do not get there.
+const TALKATIVE: [&str; 7] =
+    ["actix_http", "actix_web", "actix_server", "hyper", "h2", "fred", "redis_protocol"];
 
 /// What is logged, and how.
 #[derive(Clone, Debug)]
@@ -13,29 +24,15 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// The filter: a bare level is meant for our own crates. The HTTP libraries log request heads,
-    /// tokens included, below `debug`; whatever is asked for, they do not get there.
+    /// The filter: a bare level is meant for our own crates.
     fn filter(&self) -> Result<EnvFilter, String> {
-        let ours = [
-            "tutti",
-            "tutti_model",
-            "tutti_feed",
-            "tutti_service",
-            "tutti_ingest",
-            "tutti_edge",
-            "tutti_load",
-        ];
         let text = if self.level.contains([',', '=']) {
             self.level.clone()
         } else {
-            let each: Vec<String> = ours.iter().map(|name| format!("{name}={}", self.level)).collect();
+            let each: Vec<String> = OURS.iter().map(|name| format!("{name}={}", self.level)).collect();
             format!("warn,{}", each.join(","))
         };
-        let mut filter = EnvFilter::builder().parse(&text).map_err(|e| e.to_string())?;
-        for library in ["actix_http", "actix_web", "actix_server", "hyper", "h2", "fred", "redis_protocol"] {
-            filter = filter.add_directive(format!("{library}=info").parse().expect("a literal directive"));
-        }
-        Ok(filter)
+        EnvFilter::builder().parse(&text).map_err(|e| e.to_string())
     }
 
     /// Checks the filter without starting.
@@ -51,8 +48,12 @@ impl Logs {
     /// # Errors
     /// What is wrong with the filter.
     pub fn start(&self) -> Result<(), String> {
-        let builder = tracing_subscriber::fmt().with_env_filter(self.filter()?).with_writer(std::io::stderr);
-        let _ = if self.json { builder.json().try_init() } else { builder.try_init() };
+        let capped = TALKATIVE.iter().map(|name| (*name, LevelFilter::INFO));
+        let cap = Targets::new().with_default(LevelFilter::TRACE).with_targets(capped);
+        let filter = self.filter()?.and(cap);
+        let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let layer = if self.json { layer.json().boxed() } else { layer.boxed() };
+        let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
         Ok(())
     }
 }

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::admin::{self, Admin};
 use crate::logs::Logs;
@@ -92,6 +93,7 @@ pub fn run<S: Service>() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     frame.logs.start().expect("the filter was checked with the configuration");
+    raise_file_limit();
     for name in settings.unknown_variables() {
         warn!(name, "this variable sets nothing; see --check-config");
     }
@@ -106,6 +108,16 @@ pub fn run<S: Service>() -> ExitCode {
     // Blocking calls into drivers may hang for their own timeouts; the process does not wait.
     runtime.shutdown_background();
     ExitCode::from(code)
+}
+
+/// A stream is an open file, and container engines begin at as few as 1024.
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most).map(|()| most));
+    match raised {
+        Ok(most) => debug!(most, "open files"),
+        Err(error) => warn!(%error, "the limit of open files stays as it is"),
+    }
 }
 
 struct Frame {

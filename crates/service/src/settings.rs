@@ -117,9 +117,6 @@ impl Settings {
     pub fn url(&mut self, key: &str, default: &str, help: &'static str) -> SecretString {
         let (text, origin) = self.look_up(key).unwrap_or_else(|| (default.to_owned(), "default".to_owned()));
         self.note(key, without_userinfo(&text), origin, help);
-        if !text.contains("://") {
-            self.mistake(format!("{key} is not a URL; it is: {help}"));
-        }
         text.into()
     }
 

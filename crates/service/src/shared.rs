@@ -2,17 +2,23 @@
 
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::settings::Settings;
 
 /// The Redis that carries the feeds.
 pub fn redis_url(settings: &mut Settings) -> SecretString {
-    settings.url(
+    let url = settings.url(
         "redis.url",
         "redis://127.0.0.1:6379",
         "URL of the Redis, redis://user:password@host:port/db",
-    )
+    );
+    if !url.expose_secret().starts_with("redis://") {
+        settings.mistake(
+            "redis.url must begin with redis://: a single Redis without TLS is all that is supported",
+        );
+    }
+    url
 }
 
 /// What defines the live map. All services that share a Redis must agree on it.
@@ -44,9 +50,9 @@ impl Locations {
         Self {
             shards,
             stale_after: Duration::from_secs(stale_after),
-            // A fix may be 10 s ahead and lives for stale_after beyond that; four times that
-            // leaves twice as much again for clients that come back.
-            log_age: Duration::from_secs(4 * stale_after),
+            // A fix may be 10 s ahead and lives for stale_after beyond that; three times that
+            // leaves twice as much for clients that come back.
+            log_age: Duration::from_secs(3 * (stale_after + 10)),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Processes of our own on this machine, which end when we do, however we end.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -15,30 +15,64 @@ use anyhow::Context as _;
 /// Ctrl-C on our terminal does not reach it before we have stopped using it.
 pub struct Owned {
     shell: Child,
+    pid: u32,
 }
 
-/// Runs "$@" until its own standard input ends.
-const SHELL: &str =
-    r#""$@" & pid=$!; read -r _; kill -"$TUTTI_SIGNAL" "$pid" 2>/dev/null; wait "$pid" 2>/dev/null"#;
+/// Runs "$@", tells its process id, and ends it when the shell's own standard input ends.
+const SHELL: &str = r#"
+"$@" >>"$TUTTI_LOG" 2>&1 &
+pid=$!
+echo "$pid"
+read -r _
+kill -"$TUTTI_SIGNAL" "$pid" 2>/dev/null
+wait "$pid" 2>/dev/null
+"#;
 
 impl Owned {
-    /// Starts a process whose output goes to `log`; `signal` (as `TERM`) ends it.
+    /// Starts a process whose output is added to the file `log`; `signal` (as `TERM`) ends it.
     ///
     /// # Errors
-    /// If there is no shell or no log file.
+    /// If there is no shell. A command that does not exist shows in the log.
     pub fn start<S: AsRef<OsStr>>(command: &[S], signal: &str, log: &Path) -> anyhow::Result<Self> {
-        let log = File::create(log).with_context(|| format!("creating {}", log.display()))?;
-        let shell = Command::new("sh")
+        Self::start_with(command, signal, log, [])
+    }
+
+    /// The same, with these variables and none of those that begin with `TUTTI_`.
+    ///
+    /// # Errors
+    /// As [`Owned::start`].
+    pub fn start_with<S: AsRef<OsStr>>(
+        command: &[S],
+        signal: &str,
+        log: &Path,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> anyhow::Result<Self> {
+        let mut shell = Command::new("sh");
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TUTTI_")) {
+            shell.env_remove(name);
+        }
+        let mut shell = shell
             .args(["-c", SHELL, "sh"])
             .args(command)
+            .envs(variables)
             .env("TUTTI_SIGNAL", signal)
+            .env("TUTTI_LOG", log)
             .stdin(Stdio::piped())
-            .stdout(log.try_clone()?)
-            .stderr(log)
+            .stdout(Stdio::piped())
             .process_group(0)
             .spawn()
             .context("starting sh")?;
-        Ok(Self { shell })
+        let mut line = String::new();
+        let stdout = shell.stdout.take().context("the shell's output")?;
+        BufReader::new(stdout).read_line(&mut line).context("the shell's output")?;
+        let pid =
+            line.trim().parse().with_context(|| format!("the shell told no process id but {line:?}"))?;
+        Ok(Self { shell, pid })
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 }
 

@@ -1,15 +1,17 @@
 //! `tutti`: the developer's one tool.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 use tutti::token::{DEVELOPMENT_SECRET, sign};
 use tutti::up::{Options, TOPIC, up};
 use tutti::watch::watch;
 use tutti_load::city::City;
 use tutti_load::publisher::Publisher;
+use tutti_load::taxis::Taxis;
 
 /// As in `tutti-edge`, which runs in this process too.
 #[global_allocator]
@@ -61,6 +63,11 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Sim {
+    /// The recorded taxis of San Francisco that `tutti up` plays, in an endless loop
+    Taxis {
+        #[command(flatten)]
+        to: To,
+    },
     /// Devices that drive about in a city
     City {
         /// How many devices
@@ -75,13 +82,19 @@ enum Sim {
         /// The same seed drives the same ways
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// Kafka, host:port,...
-        #[arg(long, env = "KAFKA", default_value = "127.0.0.1:9092")]
-        brokers: String,
-        /// The topic
-        #[arg(long, default_value = TOPIC)]
-        topic: String,
+        #[command(flatten)]
+        to: To,
     },
+}
+
+#[derive(clap::Args)]
+struct To {
+    /// Kafka, host:port,...
+    #[arg(long, env = "KAFKA", default_value = "127.0.0.1:9092")]
+    brokers: String,
+    /// The topic
+    #[arg(long, default_value = TOPIC)]
+    topic: String,
 }
 
 #[tokio::main]
@@ -103,26 +116,45 @@ async fn run(command: Command) -> anyhow::Result<()> {
             writeln!(std::io::stdout(), "{}", sign(&secret, &sub, &scope, ttl)?)?;
             Ok(())
         }
-        Command::Sim { what: Sim::City { devices, rate, fixes, seed, brokers, topic } } => {
-            let publisher = Publisher::new(&brokers, &topic)?;
-            let city = City { devices, rate, fixes, seed };
-            eprintln!("{devices} devices, {rate} fixes/s, to topic {topic} at {brokers}; Ctrl-C ends it");
-            let deliveries = publisher.deliveries().clone();
-            let progress = async {
-                let mut seconds = tokio::time::interval(Duration::from_secs(1));
-                loop {
-                    seconds.tick().await;
-                    eprint!("\r{} acknowledged, {} failed", deliveries.acknowledged(), deliveries.failed());
-                }
-            };
-            tokio::select! {
-                ended = city.run(&publisher, |_| ()) => ended?,
-                () = progress => unreachable!("progress is printed until the end"),
-                _ = tokio::signal::ctrl_c() => {}
-            }
-            let flushed = publisher.flush(Duration::from_secs(10)).await;
-            eprintln!("\r{} acknowledged, {} failed", deliveries.acknowledged(), deliveries.failed());
-            flushed
-        }
+        Command::Sim { what } => simulate(what).await,
     }
+}
+
+async fn simulate(what: Sim) -> anyhow::Result<()> {
+    let (Sim::Taxis { to } | Sim::City { to, .. }) = &what;
+    let publisher = Publisher::new(&to.brokers, &to.topic)?;
+    let deliveries = publisher.deliveries().clone();
+    eprintln!("to topic {} at {}; Ctrl-C ends it", to.topic, to.brokers);
+    let run = async {
+        match &what {
+            Sim::Taxis { .. } => {
+                let taxis = Taxis::load()?;
+                eprintln!("{} vehicles", taxis.vehicles());
+                taxis.play(&publisher).await
+            }
+            Sim::City { devices, rate, fixes, seed, .. } => {
+                eprintln!("{devices} devices, {rate} fixes/s");
+                let city = City { devices: *devices, rate: *rate, fixes: *fixes, seed: *seed };
+                city.run(&publisher).await
+            }
+        }
+    };
+    let progress = async {
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        while std::io::stderr().is_terminal() {
+            seconds.tick().await;
+            eprint!("\r{} acknowledged, {} failed", deliveries.acknowledged(), deliveries.failed());
+        }
+        std::future::pending::<()>().await;
+    };
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        ended = run => ended?,
+        () = progress => unreachable!("progress never ends"),
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    let flushed = publisher.flush(Duration::from_secs(10)).await;
+    eprintln!("\r{} acknowledged, {} failed", deliveries.acknowledged(), deliveries.failed());
+    flushed
 }

@@ -48,6 +48,9 @@ pub struct Options {
     /// Ask for a token with the scope map:read (see tutti token)
     #[arg(long)]
     pub private: bool,
+    /// The HS256 secret that tokens are checked with; known to all unless given
+    #[arg(long, env = "TUTTI_AUTH_HS256_SECRET", hide_env_values = true, default_value = DEVELOPMENT_SECRET, hide_default_value = true)]
+    pub secret: String,
     /// What is logged: error, warn, info, debug, trace, or a filter
     #[arg(long, default_value = "warn", value_name = "LEVEL")]
     pub log: String,
@@ -76,7 +79,10 @@ impl Ports {
 ///
 /// # Errors
 /// If a port is in use, something is not installed, or a service ends by itself.
-pub async fn up(options: Options) -> anyhow::Result<()> {
+pub async fn up(mut options: Options) -> anyhow::Result<()> {
+    // `KAFKA= make up` means none.
+    options.kafka = options.kafka.filter(|brokers| !brokers.is_empty());
+    options.redis = options.redis.filter(|url| !url.is_empty());
     let logs = Logs { level: options.log.clone(), json: false };
     logs.start().map_err(|why| anyhow::anyhow!("--log {}: {why}", options.log))?;
     let ports = Ports::new(options.port_base)?;
@@ -133,7 +139,7 @@ pub async fn up(options: Options) -> anyhow::Result<()> {
             ("TUTTI_HTTP_WORKERS".into(), "1".into()),
             ("TUTTI_HTTP_EDGES".into(), urls.join(",")),
             ("TUTTI_CORS_ORIGINS".into(), "*".into()),
-            ("TUTTI_AUTH_HS256_SECRET".into(), DEVELOPMENT_SECRET.into()),
+            ("TUTTI_AUTH_HS256_SECRET".into(), options.secret.clone()),
             ("TUTTI_MAP_PUBLIC".into(), (!options.private).to_string()),
             ("TUTTI_STREAMS_DRAIN_SECONDS".into(), "1".into()),
         ]);
@@ -147,8 +153,14 @@ pub async fn up(options: Options) -> anyhow::Result<()> {
         let taxis = Taxis::load()?;
         vehicles = taxis.vehicles();
         let publisher = Publisher::new(&kafka, TOPIC)?;
+        let stop = stop.clone();
         services.spawn(async move {
-            taxis.play(&publisher).await.map_err(|e| Failure::Other(format!("the replay of taxis: {e:#}")))
+            tokio::select! {
+                played = taxis.play(&publisher) => {
+                    played.map_err(|e| Failure::Other(format!("the replay of taxis: {e:#}")))
+                }
+                () = stop.cancelled() => Ok(()),
+            }
         });
     }
     print_greeting(&options, &ports, &urls, &kafka, &redis, vehicles);
@@ -167,7 +179,6 @@ pub async fn up(options: Options) -> anyhow::Result<()> {
         ended?.map_err(|failure| anyhow::anyhow!("{failure}"))?;
     }
     let all = async { while services.join_next().await.is_some_and(|ended| ended.is_ok()) {} };
-    // The replay never ends by itself; dropping the set ends it.
     let _ = timeout(GRACE, all).await;
     drop(services);
     drop((embedded, private_redis));
@@ -204,8 +215,7 @@ fn print_greeting(
 ) {
     let kafka_is = if options.kafka.is_some() { "yours" } else { "embedded, in memory" };
     let redis_is = if options.redis.is_some() { "yours" } else { "private, in memory" };
-    let token =
-        if options.private { " -H \"Authorization: Bearer $(tutti token --scope map:read)\"" } else { "" };
+    let token = if options.private { " -H \"Authorization: Bearer $(tutti token)\"" } else { "" };
     println!("Tutti is starting.\n");
     println!("  Kafka    {kafka}  ({kafka_is})");
     println!("  Redis    {redis}  ({redis_is})");
@@ -217,7 +227,11 @@ fn print_greeting(
         println!("  replay   {vehicles} vehicles, from recorded taxis of San Francisco, to topic {TOPIC}");
     }
     println!("\nTry:\n");
-    println!("  open {}/                                       # the map; then the other edge", urls[0]);
+    let query = if options.private { "?access_token=$(tutti token)" } else { "" };
+    println!(
+        "  open \"{}/{query}\"                                       # the map; then the other edge",
+        urls[0]
+    );
     println!("  curl -N{token} {}/v1/map/stream", urls[0]);
     println!("  curl{token} {}/v1/map/locations", urls[1]);
     println!(

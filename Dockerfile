@@ -1,0 +1,41 @@
+# syntax=docker/dockerfile:1
+# One image a service:  docker build --target edge --tag tutti-edge .
+
+FROM rust:1.95-slim-bookworm AS build
+# To compile librdkafka and the OpenSSL that is linked into it, and jemalloc.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates g++ make perl pkg-config \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY . .
+# What is in a cache mount is no part of the layer, so the binaries are copied out of it.
+RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
+    --mount=type=cache,target=/src/target,sharing=locked \
+    cargo build --release --locked --package tutti-ingest --package tutti-edge --package tutti \
+    && install -D --target-directory=/out target/release/tutti-ingest target/release/tutti-edge target/release/tutti
+
+FROM debian:bookworm-slim AS runtime
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+# The OpenSSL in librdkafka was built to look in /usr/local/ssl, where nothing is. And a service
+# listens on the loopback address unless told otherwise, which nobody outside a container reaches.
+ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
+    TUTTI_ADMIN_LISTEN=0.0.0.0:9100
+# By number: Kubernetes cannot tell of a name that it is not root.
+USER 10001:10001
+EXPOSE 9100
+STOPSIGNAL SIGTERM
+
+FROM runtime AS ingest
+COPY --from=build /out/tutti-ingest /usr/local/bin/tutti-ingest
+ENTRYPOINT ["/usr/local/bin/tutti-ingest"]
+
+FROM runtime AS edge
+COPY --from=build /out/tutti-edge /usr/local/bin/tutti-edge
+ENV TUTTI_HTTP_LISTEN=0.0.0.0:8080
+EXPOSE 8080
+ENTRYPOINT ["/usr/local/bin/tutti-edge"]
+
+# The developer's tool: `docker run tutti-tool sim taxis --brokers ...`.
+FROM runtime AS tool
+COPY --from=build /out/tutti /usr/local/bin/tutti
+ENTRYPOINT ["/usr/local/bin/tutti"]

@@ -1,0 +1,54 @@
+# What a developer types. `make help` lists it.
+.DEFAULT_GOAL := help
+.PHONY: help up test check fmt
+
+CARGO ?= cargo
+TOOLS := target/tools
+
+# $(call need,command:package ...): installs what is missing by apt-get where it may, else says what to install.
+define need
+@missing=""; for pair in $(1); do \
+  command -v "$${pair%%:*}" >/dev/null 2>&1 || missing="$$missing $${pair##*:}"; \
+done; \
+if [ -n "$$missing" ]; then \
+  if command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" = 0 ]; then \
+    echo "installing$$missing"; \
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+  else \
+    echo "missing:$$missing. Install them, on Debian or Ubuntu: sudo apt-get install$$missing" >&2; exit 1; \
+  fi; \
+fi
+endef
+
+BUILD_NEEDS := cc:build-essential make:build-essential perl:perl pkg-config:pkg-config
+TEST_NEEDS := redis-server:redis-server java:default-jre-headless mvn:maven chromium:chromium chromedriver:chromium-driver
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
+	@echo; echo "  make up ARGS='--port-base 20000' passes arguments on; KAFKA=host:port REDIS=url use what runs already"
+
+up: ## run everything: with docker compose where an engine runs, else in one process
+	@if [ -z "$(KAFKA)$(REDIS)$(ARGS)" ] && command -v docker >/dev/null 2>&1 && docker info >/dev/null 2>&1; then \
+	  docker compose up --build; \
+	else \
+	  $(MAKE) --no-print-directory up-here; \
+	fi
+
+.PHONY: up-here
+up-here:
+	$(call need,$(BUILD_NEEDS) $(if $(REDIS),,redis-server:redis-server))
+	@$(CARGO) build --quiet --locked -p tutti && exec target/debug/tutti up $(ARGS)
+
+test: ## all tests: unit, property, and end to end on real Kafka and Redis
+	$(call need,$(BUILD_NEEDS) $(TEST_NEEDS))
+	$(CARGO) test --locked --workspace
+
+check: ## formatting, lints, unused dependencies
+	$(call need,$(BUILD_NEEDS))
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@[ -x $(TOOLS)/bin/cargo-machete ] || $(CARGO) install --quiet --locked --root $(TOOLS) cargo-machete@0.9.2
+	$(TOOLS)/bin/cargo-machete
+
+fmt: ## format the code
+	$(CARGO) fmt --all

@@ -1,0 +1,140 @@
+//! Tutti's services as processes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tutti::local::Owned;
+
+use crate::{eventually, free_port, target_folder};
+
+/// The path of one of our programs; they are built first, if they are not, or not as the code is.
+///
+/// # Panics
+/// If they cannot be built.
+pub fn program(name: &str) -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--workspace", "--bins", "--manifest-path"])
+            .arg(manifest)
+            .status()
+            .expect("cargo runs");
+        assert!(built.success(), "the services build");
+    });
+    target_folder().join("debug").join(name)
+}
+
+/// A running service.
+pub struct Service {
+    process: Option<Owned>,
+    name: &'static str,
+    admin: u16,
+    variables: BTreeMap<String, String>,
+    log: PathBuf,
+}
+
+impl Service {
+    /// Starts a service; its log is added to a file in `folder`.
+    ///
+    /// # Panics
+    /// If there is no such program.
+    pub fn start(name: &'static str, folder: &Path, variables: BTreeMap<String, String>) -> Self {
+        let admin = free_port();
+        let log = folder.join(format!("{name}-{admin}.log"));
+        let mut service = Self { process: None, name, admin, variables, log };
+        service.run();
+        service
+    }
+
+    /// Starts it (again).
+    ///
+    /// # Panics
+    /// If there is no such program.
+    pub fn run(&mut self) {
+        let mut variables = self.variables.clone();
+        variables.insert("TUTTI_ADMIN_LISTEN".into(), format!("127.0.0.1:{}", self.admin));
+        variables.entry("TUTTI_LOG_LEVEL".into()).or_insert("info".into());
+        let program = program(self.name);
+        self.process = Some(Owned::start_with(&[program], "KILL", &self.log, variables).expect("a shell"));
+    }
+
+    /// Kills it with SIGKILL.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Its process id.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("it runs").pid()
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid() as i32), signal).expect("our own process");
+    }
+
+    /// Whether its process is there still.
+    pub fn is_running(&self) -> bool {
+        let state = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        !state.is_empty() && !state.contains(") Z ")
+    }
+
+    /// Resident memory, in bytes.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux tells it");
+        line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).expect("a number") * 1024
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// What `/ready` answers; nothing if it does not answer.
+    pub async fn ready(&self) -> Option<(u16, String)> {
+        let response = self.get("ready").await?;
+        Some((response.status().as_u16(), response.text().await.ok()?))
+    }
+
+    /// Waits until it is ready.
+    ///
+    /// # Panics
+    /// If it does not become ready, with its log.
+    pub async fn wait_ready(&self) {
+        let wait = eventually(self.name, || async { matches!(self.ready().await, Some((200, _))) });
+        if tokio::time::timeout(Duration::from_secs(60), wait).await.is_err() {
+            panic!("{} is not ready: {:?}\n{}", self.name, self.ready().await, self.log());
+        }
+    }
+
+    /// A counter or gauge, summed over its labels; 0 if there is none.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let Some(response) = self.get("metrics").await else { return 0.0 };
+        let text = response.text().await.unwrap_or_default();
+        text.lines()
+            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    async fn get(&self, path: &str) -> Option<reqwest::Response> {
+        let url = format!("http://127.0.0.1:{}/{path}", self.admin);
+        reqwest::get(url).await.ok()
+    }
+}

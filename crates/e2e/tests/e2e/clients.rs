@@ -1,0 +1,242 @@
+//! Clients that are slow, that stop, that leave, and an edge that says goodbye.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use tutti_e2e::bed::{Bed, Edge, Input, map_of_viewer};
+use tutti_e2e::eventually;
+use tutti_e2e::viewer::Following;
+use tutti_load::now_ms;
+use tutti_load::sse::Event;
+use tutti_load::watch::Viewer;
+
+/// A client of HTTP/1.0 (no chunks), with a small socket buffer, that reads as told.
+struct Slow {
+    socket: TcpStream,
+    text: String,
+    viewer: Viewer,
+}
+
+impl Slow {
+    fn open(edge: &Edge) -> Self {
+        let address: SocketAddr = edge.url.trim_start_matches("http://").parse().unwrap();
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(16 * 1024).unwrap();
+        socket.connect(&address.into()).unwrap();
+        let mut socket = TcpStream::from(socket);
+        write!(socket, "GET /v1/map/stream HTTP/1.0\r\nhost: edge\r\n\r\n").unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        Self { socket, text: String::new(), viewer: Viewer::default() }
+    }
+
+    /// Reads once, up to so many bytes, and hears what is whole.
+    fn read(&mut self, bytes: usize) {
+        let mut buffer = vec![0; bytes];
+        match self.socket.read(&mut buffer) {
+            Ok(0) => panic!("the edge ended the stream; heard {} fixes", self.viewer.fixes),
+            Ok(n) => self.text.push_str(std::str::from_utf8(&buffer[..n]).expect("the input was ASCII")),
+            Err(_) => return,
+        }
+        while let Some(end) = self.text.find("\n\n") {
+            let block: String = self.text.drain(..end + 2).collect();
+            let mut event =
+                Event { event: String::new(), data: String::new(), id: String::new(), retry: None };
+            for line in block.lines() {
+                match line.split_once(": ") {
+                    Some(("event", value)) => event.event = value.to_owned(),
+                    Some(("data", value)) => event.data = value.to_owned(),
+                    Some(("id", value)) => event.id = value.to_owned(),
+                    _ => {} // the response's head, retry and comments
+                }
+            }
+            if !event.event.is_empty() {
+                self.viewer.hear(&event).unwrap();
+            }
+        }
+    }
+
+    /// Reads 10 KB a second while `slow`, then all, until it holds `expected`.
+    fn follow(
+        mut self,
+        slow: Arc<AtomicBool>,
+        expected: Arc<std::sync::Mutex<tutti_e2e::bed::Map>>,
+    ) -> JoinHandle<Viewer> {
+        std::thread::spawn(move || {
+            while slow.load(Ordering::Relaxed) {
+                self.read(1024);
+                std::thread::sleep(Duration::from_millis(100)); // this is what makes it slow
+            }
+            let until = Instant::now() + Duration::from_secs(90);
+            while map_of_viewer(&self.viewer) != *expected.lock().unwrap() {
+                assert!(Instant::now() < until, "it did not arrive: {} devices", self.viewer.devices.len());
+                for _ in 0..50 {
+                    self.read(64 * 1024);
+                }
+            }
+            self.viewer
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_not_read_hurt_nobody_and_arrive_at_the_newest_state() {
+    let bed = Bed::new(3).await.with("locations.stale_after_seconds", "600");
+    let ingest = bed.ingest(&[]);
+    let edge = bed.edge(&[("streams.stall_seconds", "600")]);
+    for service in [&ingest, &edge.service] {
+        service.wait_ready().await;
+    }
+    let publisher = bed.publisher();
+    let mut input = Input::new(4000);
+    let padding = "p".repeat(900);
+    let send = async |input: &mut Input, count: u64| {
+        for _ in 0..count {
+            let id = format!("device-{}", input.sent % 4000);
+            let timestamp = now_ms();
+            let fix = format!(
+                r#"{{"mediaId":"{id}","timestamp":{timestamp},"latitude":1.5,"longitude":2.5,"properties":{{"p":"{padding}"}}}}"#
+            );
+            publisher.send(&id, Some(fix.as_bytes())).await.unwrap();
+            input.expected.insert(id, timestamp);
+            input.sent += 1;
+        }
+    };
+    // A snapshot of 4 MB: larger than any socket's buffer.
+    send(&mut input, 4000).await;
+    eventually("the snapshot is there", || async { edge.map().await.len() == 4000 }).await;
+
+    let slow = Arc::new(AtomicBool::new(true));
+    let expected = Arc::new(std::sync::Mutex::new(input.expected.clone()));
+    let stopped: Vec<Slow> = (0..8).map(|_| Slow::open(&edge)).collect();
+    let trickling = Slow::open(&edge).follow(slow.clone(), expected.clone());
+    let good = Following::start(&edge.stream()).await;
+    eventually("the good one has the snapshot", || async { good.viewer().devices.len() == 4000 }).await;
+    let before = edge.service.resident_bytes();
+    let mut most = before;
+    for _ in 0..50 {
+        send(&mut input, 1000).await;
+        most = most.max(edge.service.resident_bytes());
+    }
+    publisher.flush(Duration::from_secs(60)).await.unwrap();
+    eventually("the good one arrives while the others do not read", || async {
+        map_of_viewer(&good.viewer()) == input.expected
+    })
+    .await;
+    most = most.max(edge.service.resident_bytes());
+    // Eight queues of what they did not read would be 400 MB.
+    assert!(most < before + (100 << 20), "from {before} to {most} bytes");
+    assert!(
+        edge.service.metric("tutti_edge_fell_behind_total").await > 0.0
+            || edge.service.metric("tutti_edge_streams_behind").await >= 8.0
+    );
+
+    *expected.lock().unwrap() = input.expected.clone();
+    slow.store(false, Ordering::Relaxed);
+    let readers: Vec<_> = stopped.into_iter().map(|s| s.follow(slow.clone(), expected.clone())).collect();
+    for reader in readers.into_iter().chain([trickling]) {
+        let viewer = tokio::task::spawn_blocking(|| reader.join()).await.unwrap().expect("it arrives");
+        assert_eq!(viewer.steps_back, 0);
+        assert_eq!(viewer.resets, [""; 0]);
+    }
+    assert_eq!(good.viewer().steps_back, 0);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_for_too_long_is_cut_off() {
+    let bed = Bed::new(1).await.with("locations.stale_after_seconds", "600");
+    let ingest = bed.ingest(&[]);
+    let edge = bed.edge(&[("streams.stall_seconds", "2")]);
+    for service in [&ingest, &edge.service] {
+        service.wait_ready().await;
+    }
+    let publisher = bed.publisher();
+    for n in 0..30_000 {
+        let id = format!("device-{n}");
+        publisher.send(&id, Some(tutti_e2e::bed::fix(&id, now_ms()).as_bytes())).await.unwrap();
+    }
+    eventually("the snapshot is there", || async { edge.map().await.len() == 30_000 }).await;
+    let stopped = Slow::open(&edge);
+    eventually("it is cut off", || async {
+        edge.service.metric("tutti_edge_streams_ended_total").await == 1.0
+            && edge.service.metric("tutti_edge_streams").await == 0.0
+    })
+    .await;
+    drop(stopped);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_noticed_and_a_stream_ends_by_plan() {
+    let bed = Bed::new(1).await;
+    let ingest = bed.ingest(&[]);
+    let edge = bed.edge(&[]);
+    for service in [&ingest, &edge.service] {
+        service.wait_ready().await;
+    }
+    let left = Following::start(&edge.stream()).await;
+    let short = Following::start(&format!("{}?maxSeconds=1", edge.stream())).await;
+    eventually("both are open", || async { edge.service.metric("tutti_edge_streams").await == 2.0 }).await;
+    left.cut();
+    eventually("one left, and one ended", || async {
+        edge.service.metric("tutti_edge_streams").await == 0.0
+    })
+    .await;
+    eventually("its end was clean", || async { !short.is_open() }).await;
+    assert_eq!(short.result().await, Ok(()), "the last chunk was written");
+}
+
+#[tokio::test]
+async fn an_edge_above_its_limit_and_an_edge_that_stops_send_clients_away_gently() {
+    let bed = Bed::new(1).await;
+    let ingest = bed.ingest(&[]);
+    let edge = bed.edge(&[("streams.max", "3"), ("streams.drain_seconds", "2")]);
+    for service in [&ingest, &edge.service] {
+        service.wait_ready().await;
+    }
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        streams.push(Following::start(&edge.stream()).await);
+    }
+    eventually("three are open", || async { edge.service.metric("tutti_edge_streams").await == 3.0 }).await;
+    let turned_away = reqwest::get(edge.stream()).await.unwrap();
+    assert_eq!(turned_away.status(), 200, "any other status ends an EventSource for good");
+    assert!(turned_away.text().await.unwrap().starts_with("retry: "));
+
+    edge.service.signal(Signal::SIGTERM);
+    for stream in streams {
+        eventually("its stream ends", || async { !stream.is_open() }).await;
+        assert_eq!(stream.result().await, Ok(()), "with its last chunk");
+    }
+    eventually("the process ends", || async { !edge.service.is_running() }).await;
+    assert!(edge.service.log().contains("stopped"));
+}
+
+#[tokio::test]
+async fn an_id_that_no_edge_ever_sent_gets_a_reset_and_everything() {
+    let bed = Bed::new(1).await;
+    let ingest = bed.ingest(&[]);
+    let edge = bed.edge(&[]);
+    for service in [&ingest, &edge.service] {
+        service.wait_ready().await;
+    }
+    let publisher = bed.publisher();
+    let mut input = Input::new(5);
+    input.send(&publisher, 5).await;
+    eventually("the map is there", || async { edge.map().await.len() == 5 }).await;
+    let known = edge.locations().await.unwrap()["id"].as_str().unwrap().to_owned();
+    let mut cursor = tutti_feed::Cursor::parse(&known).unwrap();
+    for place in cursor.0.iter_mut().flatten() {
+        place.seq += 1_000_000;
+    }
+    let ahead = cursor.to_text();
+    let huge = "A".repeat(3000);
+    for id in ["nonsense!", "AA", "%00", huge.as_str(), ahead.as_str()] {
+        let stream = Following::start(&format!("{}?since={id}", edge.stream())).await;
+        eventually("it gets everything", || async { stream.viewer().devices.len() == 5 }).await;
+        assert_eq!(stream.viewer().resets, ["unknown_id"], "{id}");
+    }
+}

@@ -1,0 +1,112 @@
+//! Configuration, and dependencies that are not there yet.
+
+use std::process::{Command, Output};
+
+use tutti_e2e::bed::{Bed, fix};
+use tutti_e2e::kafka::Kafka;
+use tutti_e2e::service::program;
+use tutti_e2e::{eventually, free_port};
+use tutti_load::now_ms;
+
+fn run(name: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } =
+        Command::new(program(name)).args(arguments).envs(variables.iter().copied()).output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn every_mistake_of_a_configuration_is_told_at_once() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[http]\nlisten = \"nowhere\"\n[mapp]\npublic = true\n").unwrap();
+    let path = file.path().to_str().unwrap();
+    let variables = [
+        ("TUTTI_MAP_TICK_MS", "soon"),
+        ("TUTTI_MAP_PUBLIC", "false"),
+        ("TUTTI_STREAMS_MAX", "0"),
+        ("TUTTI_LOG_FORMAT", "xml"),
+        ("TUTTI_AUTH_HS256_SECRET", ""),
+        ("TUTTI_AUTH_JWKS_FILE", "/nonexistent/jwks.json"),
+    ];
+    let (code, _, stderr) = run("tutti-edge", &["--config", path], &variables);
+    assert_eq!(code, Some(64), "{stderr}");
+    for mistake in [
+        "http.listen",
+        "mapp.public: no such setting; did you mean map.public?",
+        "map.tick_ms",
+        "streams.max",
+        "log.format",
+        "auth.jwks_file",
+        "map.public = false needs keys",
+    ] {
+        assert!(stderr.contains(mistake), "{mistake} is missing: {stderr}");
+    }
+    let ingest = [("TUTTI_ROUTES_LOCATIONS_FORMAT", "xml"), ("TUTTI_LOCATIONS_SHARDS", "0")];
+    let (code, _, stderr) = run("tutti-ingest", &[], &ingest);
+    assert_eq!(code, Some(64));
+    assert!(stderr.contains("routes.locations.format") && stderr.contains("locations.shards"), "{stderr}");
+    assert_eq!(run("tutti-ingest", &["--nonsense"], &[]).0, Some(64));
+}
+
+#[test]
+fn check_config_shows_what_counts_and_no_secret() {
+    let variables = [
+        ("TUTTI_REDIS_URL", "redis://user:hush-hush@127.0.0.1:6379"),
+        ("TUTTI_AUTH_HS256_SECRET", "hush-hush-hush-hush-hush-hush-hush"),
+        ("TUTTI_MAP_TICK_MS", "100"),
+    ];
+    let (code, stdout, stderr) = run("tutti-edge", &["--check-config"], &variables);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("map.tick_ms = 100") && stdout.contains("TUTTI_MAP_TICK_MS"), "{stdout}");
+    assert!(!stdout.contains("hush"), "{stdout}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_that_disagree_on_what_defines_the_map_do_not_run() {
+    let bed = Bed::new(1).await;
+    let ingest = bed.ingest(&[]);
+    ingest.wait_ready().await;
+    let url = bed.redis.url();
+    let port = free_port();
+    let listen = format!("127.0.0.1:{port}");
+    let admin = format!("127.0.0.1:{}", free_port());
+    let variables = [
+        ("TUTTI_REDIS_URL", url.as_str()),
+        ("TUTTI_LOCATIONS_SHARDS", "5"),
+        ("TUTTI_HTTP_LISTEN", &listen),
+        ("TUTTI_ADMIN_LISTEN", &admin),
+    ];
+    let (code, _, stderr) = tokio::task::block_in_place(|| run("tutti-edge", &[], &variables));
+    assert_eq!(code, Some(64), "{stderr}");
+    assert!(stderr.contains("locations.shards is 5 here, but"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_kafka_and_a_redis_that_are_not_there_yet_are_waited_for() {
+    let kafka = Kafka::start().unwrap();
+    let mut bed = Bed::on(&kafka, 1).await;
+    bed.redis.kill();
+    kafka.kill();
+    let ingest = bed.ingest(&[]);
+    let edge = bed.edge(&[]);
+    let waits_for = async |service: &tutti_e2e::service::Service, what: &str| {
+        eventually(what, || async {
+            service.ready().await.is_some_and(|(status, why)| status == 503 && why.contains(what))
+        })
+        .await;
+    };
+    waits_for(&ingest, "redis").await;
+    waits_for(&edge.service, "the live map").await;
+    assert!(ingest.is_running() && edge.service.is_running());
+    let locations = reqwest::get(format!("{}/v1/map/locations", edge.url)).await.unwrap();
+    assert_eq!(locations.status(), 503);
+    assert!(locations.headers().contains_key("retry-after"));
+
+    bed.redis.run().unwrap();
+    edge.service.wait_ready().await;
+    waits_for(&ingest, "kafka").await;
+    kafka.run().unwrap();
+    ingest.wait_ready().await;
+    let publisher = bed.publisher();
+    publisher.send("a", Some(fix("a", now_ms()).as_bytes())).await.unwrap();
+    eventually("the fix arrives", || async { edge.map().await.contains_key("a") }).await;
+}

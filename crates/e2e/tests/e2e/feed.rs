@@ -1,0 +1,236 @@
+//! The feed on a real Redis.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use fred::prelude::*;
+use tutti_e2e::redis::Redis;
+use tutti_e2e::{eventually, unique};
+use tutti_feed::{
+    Append, AppendMetrics, Event, Feed, FollowMetrics, Following, Limits, Outcome, Position, Record, follow,
+};
+
+const LIMITS: Limits =
+    Limits { max_age: Duration::from_secs(120), max_entries: 1_000_000, max_bytes: 1 << 30 };
+
+fn feed(redis: &Redis, name: &str, limits: Limits) -> Feed {
+    Feed::new(redis.client().clone(), name, limits, AppendMetrics::default())
+}
+
+fn from(source: &str, from: i64, to: i64) -> Append<'_> {
+    Append { source, from, to, fresh: false, payload: Bytes::from(format!("{source}:{from}-{to}")) }
+}
+
+async fn append(feed: &Feed, source: &str, at: i64) -> Position {
+    let fresh = at == 0;
+    match feed.append(Append { fresh, ..from(source, at, at + 1) }).await.unwrap() {
+        Outcome::Appended(position) => position,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn next_record(following: &mut Following) -> Record {
+    loop {
+        match following.next().await {
+            Event::Record { record, .. } => return record,
+            Event::Heads(_) => {}
+            Event::Reset { reason, .. } => panic!("reset: {reason:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_append_is_a_compare_and_set_on_the_position_of_its_source() {
+    let redis = Redis::start().unwrap();
+    let feed = feed(&redis, "cas", LIMITS);
+    assert_eq!(feed.position("a").await.unwrap(), None);
+    assert_eq!(feed.append(from("a", 5, 8)).await.unwrap(), Outcome::Refused { position: None });
+
+    let Outcome::Appended(first) = feed.append(Append { fresh: true, ..from("a", 5, 8) }).await.unwrap()
+    else {
+        panic!("not appended");
+    };
+    assert_eq!(first.seq, 1);
+    assert_eq!(feed.position("a").await.unwrap(), Some(8));
+    assert_eq!(feed.append(from("a", 5, 8)).await.unwrap(), Outcome::Duplicate { position: 8 });
+    let again = Append { fresh: true, ..from("a", 5, 8) };
+    assert_eq!(feed.append(again).await.unwrap(), Outcome::Duplicate { position: 8 });
+    assert_eq!(feed.append(from("a", 9, 10)).await.unwrap(), Outcome::Refused { position: Some(8) });
+
+    let Outcome::Appended(second) = feed.append(from("a", 8, 8)).await.unwrap() else {
+        panic!("not appended")
+    };
+    assert_eq!((second.epoch, second.seq), (first.epoch, 2));
+    assert!(second.time_us > first.time_us);
+    let entries: u64 = redis.client().xlen("tutti:{cas}:log").await.unwrap();
+    assert_eq!(entries, 2, "what was refused or a duplicate left nothing");
+}
+
+/// What Lua wrote and published is, byte for byte, what Rust writes.
+#[tokio::test]
+async fn lua_and_rust_write_the_same_bytes() {
+    let redis = Redis::start().unwrap();
+    let mut messages = redis.client().message_rx();
+    redis.client().subscribe("tutti:{golden}").await.unwrap();
+    let feed = feed(&redis, "golden", LIMITS);
+    let mut prev_time_us = 0;
+    for (n, payload) in [&b""[..], b"\x00\xff\r\n", &[7; 70_000]].into_iter().enumerate() {
+        let n = n as i64;
+        let payload = Bytes::from_static(payload);
+        let append = Append { fresh: n == 0, payload: payload.clone(), ..from("a", n, n + 1) };
+        let Outcome::Appended(position) = feed.append(append).await.unwrap() else { panic!("not appended") };
+        let expected = Record { position, prev_time_us, payload }.encode();
+        let published: Bytes = messages.recv().await.unwrap().value.convert().unwrap();
+        assert_eq!(published, expected);
+        let id = format!("{}-{}", position.seq, position.time_us);
+        let logged: Vec<(String, Vec<Bytes>)> =
+            redis.client().xrange("tutti:{golden}:log", &id, &id, None).await.unwrap();
+        assert_eq!(logged, [(id, vec![Bytes::from_static(b"r"), expected])]);
+        prev_time_us = position.time_us;
+    }
+}
+
+#[tokio::test]
+async fn the_log_is_trimmed_by_age_by_length_and_by_bytes() {
+    let redis = Redis::start().unwrap();
+    let length =
+        async |name: &str| redis.client().xlen::<u64, _>(format!("tutti:{{{name}}}:log")).await.unwrap();
+
+    let by_age = feed(&redis, "age", Limits { max_age: Duration::from_millis(300), ..LIMITS });
+    for at in 0..100 {
+        append(&by_age, "a", at).await;
+    }
+    tokio::time::sleep(Duration::from_millis(400)).await; // what is to be old has to age
+    for at in 100..192 {
+        append(&by_age, "a", at).await;
+    }
+    let kept = length("age").await;
+    assert!((1..=92).contains(&kept), "those before the pause are gone: {kept}");
+
+    let by_length = feed(&redis, "length", Limits { max_entries: 1000, ..LIMITS });
+    for at in 0..1500 {
+        append(&by_length, "a", at).await;
+    }
+    let kept = length("length").await;
+    assert!((1000..1300).contains(&kept), "{kept}");
+
+    let by_bytes = feed(&redis, "bytes", Limits { max_bytes: 1 << 20, ..LIMITS });
+    for at in 0..256 {
+        let payload = Bytes::from(vec![0; 20_000]);
+        by_bytes.append(Append { fresh: at == 0, payload, ..from("a", at, at + 1) }).await.unwrap();
+    }
+    let kept = length("bytes").await;
+    assert!((1..=60).contains(&kept), "{kept}");
+}
+
+#[tokio::test]
+async fn a_follower_hears_what_was_there_before_and_what_comes() {
+    let redis = Redis::start().unwrap();
+    let name = unique("feed");
+    let feed = feed(&redis, &name, LIMITS);
+    for at in 0..100 {
+        append(&feed, "a", at).await;
+    }
+    let mut following = follow(&redis.url(), &[name], FollowMetrics::default()).unwrap();
+    for at in 0..50 {
+        assert_eq!(next_record(&mut following).await.payload, Bytes::from(format!("a:{at}-{}", at + 1)));
+    }
+    for at in 100..200 {
+        append(&feed, "a", at).await;
+    }
+    for at in 50..200 {
+        assert_eq!(next_record(&mut following).await.payload, Bytes::from(format!("a:{at}-{}", at + 1)));
+    }
+}
+
+/// Pub/Sub alone would have lost these for good, without a word.
+#[tokio::test]
+async fn a_last_message_that_was_never_published_is_found_by_its_head() {
+    let redis = Redis::start().unwrap();
+    let name = unique("feed");
+    let feed = feed(&redis, &name, LIMITS);
+    append(&feed, "a", 0).await;
+    let metrics = FollowMetrics::default();
+    let mut following = follow(&redis.url(), std::slice::from_ref(&name), metrics.clone()).unwrap();
+    next_record(&mut following).await;
+    // The connection itself may count as one more refill, before the first polls.
+    for _ in 0..3 {
+        assert!(matches!(following.next().await, Event::Heads(_)));
+    }
+    let refills = metrics.refills.get();
+    // The same record, with its publication lost: written to a channel that nobody hears.
+    let log = format!("tutti:{{{name}}}:log");
+    let head = format!("tutti:{{{name}}}:head");
+    let script =
+        concat!(include_str!("../../../feed/src/record.lua"), include_str!("../../../feed/src/append.lua"));
+    let arguments: Vec<Value> = ["nobody", "a", "1", "2", "0", "7", "1000", "100000000", "100000000", "lost"]
+        .into_iter()
+        .map(Value::from)
+        .collect();
+    let () = redis.client().eval(script, vec![log, head], arguments).await.unwrap();
+    assert_eq!(next_record(&mut following).await.payload, Bytes::from_static(b"lost"));
+    assert_eq!((metrics.deaf.get(), metrics.refills.get()), (1, refills + 1));
+}
+
+#[tokio::test]
+async fn a_log_that_no_longer_reaches_back_is_a_reset_not_a_hole() {
+    let redis = Redis::start().unwrap();
+    let name = unique("feed");
+    let feed = feed(&redis, &name, LIMITS);
+    append(&feed, "a", 0).await;
+    let metrics = FollowMetrics::default();
+    let mut following = follow(&redis.url(), std::slice::from_ref(&name), metrics.clone()).unwrap();
+    next_record(&mut following).await;
+    // Deaf, and meanwhile the log is cut.
+    let _: i64 = redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.unwrap();
+    let script = "for i = 1, 10 do redis.call('XADD', KEYS[1], 'MAXLEN', '1', (i + 1) .. '-' .. (i + 1), 'r', ARGV[1]) end \
+                  redis.call('HSET', KEYS[2], 'seq', '11', 'time_us', '11')";
+    let record = Record {
+        position: Position { epoch: 1, seq: 11, time_us: 11 },
+        prev_time_us: 10,
+        payload: Bytes::from_static(b"later"),
+    };
+    let epoch: u32 = redis.client().hget(format!("tutti:{{{name}}}:head"), "epoch").await.unwrap();
+    let record = Record { position: Position { epoch, ..record.position }, ..record };
+    let keys = vec![format!("tutti:{{{name}}}:log"), format!("tutti:{{{name}}}:head")];
+    let () = redis.client().eval(script, keys, vec![Value::from(record.encode())]).await.unwrap();
+    let reason = loop {
+        match following.next().await {
+            Event::Reset { reason, .. } => break reason,
+            Event::Heads(_) => {}
+            Event::Record { record, .. } => panic!("{record:?}"),
+        }
+    };
+    assert_eq!(reason.as_str(), "trimmed");
+    assert_eq!(next_record(&mut following).await.payload, Bytes::from_static(b"later"));
+    assert_eq!(metrics.resets.get(), 1);
+}
+
+/// Many appends while connections are killed at random moments: each record once, in order.
+#[tokio::test]
+async fn a_follower_whose_connection_is_killed_again_and_again_misses_nothing() {
+    let redis = Redis::start().unwrap();
+    let name = unique("feed");
+    let feed = feed(&redis, &name, LIMITS);
+    let metrics = FollowMetrics::default();
+    let mut following = follow(&redis.url(), std::slice::from_ref(&name), metrics.clone()).unwrap();
+    let appending = async {
+        for at in 0..5000 {
+            append(&feed, "a", at).await;
+            if at % 500 == 250 {
+                let _: i64 = redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.unwrap();
+            }
+        }
+    };
+    let hearing = async {
+        for at in 0..5000 {
+            let record = next_record(&mut following).await;
+            assert_eq!(
+                (record.position.seq, &record.payload[..]),
+                (at + 1, format!("a:{at}-{}", at + 1).as_bytes())
+            );
+        }
+    };
+    tokio::join!(appending, hearing);
+    eventually("the reconnects are counted", || async { metrics.reconnects.get() > 0 }).await;
+}

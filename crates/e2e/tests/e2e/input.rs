@@ -1,0 +1,161 @@
+//! What arrives on Kafka, good and bad.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use prost::Message as _;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use tutti_e2e::bed::{Bed, fix, map_of_viewer};
+use tutti_e2e::eventually;
+use tutti_e2e::viewer::Following;
+use tutti_load::now_ms;
+use tutti_model::Fix;
+
+/// A record of `.rejected`: its headers, and the length of its value.
+type Rejected = (BTreeMap<String, String>, Option<usize>);
+
+/// Everything on the topic of rejected values.
+fn rejected(bed: &Bed) -> Vec<Rejected> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bed.brokers())
+        .set("group.id", format!("{}-reader", bed.topic))
+        .set("auto.offset.reset", "earliest")
+        .create()
+        .unwrap();
+    consumer.subscribe(&[&format!("{}.rejected", bed.topic)]).unwrap();
+    let mut all = Vec::new();
+    let mut quiet = 0;
+    while quiet < 30 {
+        let Some(Ok(message)) = consumer.poll(Duration::from_millis(200)) else {
+            quiet += 1;
+            continue;
+        };
+        quiet = 20; // once one came, the others come soon
+        let headers = message.headers().map_or_else(BTreeMap::new, |headers| {
+            let text = |h: Header<'_, &[u8]>| {
+                (h.key.to_owned(), String::from_utf8_lossy(h.value.unwrap_or_default()).into_owned())
+            };
+            headers.iter().map(text).collect()
+        });
+        all.push((headers, message.payload().map(<[u8]>::len)));
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_of_every_kind_is_set_aside_with_its_reason_and_the_flow_goes_on() {
+    let bed = Bed::new(2).await;
+    let ingest = bed.ingest(&[]);
+    let edge = bed.edge(&[]);
+    for service in [&ingest, &edge.service] {
+        service.wait_ready().await;
+    }
+    let viewer = Following::start(&edge.stream()).await;
+    let now = now_ms();
+    let shape = |fields: &str| format!(r#"{{"mediaId":"x","timestamp":{now},{fields}}}"#).into_bytes();
+    let whole =
+        Fix { media_id: "x".into(), timestamp_ms: now, latitude: 1.0, ..Fix::default() }.encode_to_vec();
+    let garbage: Vec<(&str, Vec<u8>, Option<&str>)> = vec![
+        ("not_json", b"".to_vec(), None),
+        ("not_json", b"no json".to_vec(), None),
+        ("not_json", vec![0xff; 100], None),
+        ("wrong_shape", vec![b'['; 100_000], None),
+        ("not_json", vec![b'x'; 2 << 20], None),
+        ("not_json", shape(r#""latitude":NaN,"longitude":0"#), None),
+        ("wrong_shape", b"[]".to_vec(), None),
+        ("wrong_shape", shape(r#""latitude":"1","longitude":0"#), None),
+        ("wrong_shape", shape(r#""latitude":1"#), None),
+        ("latitude", shape(r#""latitude":91,"longitude":0"#), None),
+        ("longitude", shape(r#""latitude":0,"longitude":-181"#), None),
+        ("no_media_id", br#"{"mediaId":"","timestamp":1,"latitude":0,"longitude":0}"#.to_vec(), None),
+        (
+            "properties",
+            shape(&format!(r#""latitude":0,"longitude":0,"properties":{{"p":"{}"}}"#, "p".repeat(2000))),
+            None,
+        ),
+        ("future", fix("x", now + 3_600_000).into_bytes(), None),
+        ("timestamp", fix("x", now * 1000).into_bytes(), None),
+        ("not_protobuf", whole[..whole.len() - 1].to_vec(), Some("application/protobuf")),
+    ];
+    let producer: FutureProducer = ClientConfig::new()
+        .set("bootstrap.servers", bed.brokers())
+        .set("message.max.bytes", "4194304")
+        .create()
+        .unwrap();
+    let send = async |key: &str, value: Option<&[u8]>, content_type: Option<&str>| {
+        let headers = content_type.map(|kind| {
+            OwnedHeaders::new().insert(Header { key: "content-type", value: Some(kind.as_bytes()) })
+        });
+        let record = FutureRecord {
+            topic: &bed.topic,
+            partition: Some(0),
+            payload: value,
+            key: Some(key),
+            timestamp: None,
+            headers,
+        };
+        producer.send(record, Duration::from_secs(10)).await.unwrap();
+    };
+    for (_, value, content_type) in &garbage {
+        send("x", Some(value), *content_type).await;
+    }
+    send("stale", Some(fix("stale", now - 31_000).as_bytes()), None).await;
+    send("gone", Some(fix("gone", now).as_bytes()), None).await;
+    send(
+        "7",
+        Some(format!(r#"{{"mediaId":7,"timestamp":{now},"latitude":0,"longitude":0}}"#).as_bytes()),
+        None,
+    )
+    .await;
+    let good = Fix { media_id: "proto".into(), timestamp_ms: now, ..Fix::default() }.encode_to_vec();
+    send("proto", Some(&good), Some("application/x-protobuf")).await;
+    eventually("good ones arrive", || async {
+        map_of_viewer(&viewer.viewer()).keys().map(String::as_str).eq(["7", "gone", "proto"])
+    })
+    .await;
+    send("gone", None, None).await;
+    eventually("a null value removes its device", || async {
+        map_of_viewer(&viewer.viewer()).keys().map(String::as_str).eq(["7", "proto"])
+    })
+    .await;
+    assert_eq!(viewer.viewer().removals, 1);
+
+    let rejected = tokio::task::block_in_place(|| rejected(&bed));
+    let mut reasons: Vec<&str> =
+        rejected.iter().map(|(headers, _)| headers["tutti-reason"].as_str()).collect();
+    let mut expected: Vec<&str> = garbage.iter().map(|(reason, ..)| *reason).collect();
+    reasons.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(reasons, expected);
+    for (headers, _) in &rejected {
+        assert_eq!(headers["tutti-topic"], bed.topic);
+        assert_eq!(headers["tutti-partition"], "0");
+        assert!(!headers["tutti-error"].is_empty());
+        let offset: usize = headers["tutti-offset"].parse().unwrap();
+        assert_eq!(headers["tutti-reason"], garbage[offset].0);
+    }
+    let cut = rejected.iter().find(|(headers, _)| headers["tutti-original-bytes"] == "2097152").unwrap();
+    assert_eq!(cut.1, Some(65_536), "a huge value is cut");
+    assert_eq!(ingest.metric("tutti_ingest_rejected_records_total").await, garbage.len() as f64);
+    assert_eq!(ingest.metric("tutti_ingest_stale_records_total").await, 1.0);
+}
+
+#[tokio::test]
+async fn a_device_that_falls_silent_leaves_the_map() {
+    let bed = Bed::new(1).await.with("locations.stale_after_seconds", "2");
+    let ingest = bed.ingest(&[]);
+    let edge = bed.edge(&[]);
+    for service in [&ingest, &edge.service] {
+        service.wait_ready().await;
+    }
+    let viewer = Following::start(&edge.stream()).await;
+    let publisher = bed.publisher();
+    publisher.send("a", Some(fix("a", now_ms()).as_bytes())).await.unwrap();
+    eventually("it is shown", || async { viewer.viewer().devices.contains_key("a") }).await;
+    eventually("it leaves", || async { viewer.viewer().devices.is_empty() }).await;
+    assert_eq!(viewer.viewer().removals, 1);
+    assert!(edge.map().await.is_empty());
+}

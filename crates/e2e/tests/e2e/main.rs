@@ -1,0 +1,11 @@
+//! End-to-end tests on real Apache Kafka and real Redis, in one binary: they link once, and share
+//! a Kafka. Each starts its own topic, Redis and services, so they run side by side.
+
+mod clients;
+mod configuration;
+mod faults;
+mod feed;
+mod flow;
+mod input;
+mod tokens;
+mod up;

@@ -1,0 +1,167 @@
+//! `tutti up` as a developer starts it, and the page in a real browser.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::Duration;
+
+use fantoccini::{Client, ClientBuilder};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+use tutti::local::{Owned, find, wait_for_port};
+use tutti_e2e::bed::{Bed, Input, fix};
+use tutti_e2e::service::program;
+use tutti_e2e::viewer::Following;
+use tutti_e2e::{eventually, free_port};
+use tutti_load::now_ms;
+use tutti_load::publisher::Publisher;
+
+/// Ports in a row that are free now, for `--port-base`.
+fn port_base() -> u16 {
+    loop {
+        let base = free_port() + 10_000;
+        if (0..8).all(|n| std::net::TcpListener::bind(("127.0.0.1", base + n)).is_ok()) {
+            return base;
+        }
+    }
+}
+
+#[tokio::test]
+async fn tutti_up_runs_everything_takes_fixes_from_any_kafka_client_and_ends_cleanly() {
+    let base = port_base();
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("up.log");
+    let command =
+        [program("tutti").into_os_string(), "up".into(), "--port-base".into(), base.to_string().into()];
+    let up = Owned::start_with(&command, "KILL", &log, BTreeMap::new()).unwrap();
+    let said = || std::fs::read_to_string(&log).unwrap();
+    eventually("it is ready", || async { said().contains("Ready.") }).await;
+    let edges = [format!("http://127.0.0.1:{base}"), format!("http://127.0.0.1:{}", base + 1)];
+    for edge in &edges {
+        assert!(said().contains(edge), "{}", said());
+        let viewer = Following::start(&format!("{edge}/v1/map/stream")).await;
+        eventually("taxis move", || async { viewer.viewer().devices.len() > 100 }).await;
+    }
+    let broker = format!("127.0.0.1:{}", base + 2);
+    let publisher = Publisher::new(&broker, "media-locations").unwrap();
+    publisher.send("me", Some(fix("me", now_ms()).as_bytes())).await.unwrap();
+    for edge in &edges {
+        let viewer = Following::start(&format!("{edge}/v1/map/stream")).await;
+        eventually("the fix is on both", || async { viewer.viewer().devices.contains_key("me") }).await;
+    }
+
+    let second =
+        Command::new(program("tutti")).args(["up", "--port-base", &base.to_string()]).output().unwrap();
+    assert!(!second.status.success());
+    let why = String::from_utf8(second.stderr).unwrap();
+    assert!(why.contains("in use") && why.contains("--port-base"), "{why}");
+
+    let redis = base + 3;
+    assert!(wait_for_port(redis, Duration::from_secs(1)).is_ok());
+    kill(Pid::from_raw(up.pid() as i32), Signal::SIGINT).unwrap();
+    eventually("it ends", || async { !std::path::Path::new(&format!("/proc/{}/exe", up.pid())).exists() })
+        .await;
+    for port in [base, base + 1, base + 2, redis] {
+        eventually("no process is left", || async {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_err()
+        })
+        .await;
+    }
+    assert!(said().contains("stopping"));
+}
+
+/// A headless Chromium.
+struct Browser {
+    client: Client,
+    _driver: Owned,
+}
+
+impl Browser {
+    async fn start(folder: &std::path::Path) -> Self {
+        let needed = "apt-get install chromium chromium-driver";
+        let driver = find("chromedriver").expect(needed);
+        let chromium = find("chromium").expect(needed);
+        let port = free_port();
+        let command = [driver.into_os_string(), format!("--port={port}").into()];
+        let process = Owned::start(&command, "TERM", &folder.join("chromedriver.log")).unwrap();
+        wait_for_port(port, Duration::from_secs(30)).unwrap();
+        let profile = format!("--user-data-dir={}", folder.join("profile").display());
+        let arguments = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            &profile,
+        ];
+        let options = json!({ "binary": chromium, "args": arguments });
+        let capabilities = [("goog:chromeOptions".to_owned(), options)].into_iter().collect();
+        let client = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new())
+            .capabilities(capabilities)
+            .connect(&format!("http://127.0.0.1:{port}"))
+            .await
+            .expect("Chromium starts");
+        Self { client, _driver: process }
+    }
+
+    async fn tell(&self, script: &str) -> serde_json::Value {
+        self.client.execute(&format!("return {script}"), Vec::new()).await.unwrap_or_default()
+    }
+}
+
+#[tokio::test]
+async fn the_page_shows_moving_devices_and_goes_on_at_the_other_edge() {
+    let bed = Bed::new(2).await;
+    let ingest = bed.ingest(&[]);
+    let (first, second) = (free_port(), free_port());
+    let edges = format!("http://127.0.0.1:{first},http://127.0.0.1:{second}");
+    let edge = |port: u16| {
+        let listen = format!("127.0.0.1:{port}");
+        bed.edge(&[
+            ("http.listen", &listen),
+            ("http.edges", &edges),
+            ("cors.origins", "*"),
+            ("streams.drain_seconds", "1"),
+        ])
+    };
+    let (a, b) = (edge(first), edge(second));
+    for service in [&ingest, &a.service, &b.service] {
+        service.wait_ready().await;
+    }
+    let publisher = bed.publisher();
+    let flow = tokio::spawn(async move {
+        let mut input = Input::new(50);
+        input.send_for(&publisher, Duration::from_secs(300), 200).await;
+    });
+
+    let browser = Browser::start(bed.folder()).await;
+    browser.client.goto(&format!("http://127.0.0.1:{first}/")).await.unwrap();
+    eventually("50 devices are drawn", || async {
+        browser.tell("document.querySelector('#devices').textContent").await == "50"
+    })
+    .await;
+    let newest = "Math.max(...[...window.tutti.devices.values()].map(d => d.timestamp))";
+    let moved_on = async |since: i64| {
+        eventually("they move", || async { browser.tell(newest).await.as_i64() > Some(since) }).await;
+    };
+    let before = browser.tell(newest).await.as_i64().unwrap();
+    moved_on(before).await;
+    let state = async || browser.tell("document.querySelector('#state').dataset.state").await;
+    let at = async || browser.tell("window.tutti.edge").await;
+    assert_eq!(state().await, "live");
+    assert_eq!(at().await, format!("http://127.0.0.1:{first}"));
+
+    a.service.signal(Signal::SIGTERM);
+    eventually("it goes to the other edge", || async {
+        at().await == format!("http://127.0.0.1:{second}") && state().await == "live"
+    })
+    .await;
+    moved_on(now_ms()).await;
+    assert_eq!(browser.tell("window.tutti.resets").await, 0, "it went on, it did not begin anew");
+    assert_eq!(browser.tell("document.querySelector('#devices').textContent").await, "50");
+    browser.client.close().await.unwrap();
+    flow.abort();
+}
