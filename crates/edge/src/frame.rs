@@ -78,7 +78,7 @@ impl Events {
     }
 
     /// These events after those.
-    pub(crate) fn append(&mut self, events: Self) {
+    pub(crate) fn append(&mut self, events: &Self) {
         self.0.push_str(&events.0);
     }
 

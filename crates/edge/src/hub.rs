@@ -77,7 +77,7 @@ impl Hub {
         spawn(async move {
             loop {
                 match ticks.recv().await {
-                    Ok(tick) => ours.clone().step(tick),
+                    Ok(tick) => ours.step(&tick),
                     // The step after it does not follow ours: replays bring the streams there.
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return,
@@ -89,7 +89,7 @@ impl Hub {
             let mut sweeps = interval(Duration::from_secs(1));
             loop {
                 sweeps.tick().await;
-                ours.clone().sweep();
+                ours.sweep();
             }
         });
         let ours = hub.clone();
@@ -123,7 +123,7 @@ impl Hub {
     }
 
     /// One step: its bytes to all that are at the step before.
-    fn step(self: Rc<Self>, tick: Arc<Tick>) {
+    fn step(self: &Rc<Self>, tick: &Arc<Tick>) {
         let before = self.current.replace(Some(tick.clone()));
         self.stepped.notify_waiters();
         let mut live = self.live.borrow_mut();
@@ -134,7 +134,7 @@ impl Hub {
                 self.clone().serve(stream, Bytes::new(), approach);
             }
         } else if let Some(frame) = &tick.live {
-            self.write_to_all(&mut live, frame, |_| true, &tick);
+            self.write_to_all(&mut live, frame, |_| true, tick);
         }
     }
 
@@ -177,7 +177,7 @@ impl Hub {
     }
 
     /// Once a second: ends what is over, finds who left, sends heartbeats.
-    fn sweep(self: Rc<Self>) {
+    fn sweep(self: &Rc<Self>) {
         let now = Instant::now();
         let mut live = self.live.borrow_mut();
         let mut at = 0;

@@ -141,6 +141,7 @@ async fn map_locations(request: HttpRequest, shared: web::Data<Shared>) -> HttpR
 }
 
 /// How long the token is valid, if one was needed.
+#[allow(clippy::result_large_err, reason = "the error is the response itself, once a refused request")]
 fn authorise(request: &HttpRequest, shared: &Shared) -> Result<Option<Duration>, HttpResponse> {
     if shared.config.map_public {
         return Ok(None);

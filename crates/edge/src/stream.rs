@@ -205,9 +205,9 @@ impl Approach {
         if self.status.replace(tick.status) != Some(tick.status) {
             tick.status.write(&mut events);
         }
-        events.append(begun);
+        events.append(&begun);
         if let Some(pass) = &mut self.pass {
-            events.append(pass.replay.next_chunk(&tick.view));
+            events.append(&pass.replay.next_chunk(&tick.view));
             if pass.replay.is_done() {
                 events.id(&pass.id);
                 self.shown = Shown::UpTo(pass.cursor.clone(), Some(pass.generation));
@@ -265,7 +265,7 @@ impl Approach {
             return None;
         }
         let (until, waiting) = self.keep_waiting(tick.polls);
-        events.append(waiting);
+        events.append(&waiting);
         Some(until)
     }
 

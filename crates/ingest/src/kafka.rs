@@ -17,7 +17,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, StreamCons
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::statistics::Statistics;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -89,7 +89,7 @@ impl ClientContext for GroupContext {
 
 impl ConsumerContext for GroupContext {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RespErr, list: &mut TopicPartitionList) {
-        let partitions: Vec<i32> = list.elements().iter().map(|e| e.partition()).collect();
+        let partitions: Vec<i32> = list.elements().iter().map(TopicPartitionListElem::partition).collect();
         let mut held = self.held();
         let answered = if err == RespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             info!(?partitions, "partitions granted");
@@ -167,7 +167,7 @@ impl Group {
             match self.consumer.recv().await {
                 // Fetched before its queue was split off, which the order of calls excludes.
                 Ok(message) => {
-                    warn!(partition = message.partition(), offset = message.offset(), "a stray record")
+                    warn!(partition = message.partition(), offset = message.offset(), "a stray record");
                 }
                 Err(error) => {
                     let unknown = error

@@ -110,7 +110,7 @@ impl Invalid {
 /// What is wrong with it, in an [`Invalid`].
 pub fn decode(format: Format, value: &[u8]) -> Result<Fix, Invalid> {
     let fix = match format {
-        Format::Json => serde_json::from_slice::<JsonFix>(value).map_err(json_error)?.into_fix()?,
+        Format::Json => serde_json::from_slice::<JsonFix>(value).map_err(|e| json_error(&e))?.into_fix()?,
         Format::Protobuf => {
             let mut fix = Fix::decode(value).map_err(|e| Invalid::NotProtobuf(e.to_string()))?;
             if !fix.properties.is_empty() {
@@ -172,7 +172,7 @@ fn check(fix: &Fix) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn json_error(error: serde_json::Error) -> Invalid {
+fn json_error(error: &serde_json::Error) -> Invalid {
     // The column is kept, the input is not: it may be large, and it goes to a header and a log.
     let mut text = error.to_string();
     text.truncate(text.floor_char_boundary(200));

@@ -130,21 +130,28 @@ impl Settings {
             .collect()
     }
 
-    /// All keys below `prefix` in the file and their texts, taken as they are: settings of a
-    /// library that we hand through.
+    /// All keys below `prefix`, in the file or in variables, and their texts, taken as they are:
+    /// settings of a library that we hand through. Their names have dots and no underscores, so a
+    /// variable's underscores are dots.
     pub fn rest(&mut self, prefix: &str, help: &'static str) -> BTreeMap<String, String> {
         let start = format!("{prefix}.");
-        let found: BTreeMap<String, String> = self
-            .file
-            .iter()
-            .filter_map(|(key, value)| Some((key.strip_prefix(&start)?.to_owned(), text_of(value)?)))
-            .collect();
-        for key in found.keys() {
-            let secret = key.contains("password") || key.contains("secret") || key.contains("key.pem");
-            let shown = if secret { "(hidden)".into() } else { found[key].clone() };
-            self.note(&format!("{start}{key}"), shown, "file".into(), help);
+        let variables = format!("{}_", Self::variable(prefix));
+        let in_file = self.file.iter().filter_map(|(key, value)| {
+            Some((key.strip_prefix(&start)?.to_owned(), (text_of(value)?, "file".to_owned())))
+        });
+        let in_variables = self.variables.iter().filter_map(|(name, text)| {
+            let key = name.strip_prefix(&variables)?.to_lowercase().replace('_', ".");
+            Some((key, (text.clone(), name.clone())))
+        });
+        let found: BTreeMap<String, (String, String)> = in_file.chain(in_variables).collect();
+        for (key, (text, origin)) in &found {
+            let secret = ["password", "secret", "pem", "sasl.oauthbearer", "sasl.jaas"]
+                .iter()
+                .any(|s| key.contains(s));
+            let shown = if secret { "(hidden)".to_owned() } else { text.clone() };
+            self.note(&format!("{start}{key}"), shown, origin.clone(), help);
         }
-        found
+        found.into_iter().map(|(key, (text, _))| (key, text)).collect()
     }
 
     /// Notes a mistake that only the service can see, as where two settings do not fit together.
@@ -288,6 +295,18 @@ mod tests {
         let shown = s.describe();
         assert!(!shown.contains("hush"), "{shown}");
         assert!(shown.contains("redis://(hidden)@h:1/0"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_handed_through_comes_from_the_file_and_from_variables() {
+        let variables = [("TUTTI_KAFKA_PROPERTIES_SASL_PASSWORD", "hush")];
+        let mut s =
+            settings("[kafka.properties]\n\"sasl.username\" = \"u\"\nsasl.password = \"x\"\n", &variables);
+        let found = s.rest("kafka.properties", "handed through");
+        let expected = [("sasl.password", "hush"), ("sasl.username", "u")];
+        assert!(found.iter().map(|(k, v)| (k.as_str(), v.as_str())).eq(expected), "{found:?}");
+        assert!(!s.describe().contains("hush"));
+        s.finish().unwrap();
     }
 
     #[test]

@@ -124,8 +124,10 @@ pub async fn up(mut options: Options) -> anyhow::Result<()> {
     common.insert("TUTTI_KAFKA_BROKERS".into(), kafka.clone());
     let mut ingest = common.clone();
     if embedded.is_some() {
-        // The embedded broker cannot look offsets up by time.
+        // The embedded broker cannot look offsets up by time, and answers a fetch only when its
+        // time is over.
         ingest.insert("TUTTI_ROUTES_LOCATIONS_START".into(), "beginning".into());
+        ingest.insert("TUTTI_KAFKA_PROPERTIES_FETCH_WAIT_MAX_MS".into(), "20".into());
     }
     let (figures, ready) = start::<Ingest>(&ingest, ports.admin[0], &stop, &mut services).await?;
     let mut all_ready = vec![("ingest", ready)];

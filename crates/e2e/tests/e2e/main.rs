@@ -1,6 +1,8 @@
 //! End-to-end tests on real Apache Kafka and real Redis, in one binary: they link once, and share
 //! a Kafka. Each starts its own topic, Redis and services, so they run side by side.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod clients;
 mod configuration;
 mod faults;
