@@ -108,7 +108,8 @@ impl Verifier {
         if claims.may(scope) { Ok(claims) } else { Err(Refusal::Scope(scope)) }
     }
 
-    /// From the header, else the cookie, else the query: EventSource cannot set headers.
+    /// From the header, else the query, since EventSource cannot set headers, else the cookie: what
+    /// was given with this request wins over what the browser keeps.
     fn token_of(&self, request: &HttpRequest) -> Option<String> {
         let bearer = request
             .headers()
@@ -118,8 +119,8 @@ impl Verifier {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, token)| token.trim().to_owned());
         bearer
-            .or_else(|| request.cookie(&self.0.cookie).map(|cookie| cookie.value().to_owned()))
             .or_else(|| crate::routes::query_of(request, "access_token"))
+            .or_else(|| request.cookie(&self.0.cookie).map(|cookie| cookie.value().to_owned()))
     }
 
     fn verify(&self, token: &str) -> Result<Claims, Refusal> {
@@ -138,6 +139,12 @@ impl Verifier {
                 Some(audience) => validation.set_audience(&[audience]),
                 None => validation.validate_aud = false,
             }
+            // The library checks these where they are there, and passes over what lacks them.
+            let audience = self.0.audience.iter().map(|_| "aud");
+            let issuer = self.0.issuer.iter().map(|_| "iss");
+            validation.set_required_spec_claims(
+                &["exp"].into_iter().chain(audience).chain(issuer).collect::<Vec<_>>(),
+            );
             if let Some(issuer) = &self.0.issuer {
                 validation.set_issuer(&[issuer]);
             }

@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{info, warn};
-use tutti_feed::{Event, Following, Position, agree_when_there, connect, follow};
+use tutti_feed::{Cursor, Event, Following, Position, agree_when_there, connect, follow};
 use tutti_model::location::MAX_AHEAD_MS;
 use tutti_model::names;
 use tutti_service::{ExposeSecret as _, Latch};
 
 use crate::config::Config;
-use crate::map::MapState;
+use crate::map::{MapState, Resume};
 use crate::metrics::Metrics;
 use crate::tick::{Status, Step, Tick};
 
@@ -55,6 +55,9 @@ pub(crate) struct Conductor {
     no: u64,
     generation: u64,
     reset_reason: &'static str,
+    /// The place and generation of the last step.
+    published: Option<Arc<Cursor>>,
+    published_generation: u64,
     /// Something was applied that has not been published.
     dirty: bool,
     last_tick: Instant,
@@ -90,6 +93,8 @@ impl Conductor {
             no: 0,
             generation: 0,
             reset_reason: "start",
+            published: None,
+            published_generation: 0,
             dirty: false,
             last_tick: Instant::now(),
         }
@@ -104,12 +109,17 @@ impl Conductor {
             self.agree().await?;
             let reason = self.follow_until_reset().await?;
             warn!(reason, "the live map begins anew from the logs; its clients get a reset");
+            // The last word of this generation: nothing is known of what Redis has now.
+            self.heard.fill(Heard::default());
+            if self.caught_up {
+                self.publish();
+            }
             self.generation += 1;
             self.reset_reason = reason;
+            self.published = None;
             self.map = empty_map(&self.config);
             self.caught_up = false;
             self.heads = None;
-            self.heard.fill(Heard::default());
         }
     }
 
@@ -130,6 +140,7 @@ impl Conductor {
             let due = self.last_tick + self.config.tick;
             tokio::select! {
                 event = following.next() => {
+                    let Some(event) = event else { return Ok("follower_ended") };
                     if let Next::BeginAnew(reason) = self.take(event, &mut following) {
                         return Ok(reason);
                     }
@@ -186,9 +197,6 @@ impl Conductor {
             self.caught_up = true;
             self.warn_of_short_logs();
             info!(devices = self.map.view().alive().count(), "the live map has caught up");
-            if let Some(latch) = self.latch.take() {
-                latch.open();
-            }
         }
         Next::GoOn
     }
@@ -235,6 +243,14 @@ impl Conductor {
 
     fn publish(&mut self) {
         self.watch_status();
+        // A step over a time longer than tombstones are kept may lack removals.
+        if let Some(before) = &self.published
+            && self.map.view().resume(before) == Resume::TooOld
+            && self.published_generation == self.generation
+        {
+            self.generation += 1;
+            self.reset_reason = "too_old";
+        }
         self.no += 1;
         let step = Step {
             no: self.no,
@@ -246,11 +262,16 @@ impl Conductor {
             polls: self.polls,
         };
         let tick = Tick::new(&mut self.map, step);
+        self.published = Some(tick.cursor.clone());
+        self.published_generation = self.generation;
         self.dirty = false;
         self.last_tick = Instant::now();
         self.metrics.ticks.inc();
         // No receiver: no worker has started yet.
         let _ = self.ticks.send(Arc::new(tick));
+        if let Some(latch) = self.latch.take() {
+            latch.open();
+        }
     }
 }
 

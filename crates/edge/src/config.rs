@@ -69,6 +69,11 @@ impl Config {
             &[],
             "origins whose pages may read this edge, as https://app.example; * for all, without cookies",
         );
+        for origin in cors_origins.iter().filter(|origin| *origin != "*" && !is_origin(origin)) {
+            settings.mistake(format!(
+                "cors.origins: {origin:?} is not an origin: scheme://host or scheme://host:port, nothing after it"
+            ));
+        }
         let redis_url = shared::redis_url(settings);
         let locations = Locations::configure(settings);
         let map_public =
@@ -130,6 +135,15 @@ impl Streams {
             }),
         }
     }
+}
+
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, host)) = text.split_once("://") else { return false };
+    let scheme_fits =
+        !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    let host_fits =
+        !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-.:[]_".contains(c));
+    scheme_fits && host_fits
 }
 
 fn cores() -> usize {

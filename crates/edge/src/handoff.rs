@@ -7,10 +7,12 @@
 //! A stream then costs what its socket costs, and none of the dispatcher's buffers.
 
 use std::cell::RefCell;
+use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::http::{StatusCode, Version, header};
@@ -18,8 +20,12 @@ use actix_web::rt::net::TcpStream;
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
 use crate::hub::{Admission, Hub};
+
+/// actix itself waits for ever until a client takes the rest of a response.
+const STALL: Duration = Duration::from_secs(30);
 
 /// Where a handler leaves what the hub needs to know of a stream.
 #[derive(Clone, Default)]
@@ -34,13 +40,15 @@ impl Slot {
 /// A connection that can be taken away from actix.
 pub(crate) struct Io {
     socket: Option<TcpStream>,
+    /// When a client that takes nothing of a response is given up.
+    stalled: Option<Pin<Box<Sleep>>>,
     slot: Slot,
     hub: Rc<Hub>,
 }
 
 impl Io {
     pub(crate) fn new(socket: TcpStream, hub: Rc<Hub>) -> Self {
-        Self { socket: Some(socket), slot: Slot::default(), hub }
+        Self { socket: Some(socket), stalled: None, slot: Slot::default(), hub }
     }
 
     pub(crate) fn slot(&self) -> Slot {
@@ -64,7 +72,13 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.socket()?.poll_write(cx, buf)
+        let written = self.socket()?.poll_write(cx, buf);
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        ready!(self.stalled.get_or_insert_with(|| Box::pin(sleep(STALL))).as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -14,7 +14,7 @@ use actix_web::rt::{spawn, time::interval};
 use bytes::Bytes;
 use rand::Rng as _;
 use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until};
 use tutti_service::CancellationToken;
 
@@ -24,9 +24,9 @@ use crate::metrics::{Ended, Metrics};
 use crate::stream::{Approach, End, NextWrite, Shown, Stream, Written};
 use crate::tick::Tick;
 
-/// Replays of a worker that compute at the same time; the others wait for their turn. One that
+/// Replays of a worker that are under way at the same time; the others wait for their turn. One that
 /// waits for its socket has none.
-const TURNS: usize = 16;
+const TURNS: usize = 2;
 
 /// A stream that stays blocked keeps at most this in the kernel: what is older is not worth it.
 const NOTSENT_LOWAT: u32 = 64 * 1024;
@@ -235,14 +235,19 @@ impl Hub {
 
     async fn bring(&self, mut stream: Stream, rest: Bytes, mut approach: Approach) -> Result<(), End> {
         self.write(&mut stream, rest).await?;
+        // Kept from chunk to chunk: if walks took turns, a herd of them would each be overtaken by
+        // the next step before its end, and begin again for ever.
+        let mut turn = None;
         loop {
+            if turn.is_none() {
+                turn = Some(self.turn(&mut stream).await?);
+            }
             if self.draining.is_cancelled() {
                 stream.drain(self.drain_end());
             }
             if stream.ends_at <= Instant::now() {
                 return Err(stream.close(self.retry()));
             }
-            let turn = self.turns.acquire().await.expect("the semaphore is never closed");
             match approach.next(self.current().as_deref(), &self.metrics) {
                 NextWrite::Arrived => {
                     // No await since the step was read: no other can have come.
@@ -255,20 +260,41 @@ impl Hub {
                     self.metrics.deliveries.inc();
                     self.metrics.delivered_bytes.inc_by(bytes.len() as u64);
                     stream.last_write = Instant::now();
-                    if let Written::Rest(rest) = stream.try_write(bytes) {
-                        drop(turn);
-                        self.write(&mut stream, rest).await?;
-                        continue;
+                    match stream.try_write(bytes) {
+                        Written::All => {}
+                        Written::Gone => return Err(End::Left),
+                        Written::Rest(rest) => {
+                            turn = None;
+                            self.write(&mut stream, rest).await?;
+                        }
                     }
                 }
                 NextWrite::Wait(until) => {
-                    drop(turn);
-                    self.wait(&mut stream, until).await?;
-                    continue;
+                    turn = None;
+                    tokio::select! {
+                        () = self.stepped.notified() => {}
+                        idle = self.idle(&mut stream, until) => idle?,
+                    }
                 }
             }
-            drop(turn);
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits for a turn.
+    async fn turn(&self, stream: &mut Stream) -> Result<SemaphorePermit<'_>, End> {
+        let turn = self.turns.acquire();
+        tokio::pin!(turn);
+        loop {
+            let until = Instant::now() + self.config.heartbeat;
+            tokio::select! {
+                biased;
+                turn = &mut turn => return Ok(turn.expect("the semaphore is never closed")),
+                idle = self.idle(stream, until) => idle?,
+            }
+            if stream.ends_at <= Instant::now() {
+                return Err(stream.end);
+            }
         }
     }
 
@@ -287,13 +313,12 @@ impl Hub {
         }
     }
 
-    /// Waits for a step, with heartbeats.
-    async fn wait(&self, stream: &mut Stream, until: Instant) -> Result<(), End> {
+    /// Lets time pass until then, or until the stream's end is another or over, with heartbeats.
+    async fn idle(&self, stream: &mut Stream, until: Instant) -> Result<(), End> {
         let heartbeat_at = stream.last_write + self.config.heartbeat;
         let until = until.min(heartbeat_at).min(stream.ends_at);
         tokio::select! {
-            () = self.stepped.notified() => {}
-            () = self.draining.cancelled(), if !stream.drained => {}
+            () = self.draining.cancelled(), if !stream.drained => stream.drain(self.drain_end()),
             () = sleep_until(until) => {}
         }
         if stream.has_left() {

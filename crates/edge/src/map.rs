@@ -81,6 +81,8 @@ struct Shard {
 pub(crate) struct MapView {
     entries: OrdMap<MediaId, Arc<Entry>>,
     shards: Vec<Shard>,
+    /// Tombstones go after this time: as long as the logs hold.
+    log_age_us: u64,
 }
 
 /// Whether a client can go on from its cursor.
@@ -95,8 +97,8 @@ pub(crate) enum Resume {
 }
 
 impl MapView {
-    fn new(shards: usize) -> Self {
-        Self { entries: OrdMap::new(), shards: vec![Shard::default(); shards] }
+    fn new(shards: usize, log_age_us: u64) -> Self {
+        Self { entries: OrdMap::new(), shards: vec![Shard::default(); shards], log_age_us }
     }
 
     /// The place up to which this is the fold.
@@ -152,6 +154,16 @@ impl MapView {
         Resume::From(from)
     }
 
+    /// Whether every removal since `cursor`, from which a walk began, is here still: one that lasts
+    /// for too long would pass by tombstones that are gone.
+    pub(crate) fn remembers(&self, cursor: &Cursor) -> bool {
+        self.shards.iter().zip(&cursor.0).all(|(shard, place)| match (shard.position, place) {
+            (None, _) => true,
+            (Some(held), Some(shown)) => held.time_us <= shown.time_us + self.log_age_us,
+            (Some(held), None) => held.seq == shard.times.len() as u64,
+        })
+    }
+
     /// Whether it holds everything up to these heads.
     pub(crate) fn reaches(&self, heads: &[Option<Position>]) -> bool {
         self.shards.iter().zip(heads).all(|(shard, head)| match (shard.position, head) {
@@ -180,8 +192,6 @@ pub(crate) struct MapState {
     life_us: u64,
     /// A cursor up to this old can be resumed from.
     remember_us: u64,
-    /// Tombstones go after this time: as long as the logs hold.
-    log_age_us: u64,
     /// For each shard, when its fixes grow stale.
     stale_at: Vec<BinaryHeap<Reverse<(i64, MediaId)>>>,
     /// For each shard, its tombstones in the order in which they came.
@@ -196,11 +206,10 @@ impl MapState {
     pub(crate) fn new(shards: usize, stale_after: Duration, log_age: Duration) -> Self {
         let life = stale_after + Duration::from_millis(MAX_AHEAD_MS as u64);
         Self {
-            view: MapView::new(shards),
+            view: MapView::new(shards, log_age.as_micros() as u64),
             stale_after_ms: stale_after.as_millis() as i64,
             life_us: life.as_micros() as u64,
             remember_us: log_age.saturating_sub(life).as_micros() as u64,
-            log_age_us: log_age.as_micros() as u64,
             stale_at: vec![BinaryHeap::new(); shards],
             tombstones: vec![VecDeque::new(); shards],
             changed: BTreeSet::new(),
@@ -304,7 +313,7 @@ impl MapState {
     }
 
     fn forget_tombstones(&mut self, shard: usize, time_us: u64) {
-        let oldest = time_us.saturating_sub(self.log_age_us);
+        let oldest = time_us.saturating_sub(self.view.log_age_us);
         while let Some((at, _, _)) = self.tombstones[shard].front()
             && *at < oldest
         {

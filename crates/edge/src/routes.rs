@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use actix_web::body::SizedStream;
 use actix_web::http::{StatusCode, Version, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use rand::Rng as _;
@@ -21,6 +22,9 @@ use crate::stream::{End, INCOMPLETE, Shown};
 
 /// The scope that reading the map needs, unless it is public.
 const MAP_READ: &str = "map:read";
+
+/// A large body is handed over in parts of this size.
+const PART_BYTES: usize = 32 * 1024;
 
 /// A longer id is not ours.
 const MAX_ID_BYTES: usize = 16 * 1024;
@@ -134,10 +138,16 @@ async fn map_locations(request: HttpRequest, shared: web::Data<Shared>) -> HttpR
         response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("2"));
         return response;
     };
+    // In parts, so that the socket of each is filled from the one copy.
+    let whole = tick.snapshot();
+    let parts = (0..whole.len()).step_by(PART_BYTES).map({
+        let whole = whole.clone();
+        move |at| Ok::<_, std::io::Error>(whole.slice(at..whole.len().min(at + PART_BYTES)))
+    });
     HttpResponse::Ok()
         .content_type("application/json")
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .body(tick.snapshot())
+        .body(SizedStream::new(whole.len() as u64, futures_util::stream::iter(parts)))
 }
 
 /// How long the token is valid, if one was needed.

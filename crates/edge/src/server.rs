@@ -1,6 +1,6 @@
 //! Puts an edge together: the conductor, and workers that each run actix-web and a hub.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use std::time::Duration;
@@ -14,6 +14,7 @@ use actix_service::{
 use actix_web::dev::AppConfig;
 use actix_web::rt::net::TcpStream;
 use actix_web::{App, web};
+use socket2::{Domain, Socket, Type};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
@@ -44,7 +45,7 @@ struct Parts {
 /// # Errors
 /// If it cannot listen, or is configured otherwise than the services that share its Redis.
 pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> Result<(), Failure> {
-    let listener = TcpListener::bind(config.listen)
+    let listener = listen(config.listen)
         .map_err(|e| Failure::Other(format!("http.listen: cannot listen on {}: {e}", config.listen)))?;
     let config = Arc::new(config);
     let latch = context.readiness.latch("the live map, from Redis");
@@ -61,22 +62,41 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
         .workers(config.workers)
         .disable_signals()
         .shutdown_timeout(1)
+        .backlog(BACKLOG as u32)
         .listen("edge", listener, move || worker(&for_workers))
         .map_err(|e| Failure::Other(format!("http.listen: {e}")))?
         .run();
     let handle = server.handle();
-    let server = tokio::spawn(server);
+    let mut server = tokio::spawn(server);
     info!(listen = %config.listen, workers = config.workers, map_public = config.map_public, "serving");
 
-    let conductor = Conductor::new(config.clone(), metrics.clone(), ticks, latch);
+    let conductor = Conductor::new(config.clone(), metrics.clone(), ticks, latch).run();
+    tokio::pin!(conductor);
+    let failed = |e: tutti_feed::Error| Failure::Config(e.to_string());
     tokio::select! {
-        ended = conductor.run() => ended.map_err(|e| Failure::Config(e.to_string()))?,
+        ended = &mut conductor => ended.map_err(failed)?,
+        ended = &mut server => return Err(Failure::Other(format!("the HTTP server ended by itself: {ended:?}"))),
         () = context.stop.cancelled() => {}
     }
-    drain(&parts, context.grace).await;
+    // The map goes on for those whose streams have not ended yet.
+    tokio::select! {
+        () = drain(&parts, context.grace) => {}
+        ended = &mut conductor => ended.map_err(failed)?,
+    }
     handle.stop(true).await;
     let _ = server.await;
     Ok(())
+}
+
+/// Connections that wait to be accepted: a fleet whose edge died comes at once.
+const BACKLOG: i32 = 4096;
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// The hubs first, and actix last: stopping its workers ends their threads.

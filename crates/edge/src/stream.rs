@@ -162,6 +162,8 @@ pub(crate) struct Approach {
 /// One replay to a target.
 struct Pass {
     replay: Replay,
+    /// What the client was shown before, if it is not shown everything.
+    from: Option<Arc<Cursor>>,
     cursor: Arc<Cursor>,
     id: Arc<str>,
     generation: u64,
@@ -192,6 +194,11 @@ impl Approach {
             self.pass = None;
             self.shown = Shown::Lost(tick.reset_reason);
         }
+        let from = self.pass.as_ref().and_then(|pass| pass.from.as_ref());
+        if from.is_some_and(|from| !tick.view.remembers(from)) {
+            self.pass = None;
+            self.shown = Shown::Lost("too_old");
+        }
         let mut begun = Events::default();
         if self.pass.is_none() {
             match self.begin(tick, &mut begun, metrics) {
@@ -221,6 +228,7 @@ impl Approach {
 
     /// How to get from what was shown to this step.
     fn begin(&mut self, tick: &Tick, events: &mut Events, metrics: &Metrics) -> Begin {
+        let mut since = None;
         let replay = match &self.shown {
             Shown::Nothing => {
                 events.id(INCOMPLETE);
@@ -234,7 +242,10 @@ impl Approach {
                     return Begin::There;
                 }
                 match tick.view.resume(cursor) {
-                    Resume::From(from) => Replay::since(from),
+                    Resume::From(from) => {
+                        since = Some(cursor.clone());
+                        Replay::since(from)
+                    }
                     Resume::TooOld => self.reset("too_old", events, metrics),
                     Resume::Unknown => match self.wait(tick, events) {
                         Some(until) => return Begin::Wait(until),
@@ -250,6 +261,7 @@ impl Approach {
         metrics.replays.inc();
         Begin::Pass(Pass {
             replay,
+            from: since,
             cursor: tick.cursor.clone(),
             id: tick.id.clone(),
             generation: tick.generation,

@@ -1,5 +1,5 @@
--- Shared by all scripts that write a feed: how a record is numbered, laid out, logged and
--- published. record.rs reads the same layout; the tests hold both to the same bytes.
+-- Shared by all scripts that write a feed: how a record is numbered, laid out and logged. A script
+-- publishes it last: an error then, as of missing rights, comes after all else is done. record.rs reads the same layout; the tests hold both to the same bytes.
 --
 -- Record: epoch (4 bytes), seq, time_us, prev_time_us (8 each), all big-endian, then the payload.
 
@@ -19,17 +19,17 @@ local function next_record(epoch, seq, time_us, nonce)
   return tonumber(epoch), seq + 1, now_us, prev_us
 end
 
-local function write_record(log, channel, max_entries, epoch, seq, time_us, prev_us, payload)
+local function write_record(log, max_entries, epoch, seq, time_us, prev_us, payload)
   local record = struct.pack('>I4I8I8I8', epoch, seq, time_us, prev_us) .. payload
   if seq == 1 then
     redis.call('DEL', log) -- of an earlier epoch, whose head was lost
   end
   redis.call('XADD', log, 'MAXLEN', '~', max_entries, string.format('%d-%d', seq, time_us), 'r', record)
-  redis.call('PUBLISH', channel, record)
+  return record
 end
 
--- Every 64th record: drops what is older than max_age_us, and as much more as brings the log under
--- max_bytes. The first entry young enough is found by bisection over the numbers.
+-- Every 64th record: drops what is older than max_age_us; the first entry young enough is found by
+-- bisection over the numbers. Every 256th: as much more as brings the log under max_bytes.
 local function trim(log, seq, time_us, max_age_us, max_bytes)
   if seq % 64 ~= 0 then
     return
@@ -53,7 +53,11 @@ local function trim(log, seq, time_us, max_age_us, max_bytes)
   if low > first then
     redis.call('XTRIM', log, 'MINID', string.format('%d', low))
   end
-  local bytes = redis.call('MEMORY', 'USAGE', log)
+  if seq % 256 ~= 0 then
+    return
+  end
+  -- All nodes: a sample would be of the oldest, which may be of another size than the newest.
+  local bytes = redis.call('MEMORY', 'USAGE', log, 'SAMPLES', 0)
   if bytes > max_bytes then
     local keep = math.floor(redis.call('XLEN', log) * max_bytes / bytes * 0.9)
     redis.call('XTRIM', log, 'MAXLEN', math.max(keep, 1))

@@ -57,12 +57,8 @@ pub fn connect(url: &str) -> Result<Connection, Error> {
             };
             c.tcp.nodelay = Some(true);
             c.tcp.keepalive = Some(socket2::TcpKeepalive::new().with_time(Duration::from_secs(15)));
-            c.reconnect_errors = vec![
-                ReconnectError::Loading,
-                ReconnectError::ReadOnly,
-                ReconnectError::MasterDown,
-                ReconnectError::ClusterDown,
-            ];
+            // A replica that was a primary. One that loads is not helped by another connection.
+            c.reconnect_errors = vec![ReconnectError::ReadOnly];
         })
         .with_performance_config(|c| {
             c.default_command_timeout = Duration::from_secs(5);

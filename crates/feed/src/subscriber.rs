@@ -78,13 +78,10 @@ pub struct Following {
 }
 
 impl Following {
-    /// The next event. Never ends: while Redis is away there is none.
-    pub async fn next(&mut self) -> Event {
-        match self.events.recv().await {
-            Some(event) => event,
-            // The task ends only with us, or with the runtime.
-            None => std::future::pending().await,
-        }
+    /// The next event; while Redis is away there is none. `None` if the task that makes them ended,
+    /// which it should not: follow anew.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.events.recv().await
     }
 
     /// The next event if there is one at once.
@@ -207,8 +204,13 @@ impl Follower {
                         self.metrics.reconnects.inc();
                         debug!("reconnected to Redis");
                     }
+                    // Several in a row need one refill.
+                    while reconnects.try_recv().is_ok() {}
                     self.dirty = true;
-                    self.poll(&client).await;
+                    // A Redis that answers no command, as while it loads, is not asked in a loop.
+                    if self.failed_polls == 0 {
+                        self.poll(&client).await;
+                    }
                 }
                 message = messages.recv() => match message {
                     Ok(message) => self.heard(&client, message).await,
@@ -339,7 +341,9 @@ impl Follower {
             if entries < count {
                 return Ok(());
             }
-            count = ((PAGE_BYTES / (bytes / entries as usize).max(1)) as u64).clamp(2, 1000);
+            // Records may grow from page to page, so pages grow slowly.
+            let fits = (PAGE_BYTES / (bytes / entries as usize).max(1)) as u64;
+            count = fits.clamp(2, (count * 4).min(1000));
         }
     }
 

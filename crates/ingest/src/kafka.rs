@@ -76,11 +76,13 @@ impl GroupContext {
 
 impl ClientContext for GroupContext {
     fn stats(&self, statistics: Statistics) {
+        let held = self.held();
         for (topic, t) in statistics.topics {
             for (partition, p) in t.partitions {
-                if partition >= 0 && p.consumer_lag >= 0 {
+                // Of the offsets stored, not committed: librdkafka commits nothing while we go back.
+                if p.consumer_lag_stored >= 0 && held.get(&partition).is_some_and(|h| h.fetching) {
                     let label = PartitionLabel { topic: topic.clone(), partition };
-                    self.metrics.lag.get_or_create(&label).set(p.consumer_lag);
+                    self.metrics.lag.get_or_create(&label).set(p.consumer_lag_stored);
                 }
             }
         }
@@ -273,6 +275,15 @@ impl Group {
             })
         })
         .await
+    }
+}
+
+/// What is wrong with the configuration; the driver's own text would tell the value, which may be
+/// a secret.
+pub(crate) fn refused(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, why, key, _) => format!("kafka.properties.{key}: {why}"),
+        other => format!("kafka.properties: {other}"),
     }
 }
 

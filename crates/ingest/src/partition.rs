@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{FutureExt as _, join_all};
+use futures_util::future::FutureExt as _;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{info, warn};
@@ -20,6 +20,8 @@ use crate::rejected::{Invalidated, Rejected};
 const LINGER: Duration = Duration::from_millis(5);
 /// A partition that brought nothing for so long appends an empty record, to move the feed's time.
 const QUIET: Duration = Duration::from_secs(1);
+/// A partition that brought nothing for so long is asked for its end, which only its leader knows.
+const SILENT: Duration = Duration::from_secs(3);
 /// Between attempts at something that failed.
 const RETRY: Duration = Duration::from_millis(500);
 /// A position beyond the partition's end is looked at so often before it is believed: a broker
@@ -177,8 +179,16 @@ impl Partition {
     async fn carry(&self, queue: &Queue, place: Place) -> Result<(), WorkError> {
         let Place { mut position, mut fresh, mut clock } = place;
         let mut last_append = Instant::now();
+        let mut last_proof = Instant::now();
         loop {
             let batch = self.gather(queue, position, clock, last_append).await?;
+            if batch.records() > 0 {
+                last_proof = Instant::now();
+            } else if last_proof.elapsed() >= SILENT {
+                // Quiet, or dead? An empty record says that nothing came, not that nobody looked.
+                self.shared.group.watermarks(self.granted.partition).await?;
+                last_proof = Instant::now();
+            }
             last_append = Instant::now();
             let Some((stands, at)) = self.append(batch, fresh).await else {
                 warn!(source = self.source, position, "Redis lost records; going back to where it stands");
@@ -233,8 +243,7 @@ impl Partition {
             };
             batch.push(&record, change);
         }
-        let rejected = &self.shared.rejected;
-        join_all(invalid.into_iter().map(|i| rejected.reject(self.granted.partition, i))).await;
+        self.shared.rejected.reject(self.granted.partition, invalid).await;
         Ok(batch)
     }
 

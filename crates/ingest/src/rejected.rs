@@ -1,9 +1,12 @@
 //! Values that are not valid go to `<topic>.rejected`, with the reason and where they came from.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use tracing::warn;
+use futures_util::future::join_all;
+use tokio::time::timeout;
+use tracing::{debug, warn};
 use tutti_model::location::Invalid;
 
 use crate::batch::Raw;
@@ -13,19 +16,21 @@ use crate::metrics::{Metrics, Rejection, Topic};
 
 /// So much of a value is kept.
 const MAX_VALUE_BYTES: usize = 64 * 1024;
-/// So long a record may take to be written, before it is counted and given up,
+/// So long a record may take to be written, before it is counted and given up.
 const DELIVERY: Duration = Duration::from_secs(30);
-/// and so long nothing is written after that: else each batch would wait as long again.
-const PAUSE: Duration = Duration::from_secs(60);
+/// A batch waits for its invalid records to be written, but so long at most: its valid ones must not
+/// grow stale behind them. From then on none waits, until one was written again.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Where a route's invalid records go.
 #[derive(Clone)]
 pub(crate) struct Rejected {
     producer: Producer,
-    topic: String,
-    rejected_topic: String,
+    topic: Arc<str>,
+    rejected_topic: Arc<str>,
     metrics: Metrics,
-    paused_until: Arc<Mutex<Option<Instant>>>,
+    /// The topic could not be written lately.
+    failing: Arc<AtomicBool>,
 }
 
 impl Rejected {
@@ -34,38 +39,45 @@ impl Rejected {
     pub(crate) fn new(config: &Config, topic: &str, metrics: &Metrics) -> Result<Self, KafkaError> {
         Ok(Self {
             producer: Producer::new(config, DELIVERY)?,
-            topic: topic.to_owned(),
-            rejected_topic: format!("{topic}.rejected"),
+            topic: topic.into(),
+            rejected_topic: format!("{topic}.rejected").into(),
             metrics: metrics.clone(),
-            paused_until: Arc::default(),
+            failing: Arc::default(),
         })
     }
 
-    /// Counts a record, and writes it; returns when Kafka has it, or it was given up.
-    pub(crate) async fn reject(&self, partition: i32, rejection: Invalidated) {
-        let Invalidated { offset, key, value, original_bytes, invalid } = rejection;
-        let label = Rejection { topic: self.topic.clone(), reason: invalid.reason() };
-        self.metrics.rejected.get_or_create(&label).inc();
-        let now = Instant::now();
-        let paused =
-            self.paused_until.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|t| t > now);
-        if !paused {
-            let headers = [
-                ("tutti-reason", invalid.reason().to_owned()),
-                ("tutti-error", invalid.to_string()),
-                ("tutti-topic", self.topic.clone()),
-                ("tutti-partition", partition.to_string()),
-                ("tutti-offset", offset.to_string()),
-                ("tutti-original-bytes", original_bytes.to_string()),
-            ];
-            let sent =
-                self.producer.send(&self.rejected_topic, key.as_deref(), value.as_deref(), &headers).await;
-            let Err(error) = sent else { return };
-            warn!(topic = self.rejected_topic, %error, "a rejected record cannot be written; counting only for a while");
-            let until = Some(Instant::now() + PAUSE);
-            *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    /// Counts and writes the invalid records of a batch; returns when Kafka has them, or does not
+    /// take them for now. What waits is bounded by the producer's queue.
+    pub(crate) async fn reject(&self, partition: i32, records: Vec<Invalidated>) {
+        let writing: Vec<_> =
+            records.into_iter().map(|record| tokio::spawn(self.clone().write(partition, record))).collect();
+        if writing.is_empty() || self.failing.load(Ordering::Relaxed) {
+            return;
         }
-        self.metrics.rejected_lost.get_or_create(&Topic { topic: self.topic.clone() }).inc();
+        if timeout(PATIENCE, join_all(writing)).await.is_err() {
+            warn!(topic = &*self.rejected_topic, "rejected records are not taken; going on without waiting");
+            self.failing.store(true, Ordering::Relaxed);
+        }
+    }
+
+    async fn write(self, partition: i32, record: Invalidated) {
+        let Invalidated { offset, key, value, original_bytes, invalid } = record;
+        let label = Rejection { topic: self.topic.to_string(), reason: invalid.reason() };
+        self.metrics.rejected.get_or_create(&label).inc();
+        let headers = [
+            ("tutti-reason", invalid.reason().to_owned()),
+            ("tutti-error", invalid.to_string()),
+            ("tutti-topic", self.topic.to_string()),
+            ("tutti-partition", partition.to_string()),
+            ("tutti-offset", offset.to_string()),
+            ("tutti-original-bytes", original_bytes.to_string()),
+        ];
+        let sent = self.producer.send(&self.rejected_topic, key.as_deref(), value.as_deref(), &headers).await;
+        if let Err(error) = &sent {
+            self.metrics.rejected_lost.get_or_create(&Topic { topic: self.topic.to_string() }).inc();
+            debug!(topic = &*self.rejected_topic, %error, "a rejected record is lost");
+        }
+        self.failing.store(sent.is_err(), Ordering::Relaxed);
     }
 }
 

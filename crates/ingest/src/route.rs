@@ -4,17 +4,23 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use tutti_feed::Client;
 use tutti_service::{Failure, Latch};
 
 use crate::config::{Config, Route};
-use crate::kafka::Group;
+use crate::kafka::{self, Group};
 use crate::metrics::Metrics;
 use crate::partition::{Partition, Shared};
 use crate::rejected::Rejected;
+
+/// How long leaving the group may take.
+const LEAVING: Duration = Duration::from_secs(5);
 
 /// Runs a route until it is told to stop.
 ///
@@ -28,12 +34,13 @@ pub(crate) async fn run(
     latch: Latch,
     stop: CancellationToken,
 ) -> Result<(), Failure> {
-    let refused = |e| Failure::Config(format!("kafka.properties: {e}"));
+    let refused = |e| Failure::Config(kafka::refused(&e));
     let rejected = Rejected::new(&config, &route.topic, &metrics).map_err(refused)?;
     let (group, mut granted) = Group::join(&config, &route, &metrics).map_err(refused)?;
     let group = Arc::new(group);
     let mut tasks: HashMap<i32, JoinHandle<()>> = HashMap::new();
     let mut latch = Some(latch);
+    let panicked = Arc::new(Notify::new());
     let work = async {
         let mut shared = None;
         while let Some(grants) = granted.recv().await {
@@ -53,34 +60,39 @@ pub(crate) async fn run(
                     rejected: rejected.clone(),
                 })),
             };
-            tasks.retain(|_, task| !task.is_finished());
             for grant in grants {
                 let number = grant.partition;
                 let before = tasks.remove(&number);
                 let partition = Partition::new(shared.clone(), grant);
+                let panicked = panicked.clone();
                 let task = tokio::spawn(async move {
                     // The driver wakes only one reader of a partition's queue.
                     if let Some(before) = before {
                         let _ = before.await;
                     }
-                    partition.run().await;
+                    let ended = std::panic::AssertUnwindSafe(partition.run()).catch_unwind().await;
+                    if ended.is_err() {
+                        // The group would not know that nobody reads it any more.
+                        panicked.notify_one();
+                    }
                 });
                 tasks.insert(number, task);
             }
         }
     };
-    tokio::select! {
-        () = work => {}
-        () = group.poll() => {}
-        () = stop.cancelled() => {}
-    }
+    let ended = tokio::select! {
+        () = work => Ok(()),
+        () = group.poll() => Ok(()),
+        () = stop.cancelled() => Ok(()),
+        () = panicked.notified() => Err(Failure::Other(format!("a partition of {} panicked", route.topic))),
+    };
     for (_, task) in tasks {
         task.abort();
         let _ = task.await;
     }
-    // Leaving the group talks to Kafka.
-    let _ = tokio::task::spawn_blocking(move || drop(group)).await;
-    Ok(())
+    // Leaving the group talks to Kafka, which may not answer: its session ends by itself then.
+    let _ = timeout(LEAVING, tokio::task::spawn_blocking(move || drop(group))).await;
+    ended
 }
 
 /// The cluster's id: two clusters' partitions of one name are two sources.

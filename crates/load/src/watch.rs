@@ -58,8 +58,9 @@ impl Viewer {
                     self.fixes += 1;
                     self.delays_ms.push(now - timestamp);
                     let before = self.devices.insert(media_id, fix);
-                    self.steps_back +=
-                        u64::from(before.is_some_and(|b| b["timestamp"].as_i64() > Some(timestamp)));
+                    let before = before.and_then(|b| b["timestamp"].as_i64());
+                    self.steps_back += u64::from(before.is_some_and(|b| b > timestamp));
+                    self.repeats += u64::from(before == Some(timestamp));
                 }
             }
             "liveMapRemoved" => {

@@ -81,7 +81,7 @@ pub fn run<S: Service>() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::SUCCESS };
         }
     };
-    let mut settings = Settings::new(arguments.config.as_deref(), std::env::vars());
+    let mut settings = Settings::new(arguments.config.as_deref(), variables());
     let frame = Frame::configure(&mut settings, S::ADMIN);
     let config = S::configure(&mut settings);
     if let Err(mistakes) = settings.finish() {
@@ -108,6 +108,12 @@ pub fn run<S: Service>() -> ExitCode {
     // Blocking calls into drivers may hang for their own timeouts; the process does not wait.
     runtime.shutdown_background();
     ExitCode::from(code)
+}
+
+/// The environment; what is not UTF-8 is none of ours.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// A stream is an open file, and container engines begin at as few as 1024.

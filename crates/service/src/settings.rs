@@ -12,6 +12,10 @@ use std::str::FromStr;
 use config::{Config, File, FileFormat, Value, ValueKind};
 use secrecy::SecretString;
 
+/// What may be shown of the settings that are handed through.
+const HARMLESS: [&str; 5] =
+    ["security.protocol", "sasl.mechanism", "sasl.mechanisms", "client.id", "queued.max.messages.kbytes"];
+
 /// Every mistake of a configuration, a line each.
 #[derive(Debug)]
 pub struct Mistakes(pub Vec<String>);
@@ -34,6 +38,8 @@ pub struct Settings {
     variables: BTreeMap<String, String>,
     asked: BTreeMap<String, Asked>,
     mistakes: Vec<String>,
+    /// Tables of the file that hold nothing: their names still count.
+    empty_tables: BTreeSet<String>,
 }
 
 struct Asked {
@@ -48,15 +54,16 @@ impl Settings {
     pub fn new(file: Option<&Path>, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut mistakes = Vec::new();
         let mut flat = BTreeMap::new();
+        let mut empty_tables = BTreeSet::new();
         if let Some(path) = file {
             let source = File::from(path).format(FileFormat::Toml);
             match Config::builder().add_source(source).build() {
-                Ok(config) => flatten("", config.cache, &mut flat),
+                Ok(config) => flatten("", config.cache, &mut flat, &mut empty_tables),
                 Err(error) => mistakes.push(format!("{}: {error}", path.display())),
             }
         }
         let variables = variables.into_iter().filter(|(name, _)| name.starts_with("TUTTI_")).collect();
-        Self { file: flat, variables, asked: BTreeMap::new(), mistakes }
+        Self { file: flat, variables, asked: BTreeMap::new(), mistakes, empty_tables }
     }
 
     /// The variable that sets a key: `http.listen` is `TUTTI_HTTP_LISTEN`.
@@ -123,11 +130,9 @@ impl Settings {
     /// The names of the tables right under `prefix` in the file.
     pub fn tables(&self, prefix: &str) -> BTreeSet<String> {
         let prefix = format!("{prefix}.");
-        self.file
-            .keys()
-            .filter_map(|key| key.strip_prefix(&prefix)?.split_once('.'))
-            .map(|(name, _)| name.to_owned())
-            .collect()
+        let filled = self.file.keys().filter_map(|key| Some(key.strip_prefix(&prefix)?.split_once('.')?.0));
+        let empty = self.empty_tables.iter().filter_map(|name| name.strip_prefix(&prefix));
+        filled.chain(empty).map(str::to_owned).collect()
     }
 
     /// All keys below `prefix`, in the file or in variables, and their texts, taken as they are:
@@ -145,10 +150,10 @@ impl Settings {
         });
         let found: BTreeMap<String, (String, String)> = in_file.chain(in_variables).collect();
         for (key, (text, origin)) in &found {
-            let secret = ["password", "secret", "pem", "sasl.oauthbearer", "sasl.jaas"]
-                .iter()
-                .any(|s| key.contains(s));
-            let shown = if secret { "(hidden)".to_owned() } else { text.clone() };
+            // A misspelt secret is one, too: only what is known to be none is shown.
+            let harmless =
+                key.ends_with(".ms") || key.ends_with(".bytes") || HARMLESS.contains(&key.as_str());
+            let shown = if harmless { text.clone() } else { "(hidden)".to_owned() };
             self.note(&format!("{start}{key}"), shown, origin.clone(), help);
         }
         found.into_iter().map(|(key, (text, _))| (key, text)).collect()
@@ -209,12 +214,15 @@ impl Settings {
     }
 }
 
-fn flatten(prefix: &str, value: Value, flat: &mut BTreeMap<String, Value>) {
+fn flatten(prefix: &str, value: Value, flat: &mut BTreeMap<String, Value>, empty: &mut BTreeSet<String>) {
     match value.kind {
+        ValueKind::Table(table) if table.is_empty() => {
+            empty.insert(prefix.to_owned());
+        }
         ValueKind::Table(table) => {
             for (key, value) in table {
                 let key = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
-                flatten(&key, value, flat);
+                flatten(&key, value, flat, empty);
             }
         }
         _ => {
@@ -306,6 +314,14 @@ mod tests {
         let expected = [("sasl.password", "hush"), ("sasl.username", "u")];
         assert!(found.iter().map(|(k, v)| (k.as_str(), v.as_str())).eq(expected), "{found:?}");
         assert!(!s.describe().contains("hush"));
+        s.finish().unwrap();
+    }
+
+    #[test]
+    fn a_table_counts_also_where_it_is_empty() {
+        let mut s = settings("[routes.a]\n[routes.b]\ntopic = \"t\"\n", &[]);
+        assert!(s.tables("routes").iter().eq(["a", "b"]));
+        s.get("routes.b.topic", String::new(), "topic", |_| Ok(()));
         s.finish().unwrap();
     }
 

@@ -1,6 +1,7 @@
 //! Processes of our own on this machine, which end when we do, however we end.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
@@ -18,7 +19,8 @@ pub struct Owned {
     pid: u32,
 }
 
-/// Runs "$@", tells its process id, and ends it when the shell's own standard input ends.
+/// Runs "$@", tells its process id, and ends it when the shell's own standard input ends; and last
+/// the whole process group, with whatever it started in turn.
 const SHELL: &str = r#"
 "$@" >>"$TUTTI_LOG" 2>&1 &
 pid=$!
@@ -26,6 +28,7 @@ echo "$pid"
 read -r _
 kill -"$TUTTI_SIGNAL" "$pid" 2>/dev/null
 wait "$pid" 2>/dev/null
+kill -KILL 0
 "#;
 
 impl Owned {
@@ -47,6 +50,12 @@ impl Owned {
         log: &Path,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> anyhow::Result<Self> {
+        // There from now on, for who reads it.
+        File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| format!("opening {}", log.display()))?;
         let mut shell = Command::new("sh");
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TUTTI_")) {
             shell.env_remove(name);

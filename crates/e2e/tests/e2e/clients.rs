@@ -216,6 +216,51 @@ async fn an_edge_above_its_limit_and_an_edge_that_stops_send_clients_away_gently
 }
 
 #[tokio::test]
+async fn a_rolling_restart_under_load_is_seen_by_no_viewer() {
+    let bed = Bed::new(2).await.with("locations.stale_after_seconds", "600");
+    let ingest = bed.ingest(&[]);
+    let (first, second) = (bed.edge(&[("streams.drain_seconds", "3")]), bed.edge(&[]));
+    for service in [&ingest, &first.service, &second.service] {
+        service.wait_ready().await;
+    }
+    let publisher = bed.publisher();
+    let mut input = Input::new(100);
+    let mut viewers = Vec::new();
+    for _ in 0..20 {
+        viewers.push(Following::start(&first.stream()).await);
+    }
+    input.send_for(&publisher, Duration::from_secs(1), 500).await;
+    eventually("all are shown the map", || async { viewers.iter().all(|v| v.viewer().devices.len() == 100) })
+        .await;
+    first.service.signal(Signal::SIGTERM);
+    let heard: Vec<u64> = viewers.iter().map(|v| v.viewer().fixes).collect();
+    let (sending, moving) = tokio::join!(
+        async {
+            input.send_for(&publisher, Duration::from_secs(5), 500).await;
+            input
+        },
+        async {
+            let mut moved = Vec::new();
+            for (viewer, before) in viewers.into_iter().zip(heard) {
+                eventually("its stream ends", || async { !viewer.is_open() }).await;
+                let shown = viewer.viewer().clone();
+                assert_eq!(viewer.result().await, Ok(()), "no event is cut in the middle");
+                moved.push((Following::go_on(&second.stream(), shown.clone()).await, shown.fixes > before));
+            }
+            moved
+        }
+    );
+    publisher.flush(Duration::from_secs(30)).await.unwrap();
+    let went_on = moving.iter().filter(|(_, went_on)| *went_on).count();
+    assert!(went_on > 10, "the map went on for those whose streams had not ended: {went_on} of 20");
+    for (viewer, _) in &moving {
+        eventually("it arrives", || async { map_of_viewer(&viewer.viewer()) == sending.expected }).await;
+        assert_eq!(viewer.viewer().resets, [""; 0]);
+        assert_eq!(viewer.viewer().steps_back, 0);
+    }
+}
+
+#[tokio::test]
 async fn an_id_that_no_edge_ever_sent_gets_a_reset_and_everything() {
     let bed = Bed::new(1).await;
     let ingest = bed.ingest(&[]);

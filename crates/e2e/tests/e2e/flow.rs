@@ -43,7 +43,7 @@ async fn read_feeds(url: &str, shards: u32, fixes: u64) -> HashMap<String, Vec<i
     let mut count = 0;
     let read = async {
         while count < fixes {
-            match following.next().await {
+            match following.next().await.unwrap() {
                 Event::Record { record, .. } => {
                     for change in Locations::decode(record.payload).unwrap().changes {
                         let Some(change::Change::Fix(fix)) = change.change else {

@@ -65,6 +65,43 @@ fn finds(text: &str, token: &str) -> bool {
     token.split('.').skip(1).filter(|part| part.len() > 8).any(|part| text.contains(part))
 }
 
+/// A token for an audience and of an issuer, either of which may be missing.
+fn with_claims(claims: &serde_json::Value) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let mut all = json!({"sub": "7", "scope": "map:read", "exp": now + 3600});
+    all.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
+    encode(&Header::default(), &all, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
+}
+
+#[tokio::test]
+async fn a_token_for_others_or_of_others_is_refused_also_where_it_does_not_say() {
+    let bed = Bed::new(1).await;
+    let edge = bed.edge(&[
+        ("map.public", "false"),
+        ("auth.hs256_secret", SECRET),
+        ("auth.audience", "maps"),
+        ("auth.issuer", "https://id.example"),
+    ]);
+    edge.service.wait_ready().await;
+    let good = json!({"aud": "maps", "iss": "https://id.example"});
+    assert_eq!(status(&edge, &with_claims(&good)).await, 200);
+    for claims in [
+        json!({}),
+        json!({"aud": "maps"}),
+        json!({"iss": "https://id.example"}),
+        json!({"aud": "shop", "iss": "https://id.example"}),
+        json!({"aud": "maps", "iss": "https://evil.example"}),
+        json!({"aud": 5, "iss": "https://id.example"}),
+        json!({"aud": "maps", "iss": {}}),
+    ] {
+        assert_eq!(status(&edge, &with_claims(&claims)).await, 401, "{claims}");
+    }
+    let token = with_claims(&good);
+    let url = format!("{}?access_token={token}", edge.stream());
+    let stale_cookie = reqwest::Client::new().get(url).header("cookie", format!("tutti_token={}", expired()));
+    assert_eq!(stale_cookie.send().await.unwrap().status(), 200, "a cookie does not stand in the way");
+}
+
 #[tokio::test]
 async fn a_stream_that_needs_a_token_is_given_to_valid_ones_only_and_none_is_logged() {
     let bed = Bed::new(1).await;
