@@ -37,7 +37,7 @@ up: ## run everything: with docker compose where an engine runs, else in one pro
 .PHONY: up-here
 up-here:
 	$(call need,$(BUILD_NEEDS) $(if $(REDIS),,redis-server:redis-server))
-	@$(CARGO) build --quiet --locked -p tutti && exec target/debug/tutti up $(ARGS)
+	@$(CARGO) build --locked -p tutti && exec target/debug/tutti up $(ARGS)
 
 test: ## all tests: unit, property, and end to end on real Kafka and Redis
 	$(call need,$(BUILD_NEEDS) $(TEST_NEEDS))

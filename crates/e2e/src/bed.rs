@@ -94,6 +94,23 @@ impl Bed {
         Edge { service, url: format!("http://127.0.0.1:{port}") }
     }
 
+    /// Starts an ingest, and edges with settings of their own, and waits until all are ready.
+    ///
+    /// # Panics
+    /// If one does not become ready.
+    pub async fn up<const EDGES: usize>(
+        &self,
+        settings: [&[(&str, &str)]; EDGES],
+    ) -> (Service, [Edge; EDGES]) {
+        let ingest = self.ingest(&[]);
+        let edges = settings.map(|settings| self.edge(settings));
+        ingest.wait_ready().await;
+        for edge in &edges {
+            edge.service.wait_ready().await;
+        }
+        (ingest, edges)
+    }
+
     /// Writes to the test's topic.
     ///
     /// # Panics

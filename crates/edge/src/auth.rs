@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use actix_web::HttpRequest;
 use actix_web::http::header;
+use actix_web::{HttpRequest, web};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
@@ -119,7 +119,7 @@ impl Verifier {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, token)| token.trim().to_owned());
         bearer
-            .or_else(|| crate::routes::query_of(request, "access_token"))
+            .or_else(|| query_of(request, "access_token"))
             .or_else(|| request.cookie(&self.0.cookie).map(|cookie| cookie.value().to_owned()))
     }
 
@@ -155,6 +155,12 @@ impl Verifier {
         }
         Err(why)
     }
+}
+
+/// The value of one parameter of the query.
+fn query_of(request: &HttpRequest, name: &str) -> Option<String> {
+    let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string()).ok()?;
+    pairs.into_inner().into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
 }
 
 /// The kind of an error, without what the token held.

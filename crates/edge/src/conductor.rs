@@ -12,9 +12,10 @@ use tutti_model::names;
 use tutti_service::{ExposeSecret as _, Latch};
 
 use crate::config::Config;
-use crate::map::{MapState, Resume};
+use crate::map::MapState;
 use crate::metrics::Metrics;
 use crate::tick::{Status, Step, Tick};
+use crate::view::Resume;
 
 /// Steps that a worker may be late by before its clients are served by replays.
 pub(crate) const TICKS_WAITING: usize = 256;

@@ -14,6 +14,7 @@
 mod auth;
 mod conductor;
 mod config;
+mod entry;
 mod frame;
 mod handoff;
 mod hub;
@@ -24,6 +25,7 @@ mod routes;
 mod server;
 mod stream;
 mod tick;
+mod view;
 
 use tutti_service::{Context, Failure, Registry, Service, Settings};
 

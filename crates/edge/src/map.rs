@@ -8,171 +8,13 @@ use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use imbl::{OrdMap, Vector};
 use prost::Message as _;
-use tutti_feed::{Cursor, Position, Record};
-use tutti_model::location::{MAX_AHEAD_MS, to_json};
-use tutti_model::{Fix, Locations, change};
+use tutti_feed::{Position, Record};
+use tutti_model::location::MAX_AHEAD_MS;
+use tutti_model::{Locations, change};
 
-pub(crate) type MediaId = Arc<str>;
-
-/// The last word on one mediaId.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Entry {
-    pub(crate) timestamp_ms: i64,
-    /// The feed of the record that brought it,
-    pub(crate) shard: usize,
-    /// and that record's number.
-    brought_by: u64,
-    /// The number of the record that last changed it: the one that brought it, or the one at whose
-    /// time it was stale.
-    pub(crate) seq: u64,
-    is_fix: bool,
-    pub(crate) removed: bool,
-    /// The JSON object that clients get: the fix, or mediaId and timestamp of the removal.
-    pub(crate) json: Box<str>,
-}
-
-impl Entry {
-    fn fix(fix: &Fix, shard: usize, seq: u64) -> Self {
-        let json = to_json(fix).into();
-        let timestamp_ms = fix.timestamp_ms;
-        Self { timestamp_ms, shard, brought_by: seq, seq, is_fix: true, removed: false, json }
-    }
-
-    fn removal(id: &str, timestamp_ms: i64, shard: usize, seq: u64) -> Self {
-        let json = removal_json(id, timestamp_ms);
-        Self { timestamp_ms, shard, brought_by: seq, seq, is_fix: false, removed: true, json }
-    }
-
-    /// A fix that is stale at the time of the record `seq` of its feed. It keeps its rank, or
-    /// another feed's older word on the same mediaId could come after it.
-    fn grown_stale(&self, id: &str, seq: u64) -> Self {
-        let json = removal_json(id, self.timestamp_ms);
-        Self { seq, removed: true, json, ..*self }
-    }
-
-    /// The newer timestamp wins; at equal ones a fix against a removal, then the later record.
-    fn rank(&self) -> (i64, bool, usize, u64) {
-        (self.timestamp_ms, self.is_fix, self.shard, self.brought_by)
-    }
-}
-
-fn removal_json(id: &str, timestamp_ms: i64) -> Box<str> {
-    let id = serde_json::to_string(id).expect("a string always serialises");
-    format!(r#"{{"mediaId":{id},"timestamp":{timestamp_ms}}}"#).into()
-}
-
-/// One feed's part of the map: where it stands, and the times of its newest records.
-#[derive(Clone, Debug, Default)]
-struct Shard {
-    position: Option<Position>,
-    /// Times of the records up to `position`, oldest first; a cursor older than these is too old.
-    times: Vector<u64>,
-    /// What was shown before this time may have been removed by a record that the log no longer
-    /// had when we began to read it.
-    knows_from_us: u64,
-    /// The number of the last record that told of a gap: who was shown less must be told too.
-    gap: u64,
-}
-
-/// What clients are served from: a cheap clone shares all but what changed.
-#[derive(Clone, Debug)]
-pub(crate) struct MapView {
-    entries: OrdMap<MediaId, Arc<Entry>>,
-    shards: Vec<Shard>,
-    /// Tombstones go after this time: as long as the logs hold.
-    log_age_us: u64,
-}
-
-/// Whether a client can go on from its cursor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Resume {
-    /// Yes: it lacks what has a later number in its feed than these.
-    From(Vec<u64>),
-    /// The cursor is not in this history; it may be in what comes yet.
-    Unknown,
-    /// No: it is older than what is remembered.
-    TooOld,
-}
-
-impl MapView {
-    fn new(shards: usize, log_age_us: u64) -> Self {
-        Self { entries: OrdMap::new(), shards: vec![Shard::default(); shards], log_age_us }
-    }
-
-    /// The place up to which this is the fold.
-    pub(crate) fn cursor(&self) -> Cursor {
-        Cursor(self.shards.iter().map(|s| s.position).collect())
-    }
-
-    /// Entries with a larger mediaId than `after`, in order.
-    pub(crate) fn after<'a>(
-        &'a self,
-        after: Option<&MediaId>,
-    ) -> impl Iterator<Item = (&'a MediaId, &'a Entry)> + use<'a> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let from = after.map_or(Unbounded, |id| Excluded(id.clone()));
-        self.entries.range((from, Unbounded)).map(|(id, entry)| (id, &**entry))
-    }
-
-    /// Fixes on the map.
-    pub(crate) fn alive(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.values().map(|e| &**e).filter(|e| !e.removed)
-    }
-
-    /// Whether a client that was shown what `cursor` covers can go on from there.
-    pub(crate) fn resume(&self, cursor: &Cursor) -> Resume {
-        if cursor.0.len() != self.shards.len() {
-            return Resume::Unknown;
-        }
-        let mut from = Vec::with_capacity(self.shards.len());
-        for (shard, place) in self.shards.iter().zip(&cursor.0) {
-            let oldest = shard.position.map_or(1, |p| p.seq + 1 - shard.times.len() as u64);
-            if place.map_or(0, |p| p.seq) < shard.gap {
-                return Resume::TooOld;
-            }
-            from.push(match (place, shard.position) {
-                (None, None) => 0,
-                (None, Some(_)) if oldest == 1 => 0,
-                (None, Some(_)) => return Resume::TooOld,
-                (Some(_), None) => return Resume::Unknown,
-                (Some(shown), Some(held)) if shown.epoch != held.epoch || shown.seq > held.seq => {
-                    return Resume::Unknown;
-                }
-                (Some(shown), Some(_)) if shown.seq < oldest || shown.time_us < shard.knows_from_us => {
-                    return Resume::TooOld;
-                }
-                (Some(shown), Some(_)) => {
-                    if shard.times.get((shown.seq - oldest) as usize) != Some(&shown.time_us) {
-                        return Resume::Unknown;
-                    }
-                    shown.seq
-                }
-            });
-        }
-        Resume::From(from)
-    }
-
-    /// Whether every removal since `cursor`, from which a walk began, is here still: one that lasts
-    /// for too long would pass by tombstones that are gone.
-    pub(crate) fn remembers(&self, cursor: &Cursor) -> bool {
-        self.shards.iter().zip(&cursor.0).all(|(shard, place)| match (shard.position, place) {
-            (None, _) => true,
-            (Some(held), Some(shown)) => held.time_us <= shown.time_us + self.log_age_us,
-            (Some(held), None) => held.seq == shard.times.len() as u64,
-        })
-    }
-
-    /// Whether it holds everything up to these heads.
-    pub(crate) fn reaches(&self, heads: &[Option<Position>]) -> bool {
-        self.shards.iter().zip(heads).all(|(shard, head)| match (shard.position, head) {
-            (_, None) => true,
-            (None, Some(_)) => false,
-            (Some(held), Some(head)) => held.epoch == head.epoch && held.seq >= head.seq,
-        })
-    }
-}
+use crate::entry::{Entry, MediaId};
+use crate::view::MapView;
 
 /// What one record did that is more than changed entries.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -233,7 +75,7 @@ impl MapState {
     pub(crate) fn apply(&mut self, shard: usize, record: &Record) -> Applied {
         let Position { seq, time_us, .. } = record.position;
         let now_ms = (time_us / 1000) as i64;
-        self.advance(shard, record);
+        self.view.shards[shard].advance(record, self.life_us, self.remember_us);
         let mut applied = Applied::default();
         match Locations::decode(record.payload.clone()) {
             Err(_) => applied.unreadable = true,
@@ -263,20 +105,6 @@ impl MapState {
         self.drop_stale(shard, seq, time_us);
         self.forget_tombstones(shard, time_us);
         applied
-    }
-
-    fn advance(&mut self, shard: usize, record: &Record) {
-        let position = record.position;
-        let part = &mut self.view.shards[shard];
-        if part.position.is_none() && position.seq > 1 {
-            part.knows_from_us = record.prev_time_us + self.life_us;
-        }
-        part.position = Some(position);
-        part.times.push_back(position.time_us);
-        let oldest = position.time_us.saturating_sub(self.remember_us);
-        while part.times.front().is_some_and(|t| *t < oldest) {
-            part.times.pop_front();
-        }
     }
 
     fn put(&mut self, id: MediaId, entry: Entry, time_us: u64) {
@@ -328,10 +156,12 @@ impl MapState {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::view::Resume;
     use bytes::Bytes;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
-    use tutti_model::{Change, Gap, Removal};
+    use tutti_feed::Cursor;
+    use tutti_model::{Change, Fix, Gap, Removal};
 
     const T0: u64 = 1_700_000_000_000_000;
 

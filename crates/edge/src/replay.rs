@@ -1,7 +1,8 @@
 //! What takes a client that is new, behind or resuming to a given step: pure, chunk by chunk.
 
+use crate::entry::MediaId;
 use crate::frame::Events;
-use crate::map::{MapView, MediaId};
+use crate::view::MapView;
 
 /// Bytes of a chunk, about.
 pub(crate) const CHUNK_BYTES: usize = 16 * 1024;
@@ -66,8 +67,9 @@ impl Replay {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::map::MapState;
     use crate::map::tests::{fix, map, record, removal};
-    use crate::map::{MapState, Resume};
+    use crate::view::Resume;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
     use tutti_model::Change;

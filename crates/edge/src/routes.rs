@@ -192,9 +192,3 @@ fn problem(status: StatusCode, detail: &str) -> HttpResponse {
             .to_string(),
         )
 }
-
-/// The value of one parameter of the query.
-pub(crate) fn query_of(request: &HttpRequest, name: &str) -> Option<String> {
-    let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string()).ok()?;
-    pairs.into_inner().into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
-}

@@ -10,10 +10,10 @@ use tokio::time::{Instant, sleep_until};
 use tutti_feed::Cursor;
 
 use crate::frame::{Events, LAST_CHUNK};
-use crate::map::Resume;
 use crate::metrics::Metrics;
 use crate::replay::Replay;
 use crate::tick::{Status, Tick};
+use crate::view::Resume;
 
 /// A client that is to wait for a cursor that this edge does not have yet is told so after this.
 const WAITING_SAID_AFTER: Duration = Duration::from_secs(2);

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use tutti_feed::{Cursor, Position};
 
 use crate::frame::{Events, Frame};
-use crate::map::{MapState, MapView};
+use crate::map::MapState;
+use crate::view::MapView;
 
 /// Whether news arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

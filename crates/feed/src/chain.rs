@@ -8,6 +8,20 @@ pub struct Chain {
     held: Option<Position>,
     /// Nothing has been delivered and nothing is expected: the log's first record, whichever it is.
     open: bool,
+    /// The head at the last look, while it was ahead of what had been heard.
+    awaited: Option<Position>,
+}
+
+/// What a head says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Nothing amiss, or not yet.
+    Fine,
+    /// It is not ahead of us, nor where we are: the log knows why.
+    Differs,
+    /// It was ahead at the last look, and what it told of has not been heard since: whoever should
+    /// hear is deaf.
+    Deaf,
 }
 
 /// What to do with a record.
@@ -24,12 +38,12 @@ pub enum Verdict {
 impl Chain {
     /// Begins at the oldest record that the log has.
     pub fn from_oldest() -> Self {
-        Self { held: None, open: true }
+        Self { held: None, open: true, awaited: None }
     }
 
     /// Begins after `position`; `None` is before the first record that ever was.
     pub fn after(position: Option<Position>) -> Self {
-        Self { held: position, open: false }
+        Self { held: position, open: false, awaited: None }
     }
 
     /// The last record delivered.
@@ -64,6 +78,27 @@ impl Chain {
         self.held = Some(next);
         self.open = false;
         Verdict::Deliver
+    }
+
+    /// Compares a head, as Redis has it, with what was heard.
+    pub fn compare(&mut self, head: Option<Position>) -> Look {
+        let ahead = match (head, self.held) {
+            (None, None) => return Look::Fine,
+            (Some(head), Some(held)) if head == held => None,
+            (Some(head), Some(held)) if head.epoch == held.epoch && head.seq > held.seq => Some(head),
+            (Some(head), None) => Some(head),
+            // Behind us: a message overtook the answer, or Redis lost something.
+            (_, Some(_)) => {
+                self.awaited = None;
+                return Look::Differs;
+            }
+        };
+        let unheard = |awaited: Position| {
+            self.held.is_none_or(|held| awaited.epoch != held.epoch || awaited.seq > held.seq)
+        };
+        let deaf = ahead.is_some() && self.awaited.is_some_and(unheard);
+        self.awaited = if deaf { None } else { ahead };
+        if deaf { Look::Deaf } else { Look::Fine }
     }
 }
 
@@ -108,6 +143,21 @@ mod tests {
         let mut chain = Chain::after(None);
         assert_eq!(chain.offer(&record(2, 20, 10), true), Verdict::Hole);
         assert_eq!(chain.offer(&record(1, 10, 0), true), Verdict::Deliver);
+    }
+
+    #[test]
+    fn a_head_that_stays_ahead_means_deaf_ears_and_one_that_is_caught_up_with_does_not() {
+        let at = |seq: u64| Position { epoch: 1, seq, time_us: seq * 10 };
+        let mut chain = Chain::after(Some(at(5)));
+        assert_eq!(chain.compare(Some(at(5))), Look::Fine);
+        assert_eq!(chain.compare(Some(at(6))), Look::Fine, "its message may be on its way");
+        assert_eq!(chain.offer(&record(6, 60, 50), false), Verdict::Deliver);
+        assert_eq!(chain.compare(Some(at(7))), Look::Fine, "another one");
+        assert_eq!(chain.compare(Some(at(7))), Look::Deaf);
+        assert_eq!(chain.compare(Some(at(4))), Look::Differs);
+        assert_eq!(chain.compare(Some(Position { epoch: 2, ..at(9) })), Look::Differs);
+        assert_eq!(chain.compare(None), Look::Differs);
+        assert_eq!(Chain::from_oldest().compare(None), Look::Fine);
     }
 
     proptest! {

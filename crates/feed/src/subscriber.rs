@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
 use crate::append::{channel, head_key, log_key};
-use crate::chain::{Chain, Verdict};
+use crate::chain::{Chain, Look, Verdict};
 use crate::error::Error;
 use crate::metrics::FollowMetrics;
 use crate::record::{Position, Record};
@@ -132,48 +132,12 @@ pub fn follow(url: &str, names: &[String], metrics: FollowMetrics) -> Result<Fol
 struct Followed {
     name: String,
     chain: Chain,
-    /// The head seen at the last poll, while it was ahead of what had been heard.
-    awaited: Option<Position>,
 }
 
 impl Followed {
     fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), chain: Chain::from_oldest(), awaited: None }
+        Self { name: name.to_owned(), chain: Chain::from_oldest() }
     }
-
-    /// Compares a head with what was heard. A head that is still ahead at the second look means
-    /// that the subscription is deaf.
-    fn compare(&mut self, head: Option<Position>) -> Look {
-        let held = self.chain.held();
-        let ahead = match (head, held) {
-            (None, None) => return Look::Fine,
-            (Some(head), Some(held)) if head == held => None,
-            (Some(head), Some(held)) if head.epoch == held.epoch && head.seq > held.seq => Some(head),
-            (Some(head), None) => Some(head),
-            // Behind us: a message overtook the answer, or Redis lost something. The log knows.
-            (_, Some(_)) => {
-                self.awaited = None;
-                return Look::Differs;
-            }
-        };
-        let unheard = |awaited: Position| match held {
-            Some(held) => awaited.epoch != held.epoch || awaited.seq > held.seq,
-            None => true,
-        };
-        let deaf = ahead.is_some() && self.awaited.is_some_and(unheard);
-        self.awaited = if deaf { None } else { ahead };
-        if deaf { Look::Deaf } else { Look::Fine }
-    }
-}
-
-/// What a head says.
-enum Look {
-    /// Nothing amiss, or not yet.
-    Fine,
-    /// It is not ahead of us, nor where we are.
-    Differs,
-    /// It was ahead at the last look, and what it told of has not been heard since.
-    Deaf,
 }
 
 struct Follower {
@@ -280,7 +244,7 @@ impl Follower {
         for feed in 0..self.feeds.len() {
             let head = read_head(client, &self.feeds[feed].name).await?;
             heads.push(head);
-            match self.feeds[feed].compare(head) {
+            match self.feeds[feed].chain.compare(head) {
                 Look::Fine => {}
                 Look::Differs if self.dirty => {}
                 Look::Differs => self.refill(client, feed).await?,
@@ -377,7 +341,6 @@ impl Follower {
         warn!(feed = followed.name, reason = reason.as_str(), held = ?followed.chain.held(), "reset");
         self.metrics.resets.inc();
         followed.chain = Chain::from_oldest();
-        followed.awaited = None;
         let _ = self.events.send(Event::Reset { feed, reason }).await;
     }
 }

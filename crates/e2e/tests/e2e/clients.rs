@@ -86,11 +86,7 @@ impl Slow {
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_do_not_read_hurt_nobody_and_arrive_at_the_newest_state() {
     let bed = Bed::new(3).await.with("locations.stale_after_seconds", "600");
-    let ingest = bed.ingest(&[]);
-    let edge = bed.edge(&[("streams.stall_seconds", "600")]);
-    for service in [&ingest, &edge.service] {
-        service.wait_ready().await;
-    }
+    let (_ingest, [edge]) = bed.up([&[("streams.stall_seconds", "600")]]).await;
     let publisher = bed.publisher();
     let mut input = Input::new(4000);
     let padding = "p".repeat(900);
@@ -149,11 +145,7 @@ async fn clients_that_do_not_read_hurt_nobody_and_arrive_at_the_newest_state() {
 #[tokio::test]
 async fn a_client_that_reads_nothing_for_too_long_is_cut_off() {
     let bed = Bed::new(1).await.with("locations.stale_after_seconds", "600");
-    let ingest = bed.ingest(&[]);
-    let edge = bed.edge(&[("streams.stall_seconds", "2")]);
-    for service in [&ingest, &edge.service] {
-        service.wait_ready().await;
-    }
+    let (_ingest, [edge]) = bed.up([&[("streams.stall_seconds", "2")]]).await;
     let publisher = bed.publisher();
     for n in 0..30_000 {
         let id = format!("device-{n}");
@@ -172,11 +164,7 @@ async fn a_client_that_reads_nothing_for_too_long_is_cut_off() {
 #[tokio::test]
 async fn a_client_that_leaves_is_noticed_and_a_stream_ends_by_plan() {
     let bed = Bed::new(1).await;
-    let ingest = bed.ingest(&[]);
-    let edge = bed.edge(&[]);
-    for service in [&ingest, &edge.service] {
-        service.wait_ready().await;
-    }
+    let (_ingest, [edge]) = bed.up([&[]]).await;
     let left = Following::start(&edge.stream()).await;
     let short = Following::start(&format!("{}?maxSeconds=1", edge.stream())).await;
     eventually("both are open", || async { edge.service.metric("tutti_edge_streams").await == 2.0 }).await;
@@ -192,11 +180,7 @@ async fn a_client_that_leaves_is_noticed_and_a_stream_ends_by_plan() {
 #[tokio::test]
 async fn an_edge_above_its_limit_and_an_edge_that_stops_send_clients_away_gently() {
     let bed = Bed::new(1).await;
-    let ingest = bed.ingest(&[]);
-    let edge = bed.edge(&[("streams.max", "3"), ("streams.drain_seconds", "2")]);
-    for service in [&ingest, &edge.service] {
-        service.wait_ready().await;
-    }
+    let (_ingest, [edge]) = bed.up([&[("streams.max", "3"), ("streams.drain_seconds", "2")]]).await;
     let mut streams = Vec::new();
     for _ in 0..3 {
         streams.push(Following::start(&edge.stream()).await);
@@ -218,11 +202,7 @@ async fn an_edge_above_its_limit_and_an_edge_that_stops_send_clients_away_gently
 #[tokio::test]
 async fn a_rolling_restart_under_load_is_seen_by_no_viewer() {
     let bed = Bed::new(2).await.with("locations.stale_after_seconds", "600");
-    let ingest = bed.ingest(&[]);
-    let (first, second) = (bed.edge(&[("streams.drain_seconds", "3")]), bed.edge(&[]));
-    for service in [&ingest, &first.service, &second.service] {
-        service.wait_ready().await;
-    }
+    let (_ingest, [first, second]) = bed.up([&[("streams.drain_seconds", "3")], &[]]).await;
     let publisher = bed.publisher();
     let mut input = Input::new(100);
     let mut viewers = Vec::new();
@@ -263,11 +243,7 @@ async fn a_rolling_restart_under_load_is_seen_by_no_viewer() {
 #[tokio::test]
 async fn an_id_that_no_edge_ever_sent_gets_a_reset_and_everything() {
     let bed = Bed::new(1).await;
-    let ingest = bed.ingest(&[]);
-    let edge = bed.edge(&[]);
-    for service in [&ingest, &edge.service] {
-        service.wait_ready().await;
-    }
+    let (_ingest, [edge]) = bed.up([&[]]).await;
     let publisher = bed.publisher();
     let mut input = Input::new(5);
     input.send(&publisher, 5).await;

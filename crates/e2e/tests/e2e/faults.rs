@@ -14,11 +14,7 @@ const LONG: (&str, &str) = ("locations.stale_after_seconds", "600");
 #[tokio::test]
 async fn a_redis_that_comes_back_empty_is_filled_again_and_its_viewers_get_a_reset() {
     let mut bed = Bed::new(3).await.with(LONG.0, LONG.1);
-    let ingest = bed.ingest(&[]);
-    let (a, b) = (bed.edge(&[]), bed.edge(&[]));
-    for service in [&ingest, &a.service, &b.service] {
-        service.wait_ready().await;
-    }
+    let (_ingest, [a, b]) = bed.up([&[], &[]]).await;
     let publisher = bed.publisher();
     let mut input = Input::new(300);
     let viewer = Following::start(&a.stream()).await;
@@ -48,11 +44,7 @@ async fn a_redis_that_comes_back_empty_is_filled_again_and_its_viewers_get_a_res
 #[tokio::test]
 async fn a_redis_set_back_to_a_snapshot_resets_who_was_shown_more_and_nobody_else() {
     let mut bed = Bed::new(3).await.with(LONG.0, LONG.1);
-    let mut ingest = bed.ingest(&[]);
-    let (a, b) = (bed.edge(&[]), bed.edge(&[]));
-    for service in [&ingest, &a.service, &b.service] {
-        service.wait_ready().await;
-    }
+    let (mut ingest, [a, b]) = bed.up([&[], &[]]).await;
     let publisher = bed.publisher();
     let mut input = Input::new(300);
     let early = Following::start(&a.stream()).await;
@@ -92,11 +84,7 @@ async fn a_redis_set_back_to_a_snapshot_resets_who_was_shown_more_and_nobody_els
 #[tokio::test]
 async fn while_redis_is_stopped_streams_stay_open_say_stale_and_go_on() {
     let bed = Bed::new(3).await.with(LONG.0, LONG.1);
-    let ingest = bed.ingest(&[]);
-    let edge = bed.edge(&[("streams.heartbeat_seconds", "1")]);
-    for service in [&ingest, &edge.service] {
-        service.wait_ready().await;
-    }
+    let (_ingest, [edge]) = bed.up([&[("streams.heartbeat_seconds", "1")]]).await;
     let publisher = bed.publisher();
     let mut input = Input::new(300);
     let viewer = Following::start(&edge.stream()).await;
@@ -132,11 +120,7 @@ async fn while_redis_is_stopped_streams_stay_open_say_stale_and_go_on() {
 async fn while_kafka_restarts_streams_stay_open_and_go_on() {
     let kafka = Kafka::start().unwrap();
     let bed = Bed::on(&kafka, 3).await.with(LONG.0, LONG.1);
-    let ingest = bed.ingest(&[]);
-    let edge = bed.edge(&[]);
-    for service in [&ingest, &edge.service] {
-        service.wait_ready().await;
-    }
+    let (_ingest, [edge]) = bed.up([&[]]).await;
     let publisher = bed.publisher();
     let mut input = Input::new(300);
     let viewer = Following::start(&edge.stream()).await;
@@ -157,11 +141,7 @@ async fn while_kafka_restarts_streams_stay_open_and_go_on() {
 async fn a_topic_made_anew_is_a_gap_that_viewers_are_told_of() {
     let kafka = Kafka::start().unwrap();
     let bed = Bed::on(&kafka, 1).await.with(LONG.0, LONG.1);
-    let mut ingest = bed.ingest(&[]);
-    let edge = bed.edge(&[]);
-    for service in [&ingest, &edge.service] {
-        service.wait_ready().await;
-    }
+    let (mut ingest, [edge]) = bed.up([&[]]).await;
     let publisher = bed.publisher();
     let mut input = Input::new(10);
     let viewer = Following::start(&edge.stream()).await;

@@ -104,11 +104,7 @@ async fn three_ingests_of_which_one_is_killed_bring_each_fix_once_and_two_edges_
 #[tokio::test]
 async fn a_client_that_comes_back_on_the_other_edge_ends_like_one_that_stayed() {
     let bed = Bed::new(3).await;
-    let ingest = bed.ingest(&[]);
-    let (a, b) = (bed.edge(&[]), bed.edge(&[]));
-    for service in [&ingest, &a.service, &b.service] {
-        service.wait_ready().await;
-    }
+    let (_ingest, [a, b]) = bed.up([&[], &[]]).await;
     let publisher = bed.publisher();
     let mut input = Input::new(300);
     let stayed = Following::start(&a.stream()).await;
@@ -153,11 +149,7 @@ async fn a_client_that_comes_back_on_the_other_edge_ends_like_one_that_stayed() 
 #[tokio::test]
 async fn killing_every_pubsub_connection_twenty_times_loses_and_doubles_nothing() {
     let bed = Bed::new(3).await;
-    let ingest = bed.ingest(&[]);
-    let (a, b) = (bed.edge(&[]), bed.edge(&[]));
-    for service in [&ingest, &a.service, &b.service] {
-        service.wait_ready().await;
-    }
+    let (_ingest, [a, b]) = bed.up([&[], &[]]).await;
     let viewer = Following::start(&a.stream()).await;
     let publisher = bed.publisher();
     let mut input = Input::new(500);

@@ -48,11 +48,7 @@ fn rejected(bed: &Bed) -> Vec<Rejected> {
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_of_every_kind_is_set_aside_with_its_reason_and_the_flow_goes_on() {
     let bed = Bed::new(2).await;
-    let ingest = bed.ingest(&[]);
-    let edge = bed.edge(&[]);
-    for service in [&ingest, &edge.service] {
-        service.wait_ready().await;
-    }
+    let (ingest, [edge]) = bed.up([&[]]).await;
     let viewer = Following::start(&edge.stream()).await;
     let now = now_ms();
     let shape = |fields: &str| format!(r#"{{"mediaId":"x","timestamp":{now},{fields}}}"#).into_bytes();
@@ -146,11 +142,7 @@ async fn garbage_of_every_kind_is_set_aside_with_its_reason_and_the_flow_goes_on
 #[tokio::test]
 async fn a_device_that_falls_silent_leaves_the_map() {
     let bed = Bed::new(1).await.with("locations.stale_after_seconds", "2");
-    let ingest = bed.ingest(&[]);
-    let edge = bed.edge(&[]);
-    for service in [&ingest, &edge.service] {
-        service.wait_ready().await;
-    }
+    let (_ingest, [edge]) = bed.up([&[]]).await;
     let viewer = Following::start(&edge.stream()).await;
     let publisher = bed.publisher();
     publisher.send("a", Some(fix("a", now_ms()).as_bytes())).await.unwrap();

@@ -108,16 +108,14 @@ async fn a_stream_that_needs_a_token_is_given_to_valid_ones_only_and_none_is_log
     let jwks = bed.folder().join("jwks.json");
     let set = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "one", "alg": "EdDSA", "x": ED25519_PUBLIC}]});
     std::fs::write(&jwks, set.to_string()).unwrap();
-    let ingest = bed.ingest(&[]);
-    let edge = bed.edge(&[
-        ("map.public", "false"),
-        ("auth.hs256_secret", SECRET),
-        ("auth.jwks_file", jwks.to_str().unwrap()),
-        ("log.level", "trace,actix_http=trace,actix_web=trace,tutti_edge=trace"),
-    ]);
-    for service in [&ingest, &edge.service] {
-        service.wait_ready().await;
-    }
+    let (_ingest, [edge]) = bed
+        .up([&[
+            ("map.public", "false"),
+            ("auth.hs256_secret", SECRET),
+            ("auth.jwks_file", jwks.to_str().unwrap()),
+            ("log.level", "trace,actix_http=trace,actix_web=trace,tutti_edge=trace"),
+        ]])
+        .await;
 
     let none = reqwest::get(edge.stream()).await.unwrap();
     assert_eq!(none.status(), 401);
