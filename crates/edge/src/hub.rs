@@ -18,10 +18,11 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until};
 use tutti_service::CancellationToken;
 
+use crate::approach::{Approach, NextWrite, Shown};
 use crate::config::Streams;
 use crate::frame::{Events, Frame};
 use crate::metrics::{Ended, Metrics};
-use crate::stream::{Approach, End, NextWrite, Shown, Stream, Written};
+use crate::stream::{End, Stream, Written};
 use crate::tick::Tick;
 
 /// Replays of a worker that are under way at the same time; the others wait for their turn. One that
@@ -248,7 +249,7 @@ impl Hub {
             if stream.ends_at <= Instant::now() {
                 return Err(stream.close(self.retry()));
             }
-            match approach.next(self.current().as_deref(), &self.metrics) {
+            match approach.next(self.current().as_deref(), Instant::now(), &self.metrics) {
                 NextWrite::Arrived => {
                     // No await since the step was read: no other can have come.
                     self.live.borrow_mut().push(stream);

@@ -3,7 +3,7 @@
 //! 1. [`conductor`] follows the feeds, folds each record into the [`map`], and publishes the state
 //!    and the bytes of each step as a [`tick`].
 //! 2. [`hub`], one a worker thread, writes a step's bytes to each of its streams.
-//! 3. A stream that is new, behind or resuming is brought there by [`stream`] and [`replay`].
+//! 3. A stream that is new, behind or resuming is brought there by [`approach`] and [`replay`].
 //!
 //! A client's way in: [`routes`] (with [`auth`]), then [`handoff`] takes its socket out of
 //! actix-web and gives it to the hub.
@@ -11,6 +11,7 @@
 //! *Invariants:* a live frame is encoded once, never once a client. No queue is unbounded: a
 //! client has none at all, only the rest of one frame and a cursor. Tokens and queries reach no log.
 
+mod approach;
 mod auth;
 mod conductor;
 mod config;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix_web::body::SizedStream;
-use actix_web::http::{StatusCode, Version, header};
+use actix_web::http::{Method, StatusCode, Version, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use rand::Rng as _;
 use serde::Deserialize;
@@ -13,12 +13,13 @@ use serde_json::json;
 use tokio::time::Instant;
 use tutti_feed::Cursor;
 
+use crate::approach::{INCOMPLETE, Shown};
 use crate::auth::Refusal;
 use crate::config::Config;
 use crate::handoff::{self, Slot};
 use crate::hub::{Admission, Hub};
 use crate::metrics::Metrics;
-use crate::stream::{End, INCOMPLETE, Shown};
+use crate::stream::End;
 
 /// The scope that reading the map needs, unless it is public.
 const MAP_READ: &str = "map:read";
@@ -38,10 +39,18 @@ pub(crate) struct Shared {
 }
 
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
-    app.route("/", web::get().to(page))
-        .route("/v1/edges", web::get().to(edges))
-        .route("/v1/map/stream", web::get().to(map_stream))
-        .route("/v1/map/locations", web::get().to(map_locations))
+    app.service(web::resource("/").route(web::get().to(page)).route(web::head().to(page)))
+        .service(web::resource("/v1/edges").route(web::get().to(edges)).route(web::head().to(edges)))
+        .service(
+            web::resource("/v1/map/stream")
+                .route(web::get().to(map_stream))
+                .route(web::head().to(map_stream)),
+        )
+        .service(
+            web::resource("/v1/map/locations")
+                .route(web::get().to(map_locations))
+                .route(web::head().to(map_locations)),
+        )
         .default_service(web::to(not_found));
 }
 
@@ -84,6 +93,9 @@ async fn map_stream(request: HttpRequest, shared: web::Data<Shared>) -> HttpResp
             );
         }
     };
+    if request.method() == Method::HEAD {
+        return HttpResponse::Ok().content_type("text/event-stream; charset=utf-8").finish();
+    }
     if shared.metrics.streams.get() >= shared.config.streams.max as i64 {
         return turn_away(&shared);
     }

@@ -150,7 +150,7 @@ fn worker(
 }
 
 fn cors(origins: &[String]) -> Cors {
-    let cors = Cors::default().allowed_methods(["GET"]).allow_any_header().max_age(3600);
+    let cors = Cors::default().allowed_methods(["GET", "HEAD"]).allow_any_header().max_age(3600);
     if origins.iter().any(|origin| origin == "*") {
         return cors.allow_any_origin().send_wildcard();
     }

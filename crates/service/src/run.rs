@@ -116,8 +116,9 @@ fn variables() -> impl Iterator<Item = (String, String)> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-/// A stream is an open file, and container engines begin at as few as 1024.
-fn raise_file_limit() {
+/// Raises the limit of open files to the most that is allowed: a stream is an open file, and
+/// container engines begin at as few as 1024.
+pub fn raise_file_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most).map(|()| most));
     match raised {

@@ -17,7 +17,8 @@ use tutti_load::publisher::Publisher;
 use tutti_load::taxis::Taxis;
 use tutti_service::logs::Logs;
 use tutti_service::{
-    Admin, CancellationToken, Context, Failure, Readiness, Registry, Service, Settings, serve_admin,
+    Admin, CancellationToken, Context, Failure, Readiness, Registry, Service, Settings, raise_file_limit,
+    serve_admin,
 };
 
 use crate::broker::Broker;
@@ -85,6 +86,7 @@ pub async fn up(mut options: Options) -> anyhow::Result<()> {
     options.redis = options.redis.filter(|url| !url.is_empty());
     let logs = Logs { level: options.log.clone(), json: false };
     logs.start().map_err(|why| anyhow::anyhow!("--log {}: {why}", options.log))?;
+    raise_file_limit();
     let ports = Ports::new(options.port_base)?;
     for port in ports.edges {
         check_port_free(port, "an edge")?;

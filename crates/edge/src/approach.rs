@@ -1,0 +1,330 @@
+//! The way of one client from what it was shown to the newest step: pure, one write at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tutti_feed::Cursor;
+
+use crate::frame::Events;
+use crate::metrics::Metrics;
+use crate::replay::Replay;
+use crate::tick::{Status, Tick};
+use crate::view::Resume;
+
+/// A client that is to wait for a cursor that this edge does not have yet is told so after this.
+const WAITING_SAID_AFTER: Duration = Duration::from_secs(2);
+
+/// The id of a client that has been shown a part of a snapshot. Who comes back with it must forget
+/// that part: what was removed meanwhile is not in the next snapshot.
+pub(crate) const INCOMPLETE: &str = "0";
+
+/// What a stream was shown so far.
+#[derive(Clone, Debug)]
+pub(crate) enum Shown {
+    /// Nothing.
+    Nothing,
+    /// What this cursor covers, under this generation; `None` if the cursor came from the client,
+    /// perhaps from another edge.
+    UpTo(Arc<Cursor>, Option<u64>),
+    /// Something that we cannot tell: begin with a reset.
+    Lost(&'static str),
+}
+
+/// The way of one stream from what it was shown to a step: what to write next.
+pub(crate) struct Approach {
+    shown: Shown,
+    /// The status that it was told.
+    status: Option<Status>,
+    pass: Option<Pass>,
+    waiting_since: Option<(Instant, u64)>,
+}
+
+/// One replay to a target.
+struct Pass {
+    replay: Replay,
+    /// What the client was shown before, if it is not shown everything.
+    from: Option<Arc<Cursor>>,
+    cursor: Arc<Cursor>,
+    id: Arc<str>,
+    generation: u64,
+}
+
+/// What comes next on the way.
+pub(crate) enum NextWrite {
+    /// These events.
+    Write(Events),
+    /// Nothing, until another step comes, or until then.
+    Wait(Instant),
+    /// It is at the current step.
+    Arrived,
+}
+
+impl Approach {
+    pub(crate) fn new(shown: Shown, status: Option<Status>) -> Self {
+        Self { shown, status, pass: None, waiting_since: None }
+    }
+
+    /// The next events, given the newest step, if there was one yet.
+    pub(crate) fn next(&mut self, tick: Option<&Tick>, now: Instant, metrics: &Metrics) -> NextWrite {
+        let Some(tick) = tick else {
+            let (until, events) = self.keep_waiting(0, now);
+            return if events.is_empty() { NextWrite::Wait(until) } else { NextWrite::Write(events) };
+        };
+        if self.pass.as_ref().is_some_and(|pass| pass.generation != tick.generation) {
+            self.pass = None;
+            self.shown = Shown::Lost(tick.reset_reason);
+        }
+        let from = self.pass.as_ref().and_then(|pass| pass.from.as_ref());
+        if from.is_some_and(|from| !tick.view.remembers(from)) {
+            self.pass = None;
+            self.shown = Shown::Lost("too_old");
+        }
+        let mut begun = Events::default();
+        if self.pass.is_none() {
+            match self.begin(tick, now, &mut begun, metrics) {
+                Begin::Pass(pass) => self.pass = Some(pass),
+                Begin::There => {}
+                Begin::Wait(until) if begun.is_empty() => return NextWrite::Wait(until),
+                Begin::Wait(_) => return NextWrite::Write(begun),
+            }
+        }
+        let mut events = Events::default();
+        if self.status.replace(tick.status) != Some(tick.status) {
+            tick.status.write(&mut events);
+        }
+        events.append(&begun);
+        if let Some(pass) = &mut self.pass {
+            events.append(&pass.replay.next_chunk(&tick.view));
+            if pass.replay.is_done() {
+                events.id(&pass.id);
+                self.shown = Shown::UpTo(pass.cursor.clone(), Some(pass.generation));
+                self.pass = None;
+            }
+        } else if events.is_empty() {
+            return NextWrite::Arrived;
+        }
+        NextWrite::Write(events)
+    }
+
+    /// How to get from what was shown to this step.
+    fn begin(&mut self, tick: &Tick, now: Instant, events: &mut Events, metrics: &Metrics) -> Begin {
+        let mut since = None;
+        let replay = match &self.shown {
+            Shown::Nothing => {
+                events.id(INCOMPLETE);
+                Replay::all()
+            }
+            Shown::UpTo(_, Some(generation)) if *generation != tick.generation => {
+                self.reset(tick.reset_reason, events, metrics)
+            }
+            Shown::UpTo(cursor, ours) => {
+                if ours.is_some() && *cursor == tick.cursor {
+                    return Begin::There;
+                }
+                match tick.view.resume(cursor) {
+                    Resume::From(from) => {
+                        since = Some(cursor.clone());
+                        Replay::since(from)
+                    }
+                    Resume::TooOld => self.reset("too_old", events, metrics),
+                    Resume::Unknown => match self.wait(tick, now, events) {
+                        Some(until) => return Begin::Wait(until),
+                        None => self.reset("unknown_id", events, metrics),
+                    },
+                }
+            }
+            Shown::Lost(reason) => {
+                let reason = *reason;
+                self.reset(reason, events, metrics)
+            }
+        };
+        metrics.replays.inc();
+        Begin::Pass(Pass {
+            replay,
+            from: since,
+            cursor: tick.cursor.clone(),
+            id: tick.id.clone(),
+            generation: tick.generation,
+        })
+    }
+
+    /// A cursor that this edge does not know may be ahead of it. Only once Redis's heads have been
+    /// asked for after the client came, and this edge has reached them, is it known to be none.
+    fn wait(&mut self, tick: &Tick, now: Instant, events: &mut Events) -> Option<Instant> {
+        let (_, polls) = *self.waiting_since.get_or_insert((now, tick.polls));
+        // The poll under way when the client came may have asked before.
+        if tick.polls >= polls + 2 && tick.view.reaches(&tick.heads) {
+            return None;
+        }
+        let (until, waiting) = self.keep_waiting(tick.polls, now);
+        events.append(&waiting);
+        Some(until)
+    }
+
+    /// Until when to wait for another step, and the status if that has lasted for a while.
+    fn keep_waiting(&mut self, polls: u64, now: Instant) -> (Instant, Events) {
+        let (since, _) = *self.waiting_since.get_or_insert((now, polls));
+        let mut events = Events::default();
+        let say_at = since + WAITING_SAID_AFTER;
+        if now < say_at {
+            return (say_at, events);
+        }
+        let stale = Status::Stale { since_ms: None };
+        if self.status.replace(stale) != Some(stale) {
+            stale.write(&mut events);
+        }
+        (now + Duration::from_secs(10), events)
+    }
+
+    fn reset(&self, reason: &str, events: &mut Events, metrics: &Metrics) -> Replay {
+        metrics.resets.inc();
+        events.event("reset", &format!(r#"{{"reason":"{reason}"}}"#)).id(INCOMPLETE);
+        Replay::all()
+    }
+}
+
+enum Begin {
+    Pass(Pass),
+    There,
+    Wait(Instant),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::map::MapState;
+    use crate::map::tests::{fix, map, record, removal};
+    use crate::tick::Step;
+    use prometheus_client::registry::Registry;
+    use tutti_feed::Position;
+
+    const T0: u64 = 1_700_000_000_000_000;
+    const S: u64 = 1_000_000;
+
+    struct Edge {
+        map: MapState,
+        metrics: Metrics,
+        generation: u64,
+        polls: u64,
+        no: u64,
+        seq: u64,
+    }
+
+    impl Edge {
+        fn new() -> Self {
+            let metrics = Metrics::new(&mut Registry::default());
+            Self { map: map(1), metrics, generation: 0, polls: 0, no: 0, seq: 0 }
+        }
+
+        fn apply(&mut self, time_us: u64, changes: Vec<tutti_model::Change>) {
+            self.seq += 1;
+            self.map.apply(0, &record(self.seq, time_us, changes));
+        }
+
+        fn tick(&mut self) -> Tick {
+            self.no += 1;
+            let step = Step {
+                no: self.no,
+                generation: self.generation,
+                reset_reason: "gap",
+                status: Status::Live,
+                status_changed: false,
+                heads: self.map.view().cursor().0,
+                polls: self.polls,
+            };
+            Tick::new(&mut self.map, step)
+        }
+
+        fn write(&self, approach: &mut Approach, tick: &Tick) -> String {
+            match approach.next(Some(tick), Instant::now(), &self.metrics) {
+                NextWrite::Write(events) => events.into_text(),
+                NextWrite::Wait(_) => "wait".to_owned(),
+                NextWrite::Arrived => "arrived".to_owned(),
+            }
+        }
+    }
+
+    fn ms(time_us: u64) -> i64 {
+        (time_us / 1000) as i64
+    }
+
+    /// More than one chunk.
+    fn many(time_us: u64) -> Vec<tutti_model::Change> {
+        (0..400).map(|i| fix(&format!("m{i:03}"), ms(time_us))).collect()
+    }
+
+    #[test]
+    fn a_new_client_is_incomplete_until_the_last_chunk_and_then_at_the_step() {
+        let mut edge = Edge::new();
+        edge.apply(T0, many(T0));
+        let tick = edge.tick();
+        let mut approach = Approach::new(Shown::Nothing, None);
+        let first = edge.write(&mut approach, &tick);
+        assert!(first.starts_with("event: status\ndata: {\"state\":\"live\"}\n\nid: 0\n"), "{first}");
+        assert!(first.contains("m000") && !first.contains(&*tick.id));
+        let mut last = String::new();
+        loop {
+            match edge.write(&mut approach, &tick) {
+                arrived if arrived == "arrived" => break,
+                more => last = more,
+            }
+        }
+        assert!(last.ends_with(&format!("id: {}\n\n", tick.id)) && last.contains("m399"));
+    }
+
+    #[test]
+    fn a_walk_that_outlasts_the_tombstones_ends_in_a_reset() {
+        let mut edge = Edge::new();
+        edge.apply(T0, many(T0));
+        let before = edge.tick();
+        edge.apply(T0 + S, many(T0 + S));
+        let tick = edge.tick();
+        let mut approach = Approach::new(Shown::UpTo(before.cursor, Some(0)), Some(Status::Live));
+        assert!(!edge.write(&mut approach, &tick).contains("reset"));
+        // While its socket is full, a device ahead of the walk is removed and its tombstone goes.
+        edge.apply(T0 + 2 * S, vec![removal("m399", ms(T0 + 2 * S))]);
+        edge.apply(T0 + 123 * S, vec![]);
+        let tick = edge.tick();
+        let text = edge.write(&mut approach, &tick);
+        assert!(text.starts_with("event: reset\ndata: {\"reason\":\"too_old\"}\nid: 0\n"), "{text}");
+    }
+
+    #[test]
+    fn a_reset_in_the_midst_of_a_walk_begins_it_anew() {
+        let mut edge = Edge::new();
+        edge.apply(T0, many(T0));
+        let tick = edge.tick();
+        let mut approach = Approach::new(Shown::Nothing, None);
+        edge.write(&mut approach, &tick);
+        edge.generation += 1;
+        edge.apply(T0 + 1, vec![]);
+        let tick = edge.tick();
+        let text = edge.write(&mut approach, &tick);
+        assert!(text.starts_with("event: reset\ndata: {\"reason\":\"gap\"}\nid: 0\n"), "{text}");
+        assert!(text.contains("m000"));
+    }
+
+    #[test]
+    fn a_cursor_that_is_ahead_is_waited_for_until_redis_itself_is_known_to_be_behind() {
+        let mut edge = Edge::new();
+        edge.apply(T0, vec![fix("a", ms(T0))]);
+        let ahead = Cursor(vec![Some(Position { epoch: 1, seq: 2, time_us: T0 + S })]);
+        let mut patient = Approach::new(Shown::UpTo(Arc::new(ahead.clone()), None), None);
+        let mut hopeless = Approach::new(Shown::UpTo(Arc::new(ahead), None), None);
+        for polls in 0..2 {
+            edge.polls = polls;
+            let tick = edge.tick();
+            assert_eq!(edge.write(&mut patient, &tick), "wait");
+            assert_eq!(edge.write(&mut hopeless, &tick), "wait");
+        }
+        edge.polls = 2;
+        let tick = edge.tick();
+        assert!(edge.write(&mut hopeless, &tick).contains("unknown_id"));
+        edge.apply(T0 + S, vec![fix("b", ms(T0 + S))]);
+        edge.apply(T0 + 2 * S, vec![fix("c", ms(T0 + 2 * S))]);
+        let tick = edge.tick();
+        let text = edge.write(&mut patient, &tick);
+        assert!(!text.contains("reset") && !text.contains("\"b\"") && text.contains("\"c\""), "{text}");
+    }
+}
