@@ -324,6 +324,9 @@ impl Message<'_> {
     }
 }
 
+/// Settings of consumers, of which a producer would warn.
+const CONSUMERS: [&str; 5] = ["fetch.", "queued.", "session.", "heartbeat.", "max.poll."];
+
 /// Writes to Kafka.
 #[derive(Clone)]
 pub(crate) struct Producer(FutureProducer);
@@ -338,7 +341,11 @@ impl Producer {
             ("message.timeout.ms", timeout.as_str()),
             ("queue.buffering.max.kbytes", "65536"),
         ];
-        client_config(config, &settings).create().map(Self)
+        let mut client = client_config(config, &settings);
+        for key in config.kafka_properties.keys().filter(|key| CONSUMERS.iter().any(|c| key.starts_with(c))) {
+            client.remove(key);
+        }
+        client.create().map(Self)
     }
 
     /// Writes one record and waits for Kafka's acknowledgement, for as long as the producer's
