@@ -76,7 +76,7 @@ impl Approach {
             self.shown = Shown::Lost(tick.reset_reason);
         }
         let from = self.pass.as_ref().and_then(|pass| pass.from.as_ref());
-        if from.is_some_and(|from| !tick.view.remembers(from)) {
+        if from.is_some_and(|from| tick.view.forgot_since(from)) {
             self.pass = None;
             self.shown = Shown::Lost("too_old");
         }
@@ -105,6 +105,18 @@ impl Approach {
             return NextWrite::Arrived;
         }
         NextWrite::Write(events)
+    }
+
+    /// Whether a pass has ended and none has begun since.
+    pub(crate) fn is_between_passes(&self) -> bool {
+        self.pass.is_none()
+    }
+
+    /// Whether the client was shown all of this step.
+    pub(crate) fn is_at(&self, tick: &Tick) -> bool {
+        let ours = matches!(&self.shown, Shown::UpTo(cursor, Some(generation))
+            if *cursor == tick.cursor && *generation == tick.generation);
+        self.pass.is_none() && ours && self.status == Some(tick.status)
     }
 
     /// How to get from what was shown to this step.

@@ -15,7 +15,6 @@ use crate::config::Config;
 use crate::map::MapState;
 use crate::metrics::Metrics;
 use crate::tick::{Status, Step, Tick};
-use crate::view::Resume;
 
 /// Steps that a worker may be late by before its clients are served by replays.
 pub(crate) const TICKS_WAITING: usize = 256;
@@ -246,7 +245,7 @@ impl Conductor {
         self.watch_status();
         // A step over a time longer than tombstones are kept may lack removals.
         if let Some(before) = &self.published
-            && self.map.view().resume(before) == Resume::TooOld
+            && self.map.view().forgot_since(before)
             && self.published_generation == self.generation
         {
             self.generation += 1;

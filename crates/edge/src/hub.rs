@@ -4,7 +4,7 @@
 //! are written to each of them without waiting. A stream whose socket would block, that is new, or
 //! that resumes, leaves the list and becomes a task, until it has been brought to the newest step.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +54,7 @@ pub(crate) struct Hub {
     stepped: Notify,
     turns: Semaphore,
     draining: CancellationToken,
+    drain_began: Cell<Option<Instant>>,
 }
 
 impl Hub {
@@ -73,6 +74,7 @@ impl Hub {
             stepped: Notify::new(),
             turns: Semaphore::new(TURNS),
             draining: drain,
+            drain_began: Cell::new(None),
         });
         let ours = hub.clone();
         spawn(async move {
@@ -208,8 +210,13 @@ impl Hub {
         }
     }
 
+    /// Within what is left of the drain window.
     fn drain_end(&self) -> Instant {
-        Instant::now() + self.config.drain.mul_f64(rand::rng().random_range(0.0..1.0))
+        let now = Instant::now();
+        let began = self.drain_began.get().unwrap_or(now);
+        self.drain_began.set(Some(began));
+        let left = (began + self.config.drain).saturating_duration_since(now);
+        now + left.mul_f64(rand::rng().random_range(0.0..1.0))
     }
 
     /// When a client of a draining edge is to come back: not all at once.
@@ -236,12 +243,13 @@ impl Hub {
 
     async fn bring(&self, mut stream: Stream, rest: Bytes, mut approach: Approach) -> Result<(), End> {
         self.write(&mut stream, rest).await?;
-        // Kept from chunk to chunk: if walks took turns, a herd of them would each be overtaken by
-        // the next step before its end, and begin again for ever.
+        // Kept for a whole pass: if walks took turns with each chunk, a herd of them would each be
+        // overtaken by the next step before its end, and begin again for ever. Kept for no more than
+        // a pass: one that is overtaken all the same must let the others by.
         let mut turn = None;
         loop {
             if turn.is_none() {
-                turn = Some(self.turn(&mut stream).await?);
+                turn = self.turn(&mut stream).await?;
             }
             if self.draining.is_cancelled() {
                 stream.drain(self.drain_end());
@@ -251,8 +259,7 @@ impl Hub {
             }
             match approach.next(self.current().as_deref(), Instant::now(), &self.metrics) {
                 NextWrite::Arrived => {
-                    // No await since the step was read: no other can have come.
-                    self.live.borrow_mut().push(stream);
+                    self.join(stream);
                     return Ok(());
                 }
                 NextWrite::Write(events) if events.is_empty() => {}
@@ -262,6 +269,11 @@ impl Hub {
                     self.metrics.delivered_bytes.inc_by(bytes.len() as u64);
                     stream.last_write = Instant::now();
                     match stream.try_write(bytes) {
+                        Written::All if self.current().is_some_and(|tick| approach.is_at(&tick)) => {
+                            self.join(stream);
+                            return Ok(());
+                        }
+                        Written::All if approach.is_between_passes() => turn = None,
                         Written::All => {}
                         Written::Gone => return Err(End::Left),
                         Written::Rest(rest) => {
@@ -274,27 +286,35 @@ impl Hub {
                     turn = None;
                     tokio::select! {
                         () = self.stepped.notified() => {}
-                        idle = self.idle(&mut stream, until) => idle?,
+                        () = self.pause(&mut stream, until) => {}
                     }
+                    self.keep_alive(&mut stream).await?;
                 }
             }
             tokio::task::yield_now().await;
         }
     }
 
-    /// Waits for a turn.
-    async fn turn(&self, stream: &mut Stream) -> Result<SemaphorePermit<'_>, End> {
+    /// Puts a stream among those that are at the current step. There must be no await since that
+    /// was read: no other can have come.
+    fn join(&self, stream: Stream) {
+        self.live.borrow_mut().push(stream);
+    }
+
+    /// Waits for a turn; none where the stream's time is over before.
+    async fn turn(&self, stream: &mut Stream) -> Result<Option<SemaphorePermit<'_>>, End> {
         let turn = self.turns.acquire();
         tokio::pin!(turn);
         loop {
             let until = Instant::now() + self.config.heartbeat;
             tokio::select! {
                 biased;
-                turn = &mut turn => return Ok(turn.expect("the semaphore is never closed")),
-                idle = self.idle(stream, until) => idle?,
+                turn = &mut turn => return Ok(Some(turn.expect("the semaphore is never closed"))),
+                () = self.pause(stream, until) => {}
             }
+            self.keep_alive(stream).await?;
             if stream.ends_at <= Instant::now() {
-                return Err(stream.end);
+                return Ok(None);
             }
         }
     }
@@ -314,18 +334,22 @@ impl Hub {
         }
     }
 
-    /// Lets time pass until then, or until the stream's end is another or over, with heartbeats.
-    async fn idle(&self, stream: &mut Stream, until: Instant) -> Result<(), End> {
+    /// Lets time pass until then, or until a heartbeat is due, or the stream's end has come or is
+    /// another. Writes nothing, so it may be given up half-way.
+    async fn pause(&self, stream: &mut Stream, until: Instant) {
         let heartbeat_at = stream.last_write + self.config.heartbeat;
-        let until = until.min(heartbeat_at).min(stream.ends_at);
         tokio::select! {
             () = self.draining.cancelled(), if !stream.drained => stream.drain(self.drain_end()),
-            () = sleep_until(until) => {}
+            () = sleep_until(until.min(heartbeat_at).min(stream.ends_at)) => {}
         }
+    }
+
+    /// Sends a heartbeat if one is due, and notices a client that left.
+    async fn keep_alive(&self, stream: &mut Stream) -> Result<(), End> {
         if stream.has_left() {
             return Err(End::Left);
         }
-        if Instant::now() >= heartbeat_at {
+        if stream.last_write.elapsed() >= self.config.heartbeat {
             let comment = Events::default().comment("heartbeat").frame();
             self.write(stream, comment.bytes(stream.chunked).clone()).await?;
         }

@@ -34,6 +34,8 @@ pub(crate) struct MapState {
     life_us: u64,
     /// A cursor up to this old can be resumed from.
     remember_us: u64,
+    /// Tombstones go after this time: as long as the logs hold.
+    log_age_us: u64,
     /// For each shard, when its fixes grow stale.
     stale_at: Vec<BinaryHeap<Reverse<(i64, MediaId)>>>,
     /// For each shard, its tombstones in the order in which they came.
@@ -48,8 +50,9 @@ impl MapState {
     pub(crate) fn new(shards: usize, stale_after: Duration, log_age: Duration) -> Self {
         let life = stale_after + Duration::from_millis(MAX_AHEAD_MS as u64);
         Self {
-            view: MapView::new(shards, log_age.as_micros() as u64),
+            view: MapView::new(shards),
             stale_after_ms: stale_after.as_millis() as i64,
+            log_age_us: log_age.as_micros() as u64,
             life_us: life.as_micros() as u64,
             remember_us: log_age.saturating_sub(life).as_micros() as u64,
             stale_at: vec![BinaryHeap::new(); shards],
@@ -141,13 +144,15 @@ impl MapState {
     }
 
     fn forget_tombstones(&mut self, shard: usize, time_us: u64) {
-        let oldest = time_us.saturating_sub(self.view.log_age_us);
+        let oldest = time_us.saturating_sub(self.log_age_us);
         while let Some((at, _, _)) = self.tombstones[shard].front()
             && *at < oldest
         {
             let Some((_, seq, id)) = self.tombstones[shard].pop_front() else { break };
             if self.view.entries.get(&id).is_some_and(|e| e.removed && e.shard == shard && e.seq == seq) {
                 self.view.entries.remove(&id);
+                let forgotten = &mut self.view.shards[shard].forgotten;
+                *forgotten = seq.max(*forgotten);
             }
         }
     }

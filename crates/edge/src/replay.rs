@@ -8,7 +8,7 @@ use crate::view::MapView;
 pub(crate) const CHUNK_BYTES: usize = 16 * 1024;
 
 /// Entries that a walk looks at before it lets others have their turn.
-const LOOKS: usize = 20_000;
+const LOOKS: usize = 100_000;
 
 /// A walk over the map in the order of mediaIds. It reads the newest state at each chunk: what
 /// changes after it passed will come with the next replay, or live.

@@ -16,6 +16,8 @@ pub(crate) struct Shard {
     /// What was shown before this time may have been removed by a record that the log no longer
     /// had when we began to read it.
     knows_from_us: u64,
+    /// The largest number of a record whose removal has been forgotten.
+    pub(crate) forgotten: u64,
     /// The number of the last record that told of a gap: who was shown less must be told too.
     pub(crate) gap: u64,
 }
@@ -42,8 +44,6 @@ impl Shard {
 pub(crate) struct MapView {
     pub(crate) entries: OrdMap<MediaId, Arc<Entry>>,
     pub(crate) shards: Vec<Shard>,
-    /// Tombstones go after this time: as long as the logs hold.
-    pub(crate) log_age_us: u64,
 }
 
 /// Whether a client can go on from its cursor.
@@ -58,8 +58,8 @@ pub(crate) enum Resume {
 }
 
 impl MapView {
-    pub(crate) fn new(shards: usize, log_age_us: u64) -> Self {
-        Self { entries: OrdMap::new(), shards: vec![Shard::default(); shards], log_age_us }
+    pub(crate) fn new(shards: usize) -> Self {
+        Self { entries: OrdMap::new(), shards: vec![Shard::default(); shards] }
     }
 
     /// The place up to which this is the fold.
@@ -115,14 +115,11 @@ impl MapView {
         Resume::From(from)
     }
 
-    /// Whether every removal since `cursor`, from which a walk began, is here still: one that lasts
-    /// for too long would pass by tombstones that are gone.
-    pub(crate) fn remembers(&self, cursor: &Cursor) -> bool {
-        self.shards.iter().zip(&cursor.0).all(|(shard, place)| match (shard.position, place) {
-            (None, _) => true,
-            (Some(held), Some(shown)) => held.time_us <= shown.time_us + self.log_age_us,
-            (Some(held), None) => held.seq == shard.times.len() as u64,
-        })
+    /// Whether a removal that came after `cursor` has been forgotten since: who goes on from there
+    /// would never hear of it.
+    pub(crate) fn forgot_since(&self, cursor: &Cursor) -> bool {
+        let shown = cursor.0.iter().map(|place| place.map_or(0, |p| p.seq));
+        self.shards.iter().zip(shown).any(|(shard, seq)| shard.forgotten > seq)
     }
 
     /// Whether it holds everything up to these heads.

@@ -24,6 +24,6 @@ local epoch, seq, time_us, prev_us = next_record(held[1], held[2], held[3], ARGV
 local record = write_record(log, ARGV[7], epoch, seq, time_us, prev_us, ARGV[10])
 redis.call('HSET', head, 'epoch', string.format('%d', epoch), 'seq', string.format('%d', seq),
   'time_us', string.format('%d', time_us), 'source:' .. source, to)
-redis.call('PUBLISH', ARGV[1], record)
 trim(log, seq, time_us, tonumber(ARGV[8]), tonumber(ARGV[9]))
+redis.call('PUBLISH', ARGV[1], record)
 return {1, epoch, seq, time_us}

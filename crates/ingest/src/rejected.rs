@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::timeout;
-use tracing::{debug, warn};
+use tracing::warn;
 use tutti_model::location::Invalid;
 
 use crate::batch::Raw;
@@ -49,18 +49,36 @@ impl Rejected {
     /// Counts and writes the invalid records of a batch; returns when Kafka has them, or does not
     /// take them for now. What waits is bounded by the producer's queue.
     pub(crate) async fn reject(&self, partition: i32, records: Vec<Invalidated>) {
-        let writing: Vec<_> =
-            records.into_iter().map(|record| tokio::spawn(self.clone().write(partition, record))).collect();
-        if writing.is_empty() || self.failing.load(Ordering::Relaxed) {
+        if records.is_empty() {
             return;
         }
-        if timeout(PATIENCE, join_all(writing)).await.is_err() {
-            warn!(topic = &*self.rejected_topic, "rejected records are not taken; going on without waiting");
-            self.failing.store(true, Ordering::Relaxed);
+        let writing: Vec<_> =
+            records.into_iter().map(|record| tokio::spawn(self.clone().write(partition, record))).collect();
+        let all = async move { join_all(writing).await.into_iter().all(|written| written.unwrap_or(false)) };
+        if self.failing.load(Ordering::Relaxed) {
+            let failing = self.failing.clone();
+            tokio::spawn(async move {
+                if all.await {
+                    failing.store(false, Ordering::Relaxed);
+                }
+            });
+        } else if timeout(PATIENCE, all).await.is_err() {
+            self.fail("Kafka does not answer");
         }
     }
 
-    async fn write(self, partition: i32, record: Invalidated) {
+    /// Says so, once until it goes well again.
+    fn fail(&self, why: &str) {
+        if !self.failing.swap(true, Ordering::Relaxed) {
+            warn!(
+                topic = &*self.rejected_topic,
+                why, "rejected records are not taken; going on without waiting"
+            );
+        }
+    }
+
+    /// Whether it was written.
+    async fn write(self, partition: i32, record: Invalidated) -> bool {
         let Invalidated { offset, key, value, original_bytes, invalid } = record;
         let label = Rejection { topic: self.topic.to_string(), reason: invalid.reason() };
         self.metrics.rejected.get_or_create(&label).inc();
@@ -75,9 +93,9 @@ impl Rejected {
         let sent = self.producer.send(&self.rejected_topic, key.as_deref(), value.as_deref(), &headers).await;
         if let Err(error) = &sent {
             self.metrics.rejected_lost.get_or_create(&Topic { topic: self.topic.to_string() }).inc();
-            debug!(topic = &*self.rejected_topic, %error, "a rejected record is lost");
+            self.fail(&error.to_string());
         }
-        self.failing.store(sent.is_err(), Ordering::Relaxed);
+        sent.is_ok()
     }
 }
 

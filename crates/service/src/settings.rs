@@ -59,7 +59,9 @@ impl Settings {
             let source = File::from(path).format(FileFormat::Toml);
             match Config::builder().add_source(source).build() {
                 Ok(config) => flatten("", config.cache, &mut flat, &mut empty_tables),
-                Err(error) => mistakes.push(format!("{}: {error}", path.display())),
+                Err(error) => {
+                    mistakes.push(format!("{}: {}", path.display(), without_source(&error.to_string())));
+                }
             }
         }
         let variables = variables.into_iter().filter(|(name, _)| name.starts_with("TUTTI_")).collect();
@@ -239,7 +241,17 @@ fn text_of(value: &Value) -> Option<String> {
     value.clone().into_string().ok()
 }
 
-fn without_userinfo(url: &str) -> String {
+/// An error of the TOML reader without the lines that it quotes: they may hold a secret.
+fn without_source(error: &str) -> String {
+    let quoted = |line: &&str| {
+        line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit()).trim_start().starts_with('|')
+    };
+    let lines: Vec<&str> = error.lines().filter(|line| !quoted(line)).collect();
+    lines.join("; ")
+}
+
+/// A URL as it may be shown: without user and password.
+pub fn without_userinfo(url: &str) -> String {
     match (url.find("://"), url.rfind('@')) {
         (Some(scheme), Some(at)) if at > scheme => {
             format!("{}://(hidden)@{}", &url[..scheme], &url[at + 1..])
@@ -323,6 +335,19 @@ mod tests {
         assert!(s.tables("routes").iter().eq(["a", "b"]));
         s.get("routes.b.topic", String::new(), "topic", |_| Ok(()));
         s.finish().unwrap();
+    }
+
+    #[test]
+    fn an_error_of_the_file_does_not_quote_it() {
+        for toml in [
+            "[auth]\nhs256_secret = hush-hush\n",
+            "[auth]\nhs256_secret = \"hush-hush\n",
+            "url = redis://u:hush@h:1",
+        ] {
+            let mistakes = settings(toml, &[]).finish().unwrap_err().to_string();
+            assert!(!mistakes.contains("hush"), "{mistakes}");
+            assert!(mistakes.contains("line"), "{mistakes}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tutti_load::taxis::Taxis;
 use tutti_service::logs::Logs;
 use tutti_service::{
     Admin, CancellationToken, Context, Failure, Readiness, Registry, Service, Settings, raise_file_limit,
-    serve_admin,
+    serve_admin, without_userinfo,
 };
 
 use crate::broker::Broker;
@@ -41,7 +41,7 @@ pub struct Options {
     #[arg(long, env = "KAFKA", value_name = "BROKERS")]
     pub kafka: Option<String>,
     /// Use this Redis (redis://host:port) in place of a private one
-    #[arg(long, env = "REDIS", value_name = "URL")]
+    #[arg(long, env = "REDIS", hide_env_values = true, value_name = "URL")]
     pub redis: Option<String>,
     /// Do not play the recorded taxis
     #[arg(long)]
@@ -222,7 +222,7 @@ fn print_greeting(
     let token = if options.private { " -H \"Authorization: Bearer $(tutti token)\"" } else { "" };
     println!("Tutti is starting.\n");
     println!("  Kafka    {kafka}  ({kafka_is})");
-    println!("  Redis    {redis}  ({redis_is})");
+    println!("  Redis    {}  ({redis_is})", without_userinfo(redis));
     println!("  ingest   http://127.0.0.1:{}/metrics", ports.admin[0]);
     for (url, admin) in urls.iter().zip(&ports.admin[1..]) {
         println!("  edge     {url}  (http://127.0.0.1:{admin}/metrics)");
