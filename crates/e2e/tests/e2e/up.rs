@@ -16,10 +16,10 @@ use tutti_e2e::{eventually, free_port};
 use tutti_load::now_ms;
 use tutti_load::publisher::Publisher;
 
-/// Ports in a row that are free now, for `--port-base`.
+/// Ports in a row that are free now, for `--port-base`, away from those of other tests.
 fn port_base() -> u16 {
     loop {
-        let base = free_port() + 10_000;
+        let base = free_port() - 10_000;
         if (0..8).all(|n| std::net::TcpListener::bind(("127.0.0.1", base + n)).is_ok()) {
             return base;
         }
