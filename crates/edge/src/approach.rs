@@ -31,13 +31,23 @@ pub(crate) enum Shown {
     Lost(&'static str),
 }
 
+impl Shown {
+    /// Whether that is all of this step, but for its status.
+    fn is_all_of(&self, tick: &Tick) -> bool {
+        matches!(self, Self::UpTo(cursor, Some(generation))
+            if *cursor == tick.cursor && *generation == tick.generation)
+    }
+}
+
 /// The way of one stream from what it was shown to a step: what to write next.
 pub(crate) struct Approach {
     shown: Shown,
     /// The status that it was told.
     status: Option<Status>,
     pass: Option<Pass>,
-    waiting_since: Option<(Instant, u64)>,
+    waiting_since: Option<Instant>,
+    /// How often heads had been asked for at the first step that it saw waiting.
+    polls_then: Option<u64>,
 }
 
 /// One replay to a target.
@@ -62,13 +72,13 @@ pub(crate) enum NextWrite {
 
 impl Approach {
     pub(crate) fn new(shown: Shown, status: Option<Status>) -> Self {
-        Self { shown, status, pass: None, waiting_since: None }
+        Self { shown, status, pass: None, waiting_since: None, polls_then: None }
     }
 
     /// The next events, given the newest step, if there was one yet.
     pub(crate) fn next(&mut self, tick: Option<&Tick>, now: Instant, metrics: &Metrics) -> NextWrite {
         let Some(tick) = tick else {
-            let (until, events) = self.keep_waiting(0, now);
+            let (until, events) = self.keep_waiting(now);
             return if events.is_empty() { NextWrite::Wait(until) } else { NextWrite::Write(events) };
         };
         if self.pass.as_ref().is_some_and(|pass| pass.generation != tick.generation) {
@@ -114,13 +124,14 @@ impl Approach {
 
     /// Whether the client was shown all of this step.
     pub(crate) fn is_at(&self, tick: &Tick) -> bool {
-        let ours = matches!(&self.shown, Shown::UpTo(cursor, Some(generation))
-            if *cursor == tick.cursor && *generation == tick.generation);
-        self.pass.is_none() && ours && self.status == Some(tick.status)
+        self.pass.is_none() && self.shown.is_all_of(tick) && self.status == Some(tick.status)
     }
 
     /// How to get from what was shown to this step.
     fn begin(&mut self, tick: &Tick, now: Instant, events: &mut Events, metrics: &Metrics) -> Begin {
+        if self.shown.is_all_of(tick) {
+            return Begin::There;
+        }
         let mut since = None;
         let replay = match &self.shown {
             Shown::Nothing => {
@@ -130,22 +141,17 @@ impl Approach {
             Shown::UpTo(_, Some(generation)) if *generation != tick.generation => {
                 self.reset(tick.reset_reason, events, metrics)
             }
-            Shown::UpTo(cursor, ours) => {
-                if ours.is_some() && *cursor == tick.cursor {
-                    return Begin::There;
+            Shown::UpTo(cursor, _) => match tick.view.resume(cursor) {
+                Resume::From(from) => {
+                    since = Some(cursor.clone());
+                    Replay::since(from)
                 }
-                match tick.view.resume(cursor) {
-                    Resume::From(from) => {
-                        since = Some(cursor.clone());
-                        Replay::since(from)
-                    }
-                    Resume::TooOld => self.reset("too_old", events, metrics),
-                    Resume::Unknown => match self.wait(tick, now, events) {
-                        Some(until) => return Begin::Wait(until),
-                        None => self.reset("unknown_id", events, metrics),
-                    },
-                }
-            }
+                Resume::TooOld => self.reset("too_old", events, metrics),
+                Resume::Unknown => match self.wait(tick, now, events) {
+                    Some(until) => return Begin::Wait(until),
+                    None => self.reset("unknown_id", events, metrics),
+                },
+            },
             Shown::Lost(reason) => {
                 let reason = *reason;
                 self.reset(reason, events, metrics)
@@ -164,21 +170,20 @@ impl Approach {
     /// A cursor that this edge does not know may be ahead of it. Only once Redis's heads have been
     /// asked for after the client came, and this edge has reached them, is it known to be none.
     fn wait(&mut self, tick: &Tick, now: Instant, events: &mut Events) -> Option<Instant> {
-        let (_, polls) = *self.waiting_since.get_or_insert((now, tick.polls));
+        let polls = *self.polls_then.get_or_insert(tick.polls);
         // The poll under way when the client came may have asked before.
         if tick.polls >= polls + 2 && tick.view.reaches(&tick.heads) {
             return None;
         }
-        let (until, waiting) = self.keep_waiting(tick.polls, now);
+        let (until, waiting) = self.keep_waiting(now);
         events.append(&waiting);
         Some(until)
     }
 
     /// Until when to wait for another step, and the status if that has lasted for a while.
-    fn keep_waiting(&mut self, polls: u64, now: Instant) -> (Instant, Events) {
-        let (since, _) = *self.waiting_since.get_or_insert((now, polls));
+    fn keep_waiting(&mut self, now: Instant) -> (Instant, Events) {
         let mut events = Events::default();
-        let say_at = since + WAITING_SAID_AFTER;
+        let say_at = *self.waiting_since.get_or_insert(now) + WAITING_SAID_AFTER;
         if now < say_at {
             return (say_at, events);
         }
@@ -315,6 +320,21 @@ mod tests {
         let text = edge.write(&mut approach, &tick);
         assert!(text.starts_with("event: reset\ndata: {\"reason\":\"gap\"}\nid: 0\n"), "{text}");
         assert!(text.contains("m000"));
+    }
+
+    #[test]
+    fn heads_asked_for_before_the_first_step_say_nothing_of_a_cursor_that_is_ahead() {
+        let mut edge = Edge::new();
+        edge.apply(T0, vec![fix("a", ms(T0))]);
+        let ahead = Cursor(vec![Some(Position { epoch: 1, seq: 2, time_us: T0 + S })]);
+        let mut early = Approach::new(Shown::UpTo(Arc::new(ahead), None), None);
+        assert!(matches!(early.next(None, Instant::now(), &edge.metrics), NextWrite::Wait(_)));
+        edge.polls = 9;
+        let tick = edge.tick();
+        assert_eq!(edge.write(&mut early, &tick), "wait");
+        edge.polls = 11;
+        let tick = edge.tick();
+        assert!(edge.write(&mut early, &tick).contains("unknown_id"));
     }
 
     #[test]
