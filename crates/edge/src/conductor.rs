@@ -6,8 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{info, warn};
-use tutti_feed::{Cursor, Event, Following, Position, agree_when_there, connect, follow};
-use tutti_model::location::MAX_AHEAD_MS;
+use tutti_feed::{Event, Following, Position, agree_when_there, connect, follow};
 use tutti_model::names;
 use tutti_service::{ExposeSecret as _, Latch};
 
@@ -32,9 +31,7 @@ type Heads = Vec<Option<Position>>;
 #[derive(Clone, Copy, Default)]
 struct Heard {
     at: Option<Instant>,
-    /// The number and time of the first record that the log had,
-    first: Option<(u64, u64)>,
-    /// and the time of the newest.
+    /// The time of its newest record.
     time_us: u64,
 }
 
@@ -51,13 +48,10 @@ pub(crate) struct Conductor {
     polls: u64,
     heard: Vec<Heard>,
     status: Status,
-    status_changed: bool,
-    no: u64,
     generation: u64,
     reset_reason: &'static str,
-    /// The place and generation of the last step.
-    published: Option<Arc<Cursor>>,
-    published_generation: u64,
+    /// The last step.
+    published: Option<Arc<Tick>>,
     /// Something was applied that has not been published.
     dirty: bool,
     last_tick: Instant,
@@ -89,12 +83,9 @@ impl Conductor {
             polls: 0,
             heard: vec![Heard::default(); shards],
             status: Status::Stale { since_ms: None },
-            status_changed: false,
-            no: 0,
             generation: 0,
             reset_reason: "start",
             published: None,
-            published_generation: 0,
             dirty: false,
             last_tick: Instant::now(),
         }
@@ -116,7 +107,6 @@ impl Conductor {
             }
             self.generation += 1;
             self.reset_reason = reason;
-            self.published = None;
             self.map = empty_map(&self.config);
             self.caught_up = false;
             self.heads = None;
@@ -168,19 +158,14 @@ impl Conductor {
                 Some(Event::Record { feed, record }) => {
                     let applied = self.map.apply(feed, &record);
                     let Position { seq, time_us, .. } = record.position;
-                    let first = self.heard[feed].first.or(Some((seq, time_us)));
-                    self.heard[feed] = Heard { at: Some(Instant::now()), first, time_us };
+                    self.heard[feed] = Heard { at: Some(Instant::now()), time_us };
                     self.dirty = true;
                     if self.caught_up {
-                        self.metrics.record_age.observe(age_of(record.position.time_us));
+                        self.metrics.record_age.observe(age_of(time_us));
                     }
                     if applied.unreadable {
                         self.metrics.unreadable.inc();
-                        warn!(
-                            feed,
-                            seq = record.position.seq,
-                            "a record that this version cannot read; an older edge?"
-                        );
+                        warn!(feed, seq, "a record that this version cannot read; an older edge?");
                     }
                     if applied.gap && self.caught_up {
                         // All edges see the gap at the same record: the state stays, but clients
@@ -203,20 +188,13 @@ impl Conductor {
 
     /// A log that was cut by its length or bytes may lack devices that are alive.
     fn warn_of_short_logs(&self) {
-        let needed = self.config.locations.stale_after + Duration::from_millis(MAX_AHEAD_MS as u64);
-        for (feed, heard) in self.heard.iter().enumerate() {
-            let Some((seq, first_us)) = heard.first.filter(|(seq, _)| *seq > 1) else { continue };
-            let reaches = Duration::from_micros(heard.time_us.saturating_sub(first_us));
-            if reaches < needed {
-                warn!(
-                    feed,
-                    first = seq,
-                    ?reaches,
-                    ?needed,
-                    "the log is too short: devices are missing until they report again; \
-                     raise locations.log_max_entries or locations.log_max_bytes of ingest"
-                );
-            }
+        for (feed, whole_in) in self.map.view().incomplete() {
+            warn!(
+                feed,
+                ?whole_in,
+                "the log is too short: devices are missing until they report again; \
+                 raise locations.log_max_entries or locations.log_max_bytes of ingest"
+            );
         }
     }
 
@@ -236,39 +214,35 @@ impl Conductor {
         if status != self.status {
             info!(?status, "the live map");
             self.status = status;
-            self.status_changed = true;
             self.dirty = true;
         }
     }
 
     fn publish(&mut self) {
         self.watch_status();
+        let before = self.published.as_deref();
         // A step over a time longer than tombstones are kept may lack removals.
-        if let Some(before) = &self.published
-            && self.map.view().forgot_since(before)
-            && self.published_generation == self.generation
+        if before.is_some_and(|b| b.generation == self.generation && self.map.view().forgot_since(&b.cursor))
         {
             self.generation += 1;
             self.reset_reason = "too_old";
         }
-        self.no += 1;
         let step = Step {
-            no: self.no,
+            no: before.map_or(0, |b| b.no) + 1,
             generation: self.generation,
             reset_reason: self.reset_reason,
             status: self.status,
-            status_changed: std::mem::take(&mut self.status_changed),
+            status_changed: before.is_some_and(|b| b.status != self.status),
             heads: self.heads.clone().unwrap_or_default(),
             polls: self.polls,
         };
-        let tick = Tick::new(&mut self.map, step);
-        self.published = Some(tick.cursor.clone());
-        self.published_generation = self.generation;
+        let tick = Arc::new(Tick::new(&mut self.map, step));
+        self.published = Some(tick.clone());
         self.dirty = false;
         self.last_tick = Instant::now();
         self.metrics.ticks.inc();
         // No receiver: no worker has started yet.
-        let _ = self.ticks.send(Arc::new(tick));
+        let _ = self.ticks.send(tick);
         if let Some(latch) = self.latch.take() {
             latch.open();
         }

@@ -271,8 +271,8 @@ pub(crate) mod tests {
         assert_eq!(at(101, T0 + 101_000_000, 1), Resume::Unknown, "not yet");
         assert_eq!(at(20, T0 + 20_000_000, 1), Resume::From(vec![20]), "80 s old");
         assert_eq!(at(19, T0 + 19_000_000, 1), Resume::TooOld);
-        assert_eq!(map.view.resume(&Cursor::start(1)), Resume::TooOld, "the beginning is forgotten");
-        assert_eq!(map.view.resume(&Cursor::start(2)), Resume::Unknown, "other shards");
+        assert_eq!(map.view.resume(&Cursor(vec![None])), Resume::TooOld, "the beginning is forgotten");
+        assert_eq!(map.view.resume(&Cursor(vec![None; 2])), Resume::Unknown, "other shards");
     }
 
     #[test]
@@ -280,11 +280,13 @@ pub(crate) mod tests {
         let mut map = map(1);
         for seq in 1001..=1060 {
             map.apply(0, &record(seq, T0 + (seq - 1000) * 1_000_000, vec![]));
+            assert_eq!(map.view.incomplete().count(), usize::from(seq < 1041));
         }
         let at =
             |n: u64| Cursor(vec![Some(Position { epoch: 1, seq: 1000 + n, time_us: T0 + n * 1_000_000 })]);
         assert_eq!(map.view.resume(&at(40)), Resume::TooOld, "a removal may have been missed");
         assert_eq!(map.view.resume(&at(41)), Resume::From(vec![1041]));
+        assert_eq!(map.view.incomplete().count(), 0, "nothing older than the log can be alive");
     }
 
     #[test]

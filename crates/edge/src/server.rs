@@ -2,7 +2,6 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-
 use std::time::Duration;
 
 use actix_cors::Cors;

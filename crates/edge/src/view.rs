@@ -1,6 +1,7 @@
 //! What clients are served from: the map at one step, shared by all who read it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use imbl::{OrdMap, Vector};
 use tutti_feed::{Cursor, Position, Record};
@@ -113,6 +114,15 @@ impl MapView {
             });
         }
         Resume::From(from)
+    }
+
+    /// The feeds whose log did not reach back as far as a fix may live, and the time until what came
+    /// before it no longer matters.
+    pub(crate) fn incomplete(&self) -> impl Iterator<Item = (usize, Duration)> {
+        self.shards.iter().enumerate().filter_map(|(feed, shard)| {
+            let left_us = shard.knows_from_us.checked_sub(shard.position?.time_us).filter(|us| *us > 0)?;
+            Some((feed, Duration::from_micros(left_us)))
+        })
     }
 
     /// Whether a removal that came after `cursor` has been forgotten since: who goes on from there

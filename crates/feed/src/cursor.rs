@@ -14,11 +14,6 @@ pub struct Cursor(pub Vec<Option<Position>>);
 const MAX_FEEDS: usize = 1024;
 
 impl Cursor {
-    /// A cursor before the first record of each of `feeds` feeds.
-    pub fn start(feeds: usize) -> Self {
-        Self(vec![None; feeds])
-    }
-
     /// The text form: base64url of, for each feed, a zero byte, or a one followed by the epoch (4
     /// bytes) and the number and time as LEB128.
     pub fn to_text(&self) -> String {

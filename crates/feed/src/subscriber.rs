@@ -1,11 +1,11 @@
 //! Following feeds: subscribe, read head and log, go live; refill whatever is missing.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use fred::prelude::*;
 use fred::types::Message;
-use std::collections::HashMap;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -99,7 +99,7 @@ impl Drop for Following {
 /// Follows feeds from the oldest record that each log has.
 ///
 /// # Errors
-/// [`Error::Url`] if the URL is none; what Redis does later is waited out.
+/// Those of [`connect`]; what Redis does later is waited out.
 pub fn follow(url: &str, names: &[String], metrics: FollowMetrics) -> Result<Following, Error> {
     let (events, receiver) = mpsc::channel(EVENTS_WAITING);
     let first = connect(url)?;

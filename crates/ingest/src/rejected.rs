@@ -19,7 +19,7 @@ const MAX_VALUE_BYTES: usize = 64 * 1024;
 /// So long a record may take to be written, before it is counted and given up.
 const DELIVERY: Duration = Duration::from_secs(30);
 /// A batch waits for its invalid records to be written, but so long at most: its valid ones must not
-/// grow stale behind them. From then on none waits, until one was written again.
+/// grow stale behind them. From then on none waits, until all of a batch were written again.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Where a route's invalid records go.

@@ -70,23 +70,9 @@ impl Publisher {
     /// # Errors
     /// If the driver refuses it, as where it is too large.
     pub async fn send(&self, key: &str, value: Option<&[u8]>) -> anyhow::Result<()> {
-        self.send_to(None, key, value).await
-    }
-
-    /// The same, to one partition.
-    ///
-    /// # Errors
-    /// If the driver refuses it.
-    pub async fn send_to(
-        &self,
-        partition: Option<i32>,
-        key: &str,
-        value: Option<&[u8]>,
-    ) -> anyhow::Result<()> {
         loop {
             let mut record = BaseRecord::to(&self.topic).key(key);
             record.payload = value;
-            record.partition = partition;
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {

@@ -95,7 +95,7 @@ impl Drop for Owned {
 /// A `redis-server` in a temporary folder, with nothing kept on disk.
 pub struct Redis {
     _process: Owned,
-    folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
     port: u16,
 }
 
@@ -132,17 +132,12 @@ impl Redis {
         wait_for_port(port, Duration::from_secs(10))
             .with_context(|| std::fs::read_to_string(&log).unwrap_or_default())
             .context("redis-server did not come up")?;
-        Ok(Self { _process: process, folder, port })
+        Ok(Self { _process: process, _folder: folder, port })
     }
 
     /// Its URL.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    /// The folder it works in.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 }
 
