@@ -3,7 +3,10 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = "../../proto";
     println!("cargo:rerun-if-changed={root}");
-    let files = protox::compile(["tutti/v1/location.proto"], [root])?;
+    let files = protox::compile(
+        ["tutti/v1/location.proto", "tutti/v1/room.proto", "tutti/queue/v1/queue.proto"],
+        [root],
+    )?;
     prost_build::Config::new().bytes(["."]).compile_fds(files)?;
     Ok(())
 }

@@ -18,6 +18,9 @@ pub(crate) struct Claims {
     /// What it may do, words separated by blanks.
     #[serde(default)]
     scope: String,
+    /// The user.
+    #[serde(default)]
+    pub(crate) sub: String,
 }
 
 impl Claims {
@@ -103,24 +106,13 @@ impl Verifier {
 
     /// The claims of a request's token, if it has one and it allows `scope`.
     pub(crate) fn check(&self, request: &HttpRequest, scope: &'static str) -> Result<Claims, Refusal> {
-        let token = self.token_of(request).ok_or(Refusal::Missing)?;
-        let claims = self.verify(&token)?;
+        let claims = self.claims(request)?;
         if claims.may(scope) { Ok(claims) } else { Err(Refusal::Scope(scope)) }
     }
 
-    /// From the header, else the query, since EventSource cannot set headers, else the cookie: what
-    /// was given with this request wins over what the browser keeps.
-    fn token_of(&self, request: &HttpRequest) -> Option<String> {
-        let bearer = request
-            .headers()
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim().to_owned());
-        bearer
-            .or_else(|| query_of(request, "access_token"))
-            .or_else(|| request.cookie(&self.0.cookie).map(|cookie| cookie.value().to_owned()))
+    /// The claims of a request's token, whatever it allows.
+    pub(crate) fn claims(&self, request: &HttpRequest) -> Result<Claims, Refusal> {
+        self.verify(&token_of(request, &self.0.cookie).ok_or(Refusal::Missing)?)
     }
 
     fn verify(&self, token: &str) -> Result<Claims, Refusal> {
@@ -157,6 +149,21 @@ impl Verifier {
     }
 }
 
+/// A request's token: from the header, else the query, since EventSource cannot set headers, else the
+/// cookie: what was given with this request wins over what the browser keeps.
+pub(crate) fn token_of(request: &HttpRequest, cookie: &str) -> Option<String> {
+    let bearer = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim().to_owned());
+    bearer
+        .or_else(|| query_of(request, "access_token"))
+        .or_else(|| request.cookie(cookie).map(|cookie| cookie.value().to_owned()))
+}
+
 /// The value of one parameter of the query.
 fn query_of(request: &HttpRequest, name: &str) -> Option<String> {
     let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string()).ok()?;
@@ -164,7 +171,7 @@ fn query_of(request: &HttpRequest, name: &str) -> Option<String> {
 }
 
 /// The kind of an error, without what the token held.
-fn kind_of(error: &jsonwebtoken::errors::Error) -> String {
+pub(crate) fn kind_of(error: &jsonwebtoken::errors::Error) -> String {
     use jsonwebtoken::errors::ErrorKind;
     match error.kind() {
         ErrorKind::ExpiredSignature => "expired",

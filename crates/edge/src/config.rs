@@ -25,6 +25,12 @@ pub struct Config {
     pub locations: Locations,
     /// The map may be read without a token.
     pub map_public: bool,
+    /// The replicas of the waiting room's service; none, no waiting rooms.
+    pub queue_urls: Vec<String>,
+    /// Rooms may be joined without a token.
+    pub rooms_public: bool,
+    /// The cookie that may hold a ticket's token.
+    pub rooms_cookie: String,
     /// At most one step of the map in this time.
     pub tick: Duration,
     /// Bounds of streams.
@@ -84,8 +90,30 @@ impl Config {
             "milliseconds between two steps of the live map at least; 0: each batch at once",
             |n| if *n <= 60_000 { Ok(()) } else { Err("must be 0 to 60000") },
         );
+        let queue_urls = settings.list(
+            "queue.urls",
+            &[],
+            "gRPC URLs of the waiting room's service, as http://tutti-queue:9200; none: no waiting rooms",
+        );
+        for url in queue_urls.iter().filter(|url| !url.starts_with("http://")) {
+            settings.mistake(format!("queue.urls: {url:?} is not an http:// URL"));
+        }
+        let rooms_public =
+            settings
+                .get("rooms.public", true, "whether waiting rooms may be joined without a token", |_| Ok(()));
+        let rooms_cookie = settings.get(
+            "rooms.cookie",
+            "tutti_ticket".to_owned(),
+            "cookie that may hold a ticket's token",
+            |_| Ok(()),
+        );
         let streams = Streams::configure(settings);
         let verifier = Verifier::configure(settings);
+        if !rooms_public && !verifier.has_keys() {
+            settings.mistake(
+                "rooms.public = false needs keys to check tokens with: auth.hs256_secret or auth.jwks_file",
+            );
+        }
         if !map_public && !verifier.has_keys() {
             settings.mistake(
                 "map.public = false needs keys to check tokens with: auth.hs256_secret or auth.jwks_file",
@@ -99,6 +127,9 @@ impl Config {
             redis_url,
             locations,
             map_public,
+            queue_urls,
+            rooms_public,
+            rooms_cookie,
             tick: Duration::from_millis(tick),
             streams,
             verifier,

@@ -25,6 +25,11 @@ use crate::metrics::{Ended, Metrics};
 use crate::stream::{End, Stream, Written};
 use crate::tick::Tick;
 
+mod visitors;
+
+use visitors::Lobby;
+pub(crate) use visitors::Visit;
+
 /// Replays of a worker that are under way at the same time; the others wait for their turn. One that
 /// waits for its socket has none.
 const TURNS: usize = 2;
@@ -33,10 +38,9 @@ const TURNS: usize = 2;
 const NOTSENT_LOWAT: u32 = 64 * 1024;
 
 /// On what terms a client gets a stream.
-#[derive(Debug)]
 pub(crate) struct Admission {
-    /// What it was shown before.
-    pub(crate) shown: Shown,
+    /// What it is to be shown.
+    pub(crate) what: What,
     /// HTTP/1.1: its body is chunked.
     pub(crate) chunked: bool,
     /// When its time is over.
@@ -45,11 +49,20 @@ pub(crate) struct Admission {
     pub(crate) end: End,
 }
 
+/// What a stream shows.
+pub(crate) enum What {
+    /// The live map, to one who was shown this before.
+    Map(Shown),
+    /// A place in line.
+    Room(Visit),
+}
+
 /// One worker's streams.
 pub(crate) struct Hub {
     config: Streams,
     metrics: Metrics,
     live: RefCell<Vec<Stream>>,
+    lobby: RefCell<Lobby>,
     current: RefCell<Option<Arc<Tick>>>,
     stepped: Notify,
     turns: Semaphore,
@@ -70,6 +83,7 @@ impl Hub {
             config,
             metrics,
             live: RefCell::default(),
+            lobby: RefCell::default(),
             current: RefCell::default(),
             stepped: Notify::new(),
             turns: Semaphore::new(TURNS),
@@ -93,6 +107,7 @@ impl Hub {
             loop {
                 sweeps.tick().await;
                 ours.sweep();
+                ours.sweep_rooms();
             }
         });
         let ours = hub.clone();
@@ -114,15 +129,20 @@ impl Hub {
         // They save work where they can be set; a stream is right without them.
         let _ = options.set_tcp_nodelay(true);
         let _ = options.set_tcp_notsent_lowat(NOTSENT_LOWAT);
-        let Admission { shown, chunked, ends_at, end } = admission;
+        let Admission { what, chunked, ends_at, end } = admission;
         let last_write = Instant::now();
         let stream = Stream { socket, chunked, ends_at, end, last_write, drained: false };
         self.metrics.opened.inc();
         self.metrics.streams.inc();
-        let mut hello = Events::default();
-        hello.retry(Duration::from_secs(1));
-        let rest = hello.frame().bytes(chunked).clone();
-        self.serve(stream, rest, Approach::new(shown, None));
+        match what {
+            What::Room(visit) => self.admit_visitor(stream, visit),
+            What::Map(shown) => {
+                let mut hello = Events::default();
+                hello.retry(Duration::from_secs(1));
+                let rest = hello.frame().bytes(chunked).clone();
+                self.serve(stream, rest, Approach::new(shown, None));
+            }
+        }
     }
 
     /// One step: its bytes to all that are at the step before.
@@ -208,6 +228,7 @@ impl Hub {
         for stream in self.live.borrow_mut().iter_mut() {
             stream.drain(self.drain_end());
         }
+        self.drain_rooms();
     }
 
     /// Within what is left of the drain window.

@@ -5,12 +5,19 @@
 //! 2. [`hub`], one a worker thread, writes a step's bytes to each of its streams.
 //! 3. A stream that is new, behind or resuming is brought there by [`approach`] and [`replay`].
 //!
+//! A waiting room's way is shorter: [`rooms`] follows each room that has streams here, from a snapshot
+//! of the service on ([`queue`]), and folds its records into a [`room::RoomView`]; a visitor's place is
+//! a rank in it, which the hub writes.
+//!
 //! A client's way in: [`routes`] (with [`auth`]), then [`handoff`] takes its socket out of
 //! actix-web and gives it to the hub.
 //!
 //! *Invariants:* a live frame is encoded once, never once a client. No queue is unbounded: a
 //! client has none at all, only the rest of one frame and a cursor. Tokens and queries reach no log.
 
+#![allow(clippy::result_large_err, reason = "the error is the response itself, once a refused request")]
+
+mod answer;
 mod approach;
 mod auth;
 mod conductor;
@@ -21,11 +28,17 @@ mod handoff;
 mod hub;
 mod map;
 mod metrics;
+mod presence;
+mod queue;
 mod replay;
+mod room;
+mod room_routes;
+mod rooms;
 mod routes;
 mod server;
 mod stream;
 mod tick;
+mod tickets;
 mod view;
 
 use tutti_service::{Context, Failure, Registry, Service, Settings};

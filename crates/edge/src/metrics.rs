@@ -11,7 +11,7 @@ use tutti_feed::FollowMetrics;
 /// Why a stream ended.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Ended {
-    /// `left`, `life`, `drain`, `token` or `stalled`.
+    /// `left`, `life`, `drain`, `token`, `stalled` or `over`.
     pub reason: &'static str,
 }
 
@@ -46,6 +46,10 @@ pub struct Metrics {
     pub ticks: Counter,
     /// Records whose payload this version does not read.
     pub unreadable: Counter,
+    /// Waiting rooms followed.
+    pub rooms: Gauge,
+    /// Calls that no replica of the waiting room's service answered.
+    pub queue_unavailable: Counter,
     /// Devices on the map.
     pub devices: Gauge,
     /// 1 while no news arrives.
@@ -72,6 +76,8 @@ impl Metrics {
             resets: Counter::default(),
             ticks: Counter::default(),
             unreadable: Counter::default(),
+            rooms: Gauge::default(),
+            queue_unavailable: Counter::default(),
             devices: Gauge::default(),
             stale: Gauge::default(),
             record_age: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
@@ -108,6 +114,12 @@ impl Metrics {
             "edge_unreadable_records",
             "Records that this version cannot read",
             m.unreadable.clone(),
+        );
+        registry.register("edge_rooms", "Waiting rooms followed", m.rooms.clone());
+        registry.register(
+            "edge_queue_unavailable",
+            "Calls that no replica of the waiting room's service answered",
+            m.queue_unavailable.clone(),
         );
         registry.register("edge_devices", "Devices on the map", m.devices.clone());
         registry.register("edge_stale", "1 while no news arrives", m.stale.clone());

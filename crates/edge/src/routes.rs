@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use actix_web::body::SizedStream;
 use actix_web::http::{Method, StatusCode, Version, header};
@@ -13,13 +13,15 @@ use serde_json::json;
 use tokio::time::Instant;
 use tutti_feed::Cursor;
 
+use crate::answer::{problem, refused, time_left, unavailable};
 use crate::approach::{INCOMPLETE, Shown};
-use crate::auth::Refusal;
 use crate::config::Config;
 use crate::handoff::{self, Slot};
-use crate::hub::{Admission, Hub};
+use crate::hub::{Admission, Hub, What};
 use crate::metrics::Metrics;
+use crate::rooms::Rooms;
 use crate::stream::End;
+use crate::tickets::TicketKeys;
 
 /// The scope that reading the map needs, unless it is public.
 const MAP_READ: &str = "map:read";
@@ -28,7 +30,7 @@ const MAP_READ: &str = "map:read";
 const PART_BYTES: usize = 32 * 1024;
 
 /// A longer id is not ours.
-const MAX_ID_BYTES: usize = 16 * 1024;
+pub(crate) const MAX_ID_BYTES: usize = 16 * 1024;
 
 /// What the handlers share, one a worker.
 #[derive(Clone)]
@@ -36,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
     pub(crate) metrics: Metrics,
     pub(crate) hub: Rc<Hub>,
+    pub(crate) rooms: Arc<Rooms>,
+    pub(crate) ticket_keys: Arc<TicketKeys>,
 }
 
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
@@ -74,8 +78,8 @@ async fn not_found(request: HttpRequest) -> HttpResponse {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct StreamQuery {
-    since: Option<String>,
+pub(crate) struct StreamQuery {
+    pub(crate) since: Option<String>,
     max_seconds: Option<u64>,
 }
 
@@ -84,46 +88,63 @@ async fn map_stream(request: HttpRequest, shared: web::Data<Shared>) -> HttpResp
         Ok(expires) => expires,
         Err(refusal) => return refusal,
     };
-    let query = match web::Query::<StreamQuery>::from_query(request.query_string()) {
-        Ok(query) => query.into_inner(),
-        Err(_) => {
-            return problem(
+    let query = match StreamQuery::of(&request) {
+        Ok(query) => query,
+        Err(refusal) => return refusal,
+    };
+    let shown = shown_before(&request, query.since.clone());
+    open(&request, &shared, &query, expires, What::Map(shown))
+}
+
+impl StreamQuery {
+    pub(crate) fn of(request: &HttpRequest) -> Result<Self, HttpResponse> {
+        let query = web::Query::<Self>::from_query(request.query_string());
+        query.map(web::Query::into_inner).map_err(|_| {
+            problem(
                 StatusCode::BAD_REQUEST,
                 "in the query, each name may stand once, and maxSeconds is a whole number",
-            );
-        }
-    };
+            )
+        })
+    }
+}
+
+/// Opens a stream: for as long as its token is valid, and no longer than streams live.
+pub(crate) fn open(
+    request: &HttpRequest,
+    shared: &Shared,
+    query: &StreamQuery,
+    expires: Option<Duration>,
+    what: What,
+) -> HttpResponse {
     if request.method() == Method::HEAD {
         return HttpResponse::Ok().content_type("text/event-stream; charset=utf-8").finish();
     }
     if shared.metrics.streams.get() >= shared.config.streams.max as i64 {
-        return turn_away(&shared);
+        return turn_away(shared);
     }
     let Some(slot) = request.conn_data::<Slot>() else {
         return problem(StatusCode::INTERNAL_SERVER_ERROR, "this connection cannot stream");
     };
-
     let life = shared.config.streams.life.mul_f64(rand::rng().random_range(1.0..1.5));
     let life = query.max_seconds.map_or(life, |max| life.min(Duration::from_secs(max.max(1))));
     let (lasts, end) = match expires {
         Some(left) if left < life => (left, End::Token),
         _ => (life, End::Life),
     };
-    slot.put(Admission {
-        shown: shown_before(&request, query.since),
-        chunked: request.version() >= Version::HTTP_11,
-        ends_at: Instant::now() + lasts,
-        end,
-    });
-    handoff::response(&request)
+    let chunked = request.version() >= Version::HTTP_11;
+    slot.put(Admission { what, chunked, ends_at: Instant::now() + lasts, end });
+    handoff::response(request)
 }
 
-/// The browser's own header wins: it is newer than the URL, which a reconnect repeats.
-fn shown_before(request: &HttpRequest, since: Option<String>) -> Shown {
+/// What was shown before, as the client says. The browser's own header wins: it is newer than the URL,
+/// which a reconnect repeats.
+pub(crate) fn last_id(request: &HttpRequest, since: Option<String>) -> Option<String> {
     let header = request.headers().get("last-event-id").map(|value| value.to_str().unwrap_or("?").to_owned());
-    let Some(id) = header.filter(|id| !id.is_empty()).or(since).filter(|id| !id.is_empty()) else {
-        return Shown::Nothing;
-    };
+    header.filter(|id| !id.is_empty()).or(since).filter(|id| !id.is_empty())
+}
+
+fn shown_before(request: &HttpRequest, since: Option<String>) -> Shown {
+    let Some(id) = last_id(request, since) else { return Shown::Nothing };
     let cursor = (id.len() <= MAX_ID_BYTES).then(|| Cursor::parse(&id)).flatten();
     let reason = if id == INCOMPLETE { "incomplete" } else { "unknown_id" };
     cursor.map_or(Shown::Lost(reason), |cursor| Shown::UpTo(Arc::new(cursor), None))
@@ -145,10 +166,7 @@ async fn map_locations(request: HttpRequest, shared: web::Data<Shared>) -> HttpR
         return refusal;
     }
     let Some(tick) = shared.hub.current() else {
-        let mut response =
-            problem(StatusCode::SERVICE_UNAVAILABLE, "this edge has not read the map from Redis yet");
-        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("2"));
-        return response;
+        return unavailable("this edge has not read the map from Redis yet");
     };
     // In parts, so that the socket of each is filled from the one copy.
     let whole = tick.snapshot();
@@ -163,44 +181,12 @@ async fn map_locations(request: HttpRequest, shared: web::Data<Shared>) -> HttpR
 }
 
 /// How long the token is valid, if one was needed.
-#[allow(clippy::result_large_err, reason = "the error is the response itself, once a refused request")]
 fn authorise(request: &HttpRequest, shared: &Shared) -> Result<Option<Duration>, HttpResponse> {
     if shared.config.map_public {
         return Ok(None);
     }
     match shared.config.verifier.check(request, MAP_READ) {
-        Ok(claims) => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            // A century is for ever, and no instant overflows by it.
-            let left = Duration::from_secs(claims.exp).saturating_sub(now);
-            Ok(Some(left.min(Duration::from_secs(3_155_760_000))))
-        }
-        Err(refusal) => {
-            shared.metrics.refused.inc();
-            let status = match refusal {
-                Refusal::Scope(_) => StatusCode::FORBIDDEN,
-                Refusal::Missing | Refusal::Invalid(_) => StatusCode::UNAUTHORIZED,
-            };
-            let mut response = problem(status, &refusal.to_string());
-            let challenge = header::HeaderValue::from_static("Bearer");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-            Err(response)
-        }
+        Ok(claims) => Ok(Some(time_left(claims.exp))),
+        Err(refusal) => Err(refused(shared, &refusal)),
     }
-}
-
-/// An error as RFC 9457 wants it.
-fn problem(status: StatusCode, detail: &str) -> HttpResponse {
-    HttpResponse::build(status)
-        .content_type("application/problem+json")
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .body(
-            json!({
-                "type": "about:blank",
-                "title": status.canonical_reason().unwrap_or("error"),
-                "status": status.as_u16(),
-                "detail": detail,
-            })
-            .to_string(),
-        )
 }

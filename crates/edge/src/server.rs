@@ -24,8 +24,12 @@ use crate::config::Config;
 use crate::handoff::Io;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
+use crate::queue::Queue;
+use crate::room_routes;
+use crate::rooms::Rooms;
 use crate::routes::{self, Shared};
 use crate::tick::Tick;
+use crate::tickets::TicketKeys;
 
 /// How long a client may take to send its request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,6 +41,8 @@ struct Parts {
     metrics: Metrics,
     ticks: broadcast::Sender<Arc<Tick>>,
     drain: CancellationToken,
+    rooms: Arc<Rooms>,
+    ticket_keys: Arc<TicketKeys>,
 }
 
 /// Runs an edge until it is told to stop.
@@ -49,11 +55,15 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
     let config = Arc::new(config);
     let latch = context.readiness.latch("the live map, from Redis");
     let (ticks, _) = broadcast::channel(TICKS_WAITING);
+    let queue =
+        Queue::new(&config.queue_urls, &metrics).map_err(|e| Failure::Config(format!("queue.urls: {e}")))?;
     let parts = Parts {
         config: config.clone(),
         metrics: metrics.clone(),
         ticks: ticks.clone(),
         drain: CancellationToken::new(),
+        rooms: Arc::new(Rooms::new(config.clone(), queue.clone(), metrics.clone())),
+        ticket_keys: Arc::new(TicketKeys::new(queue)),
     };
 
     let for_workers = parts.clone();
@@ -125,12 +135,13 @@ fn worker(
     Error = actix_http::error::DispatchError,
     InitError = (),
 > + use<> {
-    let Parts { config, metrics, ticks, drain } = parts.clone();
+    let Parts { config, metrics, ticks, drain, rooms, ticket_keys } = parts.clone();
     let hub = Hub::start(config.streams.clone(), metrics.clone(), ticks.subscribe(), drain);
-    let shared = Shared { config: config.clone(), metrics, hub: hub.clone() };
+    let shared = Shared { config: config.clone(), metrics, hub: hub.clone(), rooms, ticket_keys };
     let app = App::new()
         .app_data(web::Data::new(shared))
         .wrap(cors(&config.cors_origins))
+        .configure(room_routes::configure)
         .configure(routes::configure);
     let http = HttpService::<Io, _, _>::build()
         .client_request_timeout(REQUEST_TIMEOUT)
@@ -149,7 +160,10 @@ fn worker(
 }
 
 fn cors(origins: &[String]) -> Cors {
-    let cors = Cors::default().allowed_methods(["GET", "HEAD"]).allow_any_header().max_age(3600);
+    let cors = Cors::default()
+        .allowed_methods(["GET", "HEAD", "POST", "PUT", "DELETE"])
+        .allow_any_header()
+        .max_age(3600);
     if origins.iter().any(|origin| origin == "*") {
         return cors.allow_any_origin().send_wildcard();
     }

@@ -22,6 +22,8 @@ pub(crate) enum End {
     Token,
     /// It read nothing for too long.
     Stalled,
+    /// What it showed is over, and it was told so.
+    Over,
 }
 
 impl End {
@@ -32,6 +34,7 @@ impl End {
             Self::Drain => "drain",
             Self::Token => "token",
             Self::Stalled => "stalled",
+            Self::Over => "over",
         }
     }
 }
@@ -100,7 +103,7 @@ impl Stream {
         match self.end {
             End::Token => drop(events.event("end", r#"{"reason":"token_expired"}"#)),
             End::Drain => drop(events.retry(retry)),
-            End::Life | End::Left | End::Stalled => {}
+            End::Life | End::Left | End::Stalled | End::Over => {}
         }
         let mut bytes =
             if events.is_empty() { Vec::new() } else { events.frame().bytes(self.chunked).to_vec() };

@@ -11,6 +11,9 @@ use crate::error::Error;
 use crate::metrics::AppendMetrics;
 use crate::record::Position;
 
+/// What all scripts that write a feed begin with: how a record is numbered, laid out and logged.
+pub const RECORD_LUA: &str = include_str!("record.lua");
+
 /// The text of the script and its hash: computed once, the same for all.
 static APPEND: LazyLock<Script> =
     LazyLock::new(|| Script::from_lua(concat!(include_str!("record.lua"), include_str!("append.lua"))));
@@ -71,13 +74,16 @@ pub enum Outcome {
     },
 }
 
-pub(crate) fn log_key(name: &str) -> String {
+/// The key of a feed's log, a Redis stream.
+pub fn log_key(name: &str) -> String {
     format!("tutti:{{{name}}}:log")
 }
-pub(crate) fn head_key(name: &str) -> String {
+/// The key of a feed's head, a hash.
+pub fn head_key(name: &str) -> String {
     format!("tutti:{{{name}}}:head")
 }
-pub(crate) fn channel(name: &str) -> String {
+/// The channel on which a feed's records are published.
+pub fn channel(name: &str) -> String {
     format!("tutti:{{{name}}}")
 }
 

@@ -23,7 +23,7 @@ mod redis;
 mod settings;
 mod subscriber;
 
-pub use append::{Append, Feed, Limits, Outcome};
+pub use append::{Append, Feed, Limits, Outcome, RECORD_LUA, channel, head_key, log_key};
 pub use cursor::Cursor;
 pub use error::Error;
 pub use fred::clients::Client;
@@ -31,4 +31,4 @@ pub use metrics::{AppendMetrics, FollowMetrics};
 pub use record::{HEADER_BYTES, Position, Record};
 pub use redis::{Connection, connect, time_us};
 pub use settings::agree_when_there;
-pub use subscriber::{Event, Following, ResetReason, follow};
+pub use subscriber::{Event, Following, ResetReason, follow, follow_from, read_log};

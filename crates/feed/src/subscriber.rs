@@ -101,12 +101,29 @@ impl Drop for Following {
 /// # Errors
 /// Those of [`connect`]; what Redis does later is waited out.
 pub fn follow(url: &str, names: &[String], metrics: FollowMetrics) -> Result<Following, Error> {
+    start(url, names.iter().map(|name| (name.clone(), Chain::from_oldest())).collect(), metrics)
+}
+
+/// Follows one feed from the record after `position`.
+///
+/// # Errors
+/// As [`follow`].
+pub fn follow_from(
+    url: &str,
+    name: &str,
+    position: Position,
+    metrics: FollowMetrics,
+) -> Result<Following, Error> {
+    start(url, vec![(name.to_owned(), Chain::after(Some(position)))], metrics)
+}
+
+fn start(url: &str, feeds: Vec<(String, Chain)>, metrics: FollowMetrics) -> Result<Following, Error> {
     let (events, receiver) = mpsc::channel(EVENTS_WAITING);
     let first = connect(url)?;
     let url = url.to_owned();
     let mut follower = Follower {
-        feeds: names.iter().map(|name| Followed::new(name)).collect(),
-        by_channel: names.iter().enumerate().map(|(i, name)| (channel(name), i)).collect(),
+        by_channel: feeds.iter().enumerate().map(|(i, (name, _))| (channel(name), i)).collect(),
+        feeds: feeds.into_iter().map(|(name, chain)| Followed { name, chain }).collect(),
         events,
         metrics,
         failed_polls: 0,
@@ -132,12 +149,6 @@ pub fn follow(url: &str, names: &[String], metrics: FollowMetrics) -> Result<Fol
 struct Followed {
     name: String,
     chain: Chain,
-}
-
-impl Followed {
-    fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), chain: Chain::from_oldest() }
-    }
 }
 
 struct Follower {
@@ -356,8 +367,11 @@ async fn read_head(client: &Client, name: &str) -> Result<Option<Position>, Erro
     })
 }
 
-/// The log's entries from `from` on, itself included.
-async fn read_log(
+/// At most so many of a log's entries from `from` on, itself included; from the oldest if there is none.
+///
+/// # Errors
+/// [`Error::Redis`] if Redis does not answer, [`Error::Answer`] if the log holds something else.
+pub async fn read_log(
     client: &Client,
     name: &str,
     from: Option<Position>,

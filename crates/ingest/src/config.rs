@@ -1,19 +1,17 @@
 //! What is carried from where.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use tutti_feed::Limits;
 use tutti_model::location::Format;
-use tutti_service::shared::{self, Locations};
+use tutti_service::shared::{self, Kafka, Locations};
 use tutti_service::{SecretString, Settings};
 
 /// All settings of ingest.
 #[derive(Clone)]
 pub struct Config {
-    /// Kafka's bootstrap servers.
-    pub brokers: String,
-    /// Settings handed to librdkafka as they are, as for TLS and SASL.
-    pub kafka_properties: BTreeMap<String, String>,
+    /// Kafka.
+    pub kafka: Kafka,
     /// The Redis of the feeds.
     pub redis_url: SecretString,
     /// What defines the live map.
@@ -63,16 +61,7 @@ const RESERVED: [&str; 8] = [
 impl Config {
     /// Asks for them.
     pub fn configure(settings: &mut Settings) -> Self {
-        let brokers =
-            settings.list("kafka.brokers", &["127.0.0.1:9092"], "bootstrap servers of Kafka, host:port,...");
-        if brokers.is_empty() {
-            settings.mistake("kafka.brokers is empty; it is: host:port of at least one broker");
-        }
-        let kafka_properties =
-            settings.rest("kafka.properties", "handed to librdkafka as it is, as security.protocol");
-        for key in RESERVED.iter().filter(|key| kafka_properties.contains_key(**key)) {
-            settings.mistake(format!("kafka.properties.{key} is Tutti's own: what it promises rests on it"));
-        }
+        let kafka = Kafka::configure(settings, &RESERVED);
         let redis_url = shared::redis_url(settings);
         let locations = Locations::configure(settings);
         let limits = Limits {
@@ -95,7 +84,7 @@ impl Config {
             names = BTreeSet::from(["locations".to_owned()]);
         }
         let routes = names.iter().map(|name| Route::configure(settings, name)).collect();
-        Self { brokers: brokers.join(","), kafka_properties, redis_url, locations, limits, routes }
+        Self { kafka, redis_url, locations, limits, routes }
     }
 }
 

@@ -4,7 +4,7 @@
 //! rebalance is acknowledged with an empty assignment; the partition's task looks up where Redis
 //! stands, and then assigns the partition at exactly that offset.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -342,7 +342,7 @@ impl Producer {
             ("queue.buffering.max.kbytes", "65536"),
         ];
         let mut client = client_config(config, &settings);
-        for key in config.kafka_properties.keys().filter(|key| CONSUMERS.iter().any(|c| key.starts_with(c))) {
+        for key in config.kafka.properties.keys().filter(|key| CONSUMERS.iter().any(|c| key.starts_with(c))) {
             client.remove(key);
         }
         client.create().map(Self)
@@ -378,12 +378,11 @@ impl Producer {
 
 fn client_config(config: &Config, settings: &[(&str, &str)]) -> ClientConfig {
     let mut client = ClientConfig::new();
-    client.set("bootstrap.servers", &config.brokers).set("client.id", "tutti-ingest");
+    client.set("bootstrap.servers", &config.kafka.brokers).set("client.id", "tutti-ingest");
     for (key, value) in settings {
         client.set(*key, *value);
     }
-    let given: &BTreeMap<String, String> = &config.kafka_properties;
-    for (key, value) in given {
+    for (key, value) in &config.kafka.properties {
         client.set(key, value);
     }
     client

@@ -2,18 +2,38 @@
 //! protobuf and JSON forms, and the names of feeds.
 //!
 //! A fix arrives on Kafka as JSON or protobuf ([`location::decode`] checks it), travels through
-//! Redis in a [`Locations`] message, and leaves as the JSON that [`location::to_json`] writes.
+//! Redis in a [`Locations`] message, and leaves as the JSON that [`location::to_json`] writes. A
+//! change of a waiting room is a [`RoomEvent`] from the script that makes it to Kafka and to the edges
+//! ([`room`]); [`queue`] is what edges ask of the waiting room's service.
 //!
 //! *Invariant:* this crate does no IO and knows no clock. Where time matters it is an argument.
 
 pub mod location;
+pub mod lottery;
 pub mod names;
+pub mod room;
 
-/// The generated protobuf messages of `proto/tutti/v1`.
+/// The generated protobuf messages of `proto/tutti`, laid out as their packages are.
 mod proto {
-    #![allow(missing_docs, reason = "generated; documented in proto/tutti/v1/*.proto")]
+    #![allow(missing_docs, reason = "generated; documented in proto/tutti")]
+    #![allow(unreachable_pub, reason = "generated")]
     #![allow(clippy::all, clippy::pedantic, reason = "generated")]
-    include!(concat!(env!("OUT_DIR"), "/tutti.v1.rs"));
+    pub(crate) mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/tutti.v1.rs"));
+    }
+    pub(crate) mod queue {
+        pub(crate) mod v1 {
+            include!(concat!(env!("OUT_DIR"), "/tutti.queue.v1.rs"));
+        }
+    }
 }
 
-pub use proto::{Change, Fix, Gap, Locations, Removal, change};
+/// What is said to the waiting room's service: `proto/tutti/queue/v1`.
+pub mod queue {
+    pub use crate::proto::queue::v1::*;
+}
+
+pub use proto::v1::{
+    Admitted, Change, Claimed, Fix, Gap, Gone, GoneReason, Joined, Locations, Mode, Opened, Pulse, Removal,
+    RoomEvent, RoomMode, RoomSettings, TicketState, change, room_event,
+};

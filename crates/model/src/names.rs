@@ -12,3 +12,8 @@ pub fn locations_feed(shard: u32) -> String {
 pub fn shard_of(partition: i32, shards: u32) -> u32 {
     partition.unsigned_abs() % shards
 }
+
+/// The feed of one waiting room: `room.<room>`.
+pub fn room_feed(room: &str) -> String {
+    format!("room.{room}")
+}

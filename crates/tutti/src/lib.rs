@@ -3,6 +3,7 @@
 
 pub mod broker;
 pub mod local;
+pub mod passes;
 pub mod token;
 pub mod up;
 pub mod watch;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
+use tutti::passes::{new_key, verify};
 use tutti::token::{DEVELOPMENT_SECRET, sign};
 use tutti::up::{Options, TOPIC, up};
 use tutti::watch::watch;
@@ -43,6 +44,19 @@ enum Command {
         /// A token, if the map is not public
         #[arg(long, env = "TUTTI_TOKEN", hide_env_values = true)]
         token: Option<String>,
+    },
+    /// Print a new private key for tutti-queue to sign passes with (PEM)
+    Key,
+    /// Verify a waiting room's pass, as whatever stands behind the room does
+    VerifyPass {
+        /// The pass, as `queueAdmitted` or a claim gave it
+        pass: String,
+        /// The room that it must be for
+        #[arg(long)]
+        room: String,
+        /// The published keys: a URL or a file
+        #[arg(long, default_value = "http://127.0.0.1:8080/.well-known/jwks.json")]
+        jwks: String,
     },
     /// Print a token that a running `tutti up` accepts
     Token {
@@ -114,6 +128,15 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Watch { urls, token } => watch(&urls, token).await,
         Command::Token { sub, scope, ttl, secret } => {
             writeln!(std::io::stdout(), "{}", sign(&secret, &sub, &scope, ttl)?)?;
+            Ok(())
+        }
+        Command::Key => {
+            write!(std::io::stdout(), "{}", new_key())?;
+            Ok(())
+        }
+        Command::VerifyPass { pass, room, jwks } => {
+            let claims = verify(&pass, &room, &jwks).await?;
+            writeln!(std::io::stdout(), "{}", serde_json::to_string(&claims)?)?;
             Ok(())
         }
         Command::Sim { what } => simulate(what).await,

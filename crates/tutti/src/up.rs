@@ -15,6 +15,7 @@ use tutti_edge::Edge;
 use tutti_ingest::Ingest;
 use tutti_load::publisher::Publisher;
 use tutti_load::taxis::Taxis;
+use tutti_queue::Queue;
 use tutti_service::logs::Logs;
 use tutti_service::{
     Admin, CancellationToken, Context, Failure, Readiness, Registry, Service, Settings, raise_file_limit,
@@ -23,11 +24,16 @@ use tutti_service::{
 
 use crate::broker::Broker;
 use crate::local::{Redis, check_port_free};
-use crate::token::DEVELOPMENT_SECRET;
+use crate::passes::new_key;
+use crate::token::{DEVELOPMENT_SECRET, sign};
 
 /// The topic of the live map.
 pub const TOPIC: &str = "media-locations";
 const PARTITIONS: i32 = 6;
+/// The topic that the changes of waiting rooms are relayed to.
+const ROOMS_TOPIC: &str = "queueing-system";
+/// A waiting room to try.
+const ROOM: &str = "demo";
 /// How long stopping may take.
 const GRACE: Duration = Duration::from_secs(8);
 
@@ -61,18 +67,31 @@ struct Ports {
     edges: [u16; 2],
     kafka: u16,
     redis: u16,
-    /// Of ingest and the two edges.
-    admin: [u16; 3],
+    queue: u16,
+    /// Of ingest, the two edges and the queue.
+    admin: [u16; 4],
 }
 
 impl Ports {
     fn new(base: Option<u16>) -> anyhow::Result<Self> {
         let Some(base) = base else {
-            return Ok(Self { edges: [8080, 8081], kafka: 9092, redis: 16379, admin: [9101, 9102, 9103] });
+            return Ok(Self {
+                edges: [8080, 8081],
+                kafka: 9092,
+                redis: 16379,
+                queue: 9200,
+                admin: [9101, 9102, 9103, 9104],
+            });
         };
         anyhow::ensure!((1024..=65_000).contains(&base), "--port-base must be 1024 to 65000");
         let at = |n: u16| base + n;
-        Ok(Self { edges: [at(0), at(1)], kafka: at(2), redis: at(3), admin: [at(4), at(5), at(6)] })
+        Ok(Self {
+            edges: [at(0), at(1)],
+            kafka: at(2),
+            redis: at(3),
+            queue: at(7),
+            admin: [at(4), at(5), at(6), at(8)],
+        })
     }
 }
 
@@ -91,6 +110,7 @@ pub async fn up(mut options: Options) -> anyhow::Result<()> {
     for port in ports.edges {
         check_port_free(port, "an edge")?;
     }
+    check_port_free(ports.queue, "the waiting room's service")?;
     for port in ports.admin {
         check_port_free(port, "an admin port")?;
     }
@@ -111,7 +131,8 @@ pub async fn up(mut options: Options) -> anyhow::Result<()> {
         Some(_) => None,
         None => {
             let rejected = format!("{TOPIC}.rejected");
-            Some(Broker::start(ports.kafka, &[(TOPIC, PARTITIONS), (&rejected, 1)]).await?)
+            let topics = [(TOPIC, PARTITIONS), (&rejected, 1), (ROOMS_TOPIC, PARTITIONS)];
+            Some(Broker::start(ports.kafka, &topics).await?)
         }
     };
     let kafka = match (&options.kafka, &embedded) {
@@ -133,6 +154,17 @@ pub async fn up(mut options: Options) -> anyhow::Result<()> {
     }
     let (figures, ready) = start::<Ingest>(&ingest, ports.admin[0], &stop, &mut services).await?;
     let mut all_ready = vec![("ingest", ready)];
+    let keys = tempfile::tempdir().context("a temporary folder for the key")?;
+    let key = keys.path().join("pass-key.pem");
+    std::fs::write(&key, new_key()).context("writing the key")?;
+    let queue_listens = format!("127.0.0.1:{}", ports.queue);
+    let mut queue = common.clone();
+    queue.extend([
+        ("TUTTI_GRPC_LISTEN".into(), queue_listens.clone()),
+        ("TUTTI_PASSES_KEY_FILE".into(), key.to_string_lossy().into_owned()),
+    ]);
+    let (_, ready) = start::<Queue>(&queue, ports.admin[3], &stop, &mut services).await?;
+    all_ready.push(("queue", ready));
     let urls: Vec<String> = ports.edges.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
     let mut edges = Vec::new();
     for (i, port) in ports.edges.into_iter().enumerate() {
@@ -146,12 +178,14 @@ pub async fn up(mut options: Options) -> anyhow::Result<()> {
             ("TUTTI_AUTH_HS256_SECRET".into(), options.secret.clone()),
             ("TUTTI_MAP_PUBLIC".into(), (!options.private).to_string()),
             ("TUTTI_STREAMS_DRAIN_SECONDS".into(), "1".into()),
+            ("TUTTI_QUEUE_URLS".into(), format!("http://{queue_listens}")),
         ]);
         let (metrics, ready) = start::<Edge>(&variables, ports.admin[i + 1], &stop, &mut services).await?;
         all_ready.push(("edge", ready));
         edges.push(metrics);
     }
 
+    services.spawn(open_room(urls[0].clone(), options.secret.clone(), stop.clone()));
     let mut vehicles = 0;
     if !options.no_replay {
         let taxis = Taxis::load()?;
@@ -185,7 +219,29 @@ pub async fn up(mut options: Options) -> anyhow::Result<()> {
     let all = async { while services.join_next().await.is_some_and(|ended| ended.is_ok()) {} };
     let _ = timeout(GRACE, all).await;
     drop(services);
-    drop((embedded, private_redis));
+    drop((embedded, private_redis, keys));
+    Ok(())
+}
+
+/// Makes the room to try, as soon as an edge can.
+async fn open_room(edge: String, secret: String, stop: CancellationToken) -> Result<(), Failure> {
+    let token = sign(&secret, "tutti-up", "rooms:admin", Duration::from_secs(3600))
+        .map_err(|e| Failure::Other(format!("{e:#}")))?;
+    let settings = r#"{"maxActive":5,"admitPerSecond":1,"sessionSeconds":120}"#;
+    let made = async {
+        let client = reqwest::Client::new();
+        loop {
+            let put = client.put(format!("{edge}/v1/rooms/{ROOM}")).bearer_auth(&token).body(settings);
+            if put.send().await.is_ok_and(|answer| answer.status().is_success()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::select! {
+        () = made => stop.cancelled().await,
+        () = stop.cancelled() => {}
+    }
     Ok(())
 }
 
@@ -224,6 +280,10 @@ fn print_greeting(
     println!("  Kafka    {kafka}  ({kafka_is})");
     println!("  Redis    {}  ({redis_is})", without_userinfo(redis));
     println!("  ingest   http://127.0.0.1:{}/metrics", ports.admin[0]);
+    println!(
+        "  queue    http://127.0.0.1:{}  (gRPC; http://127.0.0.1:{}/metrics)",
+        ports.queue, ports.admin[3]
+    );
     for (url, admin) in urls.iter().zip(&ports.admin[1..]) {
         println!("  edge     {url}  (http://127.0.0.1:{admin}/metrics)");
     }
@@ -241,6 +301,10 @@ fn print_greeting(
     println!(
         "  echo '{{\"mediaId\":\"me\",\"timestamp\":'$(date +%s%3N)',\"latitude\":37.77,\"longitude\":-122.42}}' \\\n    \
          | kcat -P -b {kafka} -t {TOPIC} -k me"
+    );
+    println!(
+        "  curl -X POST -H \"Idempotency-Key: $(uuidgen)\" {}/v1/rooms/{ROOM}/tickets         # a place in line",
+        urls[0]
     );
     println!("\nCtrl-C ends it all.\n");
     let _ = std::io::stdout().flush();

@@ -1,0 +1,75 @@
+//! Answers that say no, as RFC 9457 wants them.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use actix_web::HttpResponse;
+use actix_web::http::{StatusCode, header};
+use serde_json::json;
+use tonic::{Code, Status};
+
+use crate::auth::Refusal;
+use crate::queue::{is_passing, reason};
+use crate::routes::Shared;
+
+/// A problem, in a sentence.
+pub(crate) fn problem(status: StatusCode, detail: &str) -> HttpResponse {
+    problem_of(status, detail, None)
+}
+
+/// The same, to be tried again in a moment.
+pub(crate) fn unavailable(detail: &str) -> HttpResponse {
+    let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, detail);
+    response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("2"));
+    response
+}
+
+/// A request without the right to what it asked for.
+pub(crate) fn refused(shared: &Shared, refusal: &Refusal) -> HttpResponse {
+    shared.metrics.refused.inc();
+    let status = match refusal {
+        Refusal::Scope(_) => StatusCode::FORBIDDEN,
+        Refusal::Missing | Refusal::Invalid(_) => StatusCode::UNAUTHORIZED,
+    };
+    let mut response = problem(status, &refusal.to_string());
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+    response
+}
+
+/// What the waiting room's service says against it; its word for the reason is in `reason`.
+pub(crate) fn of_service(status: &Status) -> HttpResponse {
+    let word = reason(status);
+    let code = match (status.code(), word) {
+        _ if is_passing(status) => return unavailable(status.message()),
+        (Code::ResourceExhausted, _) => return unavailable(status.message()),
+        // Who holds the token of a ticket that is forgotten has nothing any more.
+        (Code::NotFound, Some("no_ticket")) => StatusCode::GONE,
+        (Code::NotFound, _) => StatusCode::NOT_FOUND,
+        (Code::FailedPrecondition, _) => StatusCode::CONFLICT,
+        (Code::InvalidArgument, _) => StatusCode::BAD_REQUEST,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    problem_of(code, status.message(), word)
+}
+
+/// How long it is until a time in seconds since 1970.
+pub(crate) fn time_left(exp: u64) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // A century is for ever, and no instant overflows by it.
+    Duration::from_secs(exp).saturating_sub(now).min(Duration::from_secs(3_155_760_000))
+}
+
+fn problem_of(status: StatusCode, detail: &str, reason: Option<&str>) -> HttpResponse {
+    let mut body = json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or("error"),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    if let Some(reason) = reason {
+        body["reason"] = reason.into();
+    }
+    HttpResponse::build(status)
+        .content_type("application/problem+json")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .body(body.to_string())
+}

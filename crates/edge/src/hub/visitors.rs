@@ -1,0 +1,554 @@
+//! A worker's streams of waiting rooms.
+//!
+//! Who waits lies in the order of the line. At each step of a room those near the front hear of it at
+//! once; once a second all are looked at. What a visitor is told is a rank in the room's bitmap: a
+//! question in memory. Only who is new, or no longer where it was, is asked after at the service.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::rt::spawn;
+use bytes::Bytes;
+use serde_json::json;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tonic::Status as Refused;
+use tutti_feed::Position;
+use tutti_model::queue::{Ticket, TicketId};
+use tutti_model::{Mode, TicketState, room};
+
+use super::Hub;
+use crate::frame::Events;
+use crate::presence::Present;
+use crate::queue::{is_passing, reason};
+use crate::room::{Rank, RoomView};
+use crate::rooms::{Followed, RoomStep, Rooms};
+use crate::stream::{End, Stream, Written};
+use crate::tick::Status;
+
+/// Up to this position a visitor hears of each change at once.
+const NEAR: u64 = 20;
+/// Visitors of a worker that are asked after at the same time.
+const ASKING: usize = 16;
+/// Between two questions about the same visitor.
+const RETRY: Duration = Duration::from_secs(1);
+/// An edge that has not caught up with an answer after so long asks again.
+const CATCH_UP: Duration = Duration::from_secs(10);
+
+/// On what terms a visitor gets a stream.
+pub(crate) struct Visit {
+    pub(crate) rooms: Arc<Rooms>,
+    pub(crate) room: Arc<Followed>,
+    pub(crate) id: TicketId,
+    /// What the client was shown before.
+    pub(crate) shown: Option<Position>,
+}
+
+/// One visitor's stream.
+struct Visitor {
+    stream: Stream,
+    rooms: Arc<Rooms>,
+    id: TicketId,
+    /// What the client was shown before it came here.
+    before: Option<Position>,
+    status: Option<Status>,
+    rank: Option<Rank>,
+    /// Something has been told of its place.
+    told: bool,
+    /// The pass was sent, in this state.
+    passed: Option<TicketState>,
+    generation: u64,
+    present: Present,
+}
+
+/// The visitors of all rooms.
+pub(super) struct Lobby {
+    rooms: BTreeMap<Arc<str>, Room>,
+    asking: Rc<Semaphore>,
+}
+
+/// The visitors of one room.
+struct Room {
+    step: Option<Arc<RoomStep>>,
+    /// By what stands for them in the line, and by their order of coming, for one may come twice.
+    waiting: BTreeMap<(u64, u64), Visitor>,
+    inside: Vec<Visitor>,
+    stepped: Rc<Notify>,
+    /// Tells visitors with the same key apart.
+    serial: u64,
+    /// Streams here, those in tasks too.
+    streams: usize,
+    following: JoinHandle<()>,
+}
+
+impl Room {
+    fn wait(&mut self, key: u64, visitor: Visitor) {
+        self.serial += 1;
+        self.waiting.insert((key, self.serial), visitor);
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.following.abort();
+    }
+}
+
+/// Where a visitor belongs.
+enum Settled {
+    Waiting,
+    Inside,
+}
+
+impl Default for Lobby {
+    fn default() -> Self {
+        Self { rooms: BTreeMap::new(), asking: Rc::new(Semaphore::new(ASKING)) }
+    }
+}
+
+impl Hub {
+    /// Takes a visitor's stream over, its response head written.
+    pub(super) fn admit_visitor(self: Rc<Self>, stream: Stream, visit: Visit) {
+        let Visit { rooms, room, id, shown } = visit;
+        let present = Present::new(room.clone(), id.number);
+        self.enter_room(&room);
+        let mut hello = Events::default();
+        hello.retry(Duration::from_secs(1));
+        let rest = hello.frame().bytes(stream.chunked).clone();
+        let visitor = Visitor {
+            stream,
+            rooms,
+            id,
+            before: shown,
+            status: None,
+            rank: None,
+            told: false,
+            passed: None,
+            generation: 0,
+            present,
+        };
+        self.settle(visitor, rest);
+    }
+
+    fn enter_room(self: &Rc<Self>, followed: &Followed) {
+        let mut lobby = self.lobby.borrow_mut();
+        let room = lobby.rooms.entry(followed.name.clone()).or_insert_with(|| {
+            let (hub, mut steps, name) = (Rc::downgrade(self), followed.steps.clone(), followed.name.clone());
+            let step = steps.borrow_and_update().clone();
+            Room {
+                step,
+                waiting: BTreeMap::new(),
+                inside: Vec::new(),
+                stepped: Rc::default(),
+                serial: 0,
+                streams: 0,
+                following: spawn(async move {
+                    while steps.changed().await.is_ok() {
+                        let Some(hub) = hub.upgrade() else { return };
+                        let step = steps.borrow_and_update().clone();
+                        hub.step_room(&name, step);
+                    }
+                }),
+            }
+        });
+        room.streams += 1;
+    }
+
+    /// A visitor's stream has ended.
+    fn left_room(&self, name: &str, end: End) {
+        self.ended(end);
+        let mut lobby = self.lobby.borrow_mut();
+        if let Some(room) = lobby.rooms.get_mut(name) {
+            room.streams -= 1;
+            if room.streams == 0 {
+                lobby.rooms.remove(name);
+            }
+        }
+    }
+
+    /// A room moved on.
+    fn step_room(self: &Rc<Self>, name: &str, step: Option<Arc<RoomStep>>) {
+        let mut lobby = self.lobby.borrow_mut();
+        let Some(room) = lobby.rooms.get_mut(name) else { return };
+        let before = std::mem::replace(&mut room.step, step);
+        room.stepped.notify_waiters();
+        let Some(step) = room.step.clone() else { return };
+        let same = before.is_some_and(|before| {
+            let opened = |step: &RoomStep| step.view.as_ref().map(|view| (view.opened, view.mode));
+            before.generation == step.generation
+                && before.status == step.status
+                && opened(&before) == opened(&step)
+        });
+        if same {
+            self.walk(room, &step, false);
+        } else {
+            // Other keys stand for those who wait, or all are to be told.
+            self.resettle(room, &step);
+        }
+    }
+
+    /// Once a second, of each room: ends what is over, finds who left, tells all where they are.
+    pub(super) fn sweep_rooms(self: &Rc<Self>) {
+        let now = Instant::now();
+        let mut gone = Vec::new();
+        {
+            let mut lobby = self.lobby.borrow_mut();
+            for (name, room) in &mut lobby.rooms {
+                let over = |stream: &Stream| stream.has_left() || stream.ends_at <= now;
+                let waiting = room.waiting.extract_if(.., |_, visitor| over(&visitor.stream));
+                let mut ended: Vec<Visitor> = waiting.map(|(_, visitor)| visitor).collect();
+                ended.extend(room.inside.extract_if(.., |visitor| over(&visitor.stream)));
+                gone.extend(ended.into_iter().map(|visitor| (name.clone(), visitor)));
+                if let Some(step) = room.step.clone() {
+                    self.walk(room, &step, true);
+                }
+            }
+        }
+        for (name, visitor) in gone {
+            let left = visitor.stream.ends_at > now;
+            let end = if left { End::Left } else { visitor.stream.close(self.retry()) };
+            drop(visitor.present);
+            self.left_room(&name, end);
+        }
+    }
+
+    /// Gives each stream an end within the drain window.
+    pub(super) fn drain_rooms(&self) {
+        let mut lobby = self.lobby.borrow_mut();
+        for room in lobby.rooms.values_mut() {
+            for visitor in room.waiting.values_mut().chain(&mut room.inside) {
+                visitor.stream.drain(self.drain_end());
+            }
+        }
+    }
+
+    /// Looks at those who wait, from the front: all, or as far as is near; and, of all, at those
+    /// inside.
+    fn walk(self: &Rc<Self>, room: &mut Room, step: &Arc<RoomStep>, all: bool) {
+        let Some(view) = &step.view else { return };
+        let (mut out, mut behind) = (Vec::new(), Vec::new());
+        let heartbeat = self.config.heartbeat;
+        for (key, visitor) in &mut room.waiting {
+            if !view.is_waiting(key.0) {
+                out.push(*key);
+                continue;
+            }
+            let near = view.rank(key.0).is_some_and(|rank| rank.position <= NEAR);
+            if !all && !near {
+                break;
+            }
+            let mut events = visitor.news(key.0, view, step, all);
+            if events.is_empty() && all && visitor.stream.last_write.elapsed() >= heartbeat {
+                events.comment("heartbeat").id(&step.id);
+            }
+            match self.write_visitor(visitor, &events) {
+                Written::All => {}
+                Written::Gone => out.push(*key),
+                Written::Rest(rest) => behind.push((*key, rest)),
+            }
+        }
+        for key in out {
+            if let Some(visitor) = room.waiting.remove(&key) {
+                self.clone().settle(visitor, Bytes::new());
+            }
+        }
+        for (key, rest) in behind {
+            self.metrics.fell_behind.inc();
+            if let Some(visitor) = room.waiting.remove(&key) {
+                self.clone().settle(visitor, rest);
+            }
+        }
+        if !all {
+            return;
+        }
+        let mut at = 0;
+        while let Some(visitor) = room.inside.get_mut(at) {
+            let mut events = Events::default();
+            visitor.tell_status(step.status, &mut events);
+            if events.is_empty() && visitor.stream.last_write.elapsed() >= heartbeat {
+                events.comment("heartbeat");
+            }
+            let inside = view.is_inside(visitor.id.number);
+            match self.write_visitor(visitor, &events) {
+                Written::All if inside => at += 1,
+                Written::Rest(rest) => self.clone().settle(room.inside.swap_remove(at), rest),
+                _ => self.clone().settle(room.inside.swap_remove(at), Bytes::new()),
+            }
+        }
+    }
+
+    /// Sends all visitors of a room to where they belong now.
+    fn resettle(self: &Rc<Self>, room: &mut Room, step: &Arc<RoomStep>) {
+        let all: Vec<Visitor> =
+            std::mem::take(&mut room.waiting).into_values().chain(std::mem::take(&mut room.inside)).collect();
+        let closed = step.view.as_ref().is_none_or(|view| view.mode == Mode::Closed);
+        for visitor in all {
+            let known = !closed && visitor.generation == step.generation;
+            let number = visitor.id.number;
+            match step.view.as_ref().filter(|_| known) {
+                Some(view) if visitor.passed.is_none() && view.is_waiting(view.key_of(number)) => {
+                    room.wait(view.key_of(number), visitor);
+                }
+                Some(view) if visitor.passed.is_some() && view.is_inside(number) => {
+                    room.inside.push(visitor);
+                }
+                _ => self.clone().settle(visitor, Bytes::new()),
+            }
+        }
+        self.walk(room, step, true);
+    }
+
+    fn write_visitor(&self, visitor: &mut Visitor, events: &Events) -> Written {
+        if events.is_empty() {
+            return Written::All;
+        }
+        let bytes = events.frame().bytes(visitor.stream.chunked).clone();
+        self.metrics.deliveries.inc();
+        self.metrics.delivered_bytes.inc_by(bytes.len() as u64);
+        visitor.stream.last_write = Instant::now();
+        visitor.stream.try_write(bytes)
+    }
+
+    /// Finds out where a visitor belongs, as a task of its own, and puts it there.
+    fn settle(self: Rc<Self>, mut visitor: Visitor, mut rest: Bytes) {
+        spawn(async move {
+            self.metrics.behind.inc();
+            let name = visitor.id.room.clone();
+            loop {
+                let settled = match self.write(&mut visitor.stream, std::mem::take(&mut rest)).await {
+                    Ok(()) => self.find_out(&mut visitor).await,
+                    Err(end) => Err(end),
+                };
+                match settled {
+                    Ok(settled) => match self.place(visitor, &settled) {
+                        Ok(()) => {
+                            self.metrics.behind.dec();
+                            return;
+                        }
+                        Err(back) => visitor = *back,
+                    },
+                    Err(end) => {
+                        self.metrics.behind.dec();
+                        if !matches!(end, End::Left | End::Stalled) {
+                            visitor.stream.end = end;
+                            visitor.stream.close(self.retry());
+                        }
+                        drop(visitor.present);
+                        self.left_room(&name, end);
+                        return;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Puts a visitor where it belongs, if the room is still as it was found.
+    fn place(self: &Rc<Self>, mut visitor: Visitor, settled: &Settled) -> Result<(), Box<Visitor>> {
+        let mut lobby = self.lobby.borrow_mut();
+        let Some(room) = lobby.rooms.get_mut(&*visitor.id.room) else { return Err(Box::new(visitor)) };
+        let Some(step) = room.step.clone() else { return Err(Box::new(visitor)) };
+        let Some(view) = step.view.as_ref() else { return Err(Box::new(visitor)) };
+        match settled {
+            Settled::Inside => room.inside.push(visitor),
+            Settled::Waiting => {
+                let key = view.key_of(visitor.id.number);
+                let events = visitor.news(key, view, &step, true);
+                match self.write_visitor(&mut visitor, &events) {
+                    Written::All => {
+                        room.wait(key, visitor);
+                    }
+                    Written::Rest(rest) => {
+                        self.metrics.fell_behind.inc();
+                        self.clone().settle(visitor, rest);
+                    }
+                    Written::Gone => return Err(Box::new(visitor)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks after a visitor until this edge knows as much as the answer.
+    async fn find_out(&self, visitor: &mut Visitor) -> Result<Settled, End> {
+        loop {
+            if self.draining.is_cancelled() {
+                visitor.stream.drain(self.drain_end());
+            }
+            if visitor.stream.ends_at <= Instant::now() {
+                return Err(visitor.stream.end);
+            }
+            self.keep_alive(&mut visitor.stream).await?;
+            // Before the answer, so that what comes between is not missed.
+            let generation = self.room_step(&visitor.id.room).map_or(0, |step| step.generation);
+            let answer = {
+                let asking = self.lobby.borrow().asking.clone();
+                let _turn = asking.acquire().await;
+                visitor.ask().await
+            };
+            let mut events = Events::default();
+            match answer {
+                Err(status) if is_passing(&status) => {
+                    visitor.tell_status(Status::Stale { since_ms: None }, &mut events);
+                    self.write_events(visitor, &events).await?;
+                    self.pause(&mut visitor.stream, Instant::now() + RETRY).await;
+                }
+                Err(status) => {
+                    visitor.tell_end(&status, &mut events);
+                    self.write_events(visitor, &events).await?;
+                    return Err(End::Over);
+                }
+                Ok(ticket) => {
+                    let Some(settled) = visitor.hear(&ticket, &mut events) else {
+                        self.write_events(visitor, &events).await?;
+                        return Err(End::Over);
+                    };
+                    self.write_events(visitor, &events).await?;
+                    visitor.generation = generation;
+                    let version = ticket.version.unwrap_or_default();
+                    if self.caught_up(visitor, version.epoch, version.seq, &settled).await? {
+                        return Ok(settled);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until this edge has what the answer had. Whether it then says the same.
+    async fn caught_up(
+        &self,
+        visitor: &mut Visitor,
+        epoch: u32,
+        seq: u64,
+        settled: &Settled,
+    ) -> Result<bool, End> {
+        let until = Instant::now() + CATCH_UP;
+        loop {
+            let Some(stepped) = self.lobby.borrow().rooms.get(&*visitor.id.room).map(|r| r.stepped.clone())
+            else {
+                return Ok(false);
+            };
+            if let Some(step) = self.room_step(&visitor.id.room)
+                && let Some(view) = &step.view
+                && view.version.epoch == epoch
+                && view.version.seq >= seq
+            {
+                let number = visitor.id.number;
+                return Ok(step.generation == visitor.generation
+                    && match settled {
+                        Settled::Waiting => view.is_waiting(view.key_of(number)),
+                        Settled::Inside => view.is_inside(number),
+                    });
+            }
+            if Instant::now() >= until || visitor.stream.ends_at <= Instant::now() {
+                return Ok(false);
+            }
+            tokio::select! {
+                () = stepped.notified() => {}
+                () = self.pause(&mut visitor.stream, until) => {}
+            }
+            self.keep_alive(&mut visitor.stream).await?;
+        }
+    }
+
+    fn room_step(&self, name: &str) -> Option<Arc<RoomStep>> {
+        self.lobby.borrow().rooms.get(name)?.step.clone()
+    }
+
+    async fn write_events(&self, visitor: &mut Visitor, events: &Events) -> Result<(), End> {
+        match self.write_visitor(visitor, events) {
+            Written::All => Ok(()),
+            Written::Gone => Err(End::Left),
+            Written::Rest(rest) => self.write(&mut visitor.stream, rest).await,
+        }
+    }
+}
+
+impl Visitor {
+    /// What is new to one who waits; of its position only, or all that it is told.
+    fn news(&mut self, key: u64, view: &RoomView, step: &RoomStep, all: bool) -> Events {
+        let mut events = Events::default();
+        self.tell_status(step.status, &mut events);
+        let rank = view.rank(key);
+        let moved = !self.told || self.rank.map(|r| r.position) != rank.map(|r| r.position);
+        if moved || (all && self.rank != rank) {
+            (self.rank, self.told) = (rank, true);
+            let position = rank.map(|rank| rank.position);
+            let mut data = json!({
+                "ticket": self.id.number,
+                "position": position,
+                "ahead": position.map(|position| position - 1),
+                "behind": rank.map(|rank| rank.behind),
+                "etaSeconds": position.and_then(|position| view.eta_seconds(position)),
+                "version": view.version.seq,
+            });
+            if position.is_none() {
+                data["waiting"] = view.waiting().into();
+                data["opensAt"] = view.opens_at_ms.into();
+            }
+            events.event("queueUpdate", &data.to_string()).id(&step.id);
+        }
+        events
+    }
+
+    fn tell_status(&mut self, status: Status, events: &mut Events) {
+        if self.status.replace(status) != Some(status) {
+            status.write(events);
+        }
+    }
+
+    async fn ask(&self) -> Result<Ticket, Refused> {
+        let id = self.id.clone();
+        let ask = |mut replica: crate::queue::QueueClient<tonic::transport::Channel>| {
+            let id = id.clone();
+            async move { replica.get_ticket(id).await }
+        };
+        self.rooms.queue.ask(ask).await
+    }
+
+    /// What an answer means for this visitor; `None` if its stream is over.
+    fn hear(&mut self, ticket: &Ticket, events: &mut Events) -> Option<Settled> {
+        let number = self.id.number;
+        let version = ticket.version.unwrap_or_default();
+        // Redis itself is behind what the client was shown: it lost something.
+        if let Some(before) = self.before.take()
+            && (before.epoch != version.epoch || before.seq > version.seq)
+        {
+            events.event("reset", r#"{"reason":"history_changed"}"#);
+        }
+        match ticket.state() {
+            TicketState::Waiting => {
+                self.passed = None;
+                Some(Settled::Waiting)
+            }
+            state @ (TicketState::Admitted | TicketState::Claimed) => {
+                if self.passed.replace(state) != Some(state) {
+                    let by = if state == TicketState::Admitted { "claimBy" } else { "until" };
+                    let data = json!({"ticket": number, "pass": ticket.pass, by: ticket.until_ms});
+                    events.event("queueAdmitted", &data.to_string());
+                }
+                Some(Settled::Inside)
+            }
+            TicketState::Gone | TicketState::Unknown => {
+                let reason = room::reason(ticket.reason());
+                events.event("queueLost", &json!({"ticket": number, "reason": reason}).to_string());
+                events.event("end", r#"{"reason":"queue_lost"}"#);
+                None
+            }
+        }
+    }
+
+    /// The service knows no such ticket, or no such room any more.
+    fn tell_end(&self, status: &Refused, events: &mut Events) {
+        if reason(status) == Some("closed") {
+            events.event("queueClosed", &json!({"ticket": self.id.number}).to_string());
+            events.event("end", r#"{"reason":"queue_closed"}"#);
+        } else {
+            let data = json!({"ticket": self.id.number, "reason": "forgotten"});
+            events.event("queueLost", &data.to_string());
+            events.event("end", r#"{"reason":"queue_lost"}"#);
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! The HTTP routes of the waiting rooms.
+
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tonic::Status;
+use tutti_feed::Cursor;
+use tutti_model::queue::{
+    JoinRequest, ListRoomsRequest, PutRoomRequest, RemoveRequest, Room, RoomName, SetModeRequest, Ticket,
+    TicketId,
+};
+use tutti_model::{Mode, RoomSettings, TicketState, room};
+use uuid::Uuid;
+
+use crate::answer::{of_service, problem, refused, time_left, unavailable};
+use crate::auth::{Refusal, token_of};
+use crate::hub::{Visit, What};
+use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, last_id, open};
+use crate::tickets::Untaken;
+
+/// The scope that making and changing rooms needs.
+const ADMIN: &str = "rooms:admin";
+/// The scope that joining needs, unless rooms are public.
+const JOIN: &str = "rooms:join";
+/// Settings are a few numbers.
+const MAX_BODY_BYTES: usize = 16 * 1024;
+
+type Answer = Result<HttpResponse, HttpResponse>;
+
+pub(crate) fn configure(app: &mut web::ServiceConfig) {
+    app.app_data(web::PayloadConfig::new(MAX_BODY_BYTES))
+        .route("/.well-known/jwks.json", web::get().to(async |s| either(jwks(s).await)))
+        .route("/v1/rooms", web::get().to(async |r, s| either(list(r, s).await)))
+        .service(
+            web::resource("/v1/rooms/{room}")
+                .route(web::get().to(async |r, s, p| either(get(r, s, p).await)))
+                .route(web::put().to(async |r, s, p, b| either(put(r, s, p, b).await)))
+                .route(web::delete().to(async |r, s, p| either(set_mode(r, s, p, Mode::Closed).await))),
+        )
+        .route(
+            "/v1/rooms/{room}/pause",
+            web::post().to(async |r, s, p| either(set_mode(r, s, p, Mode::Paused).await)),
+        )
+        .route(
+            "/v1/rooms/{room}/resume",
+            web::post().to(async |r, s, p| either(set_mode(r, s, p, Mode::Open).await)),
+        )
+        .route(
+            "/v1/rooms/{room}/drain",
+            web::post().to(async |r, s, p| either(set_mode(r, s, p, Mode::Draining).await)),
+        )
+        .service(
+            web::resource("/v1/rooms/{room}/stream")
+                .route(web::get().to(async |r, s, p| either(stream(r, s, p).await)))
+                .route(web::head().to(async |r, s, p| either(stream(r, s, p).await))),
+        )
+        .route("/v1/rooms/{room}/tickets", web::post().to(async |r, s, p| either(join(r, s, p).await)))
+        .service(
+            web::resource("/v1/rooms/{room}/tickets/{ticket}")
+                .route(web::get().to(async |r, s, p| either(act(r, s, p, Act::See).await)))
+                .route(web::delete().to(async |r, s, p| either(leave(r, s, p).await))),
+        )
+        .route(
+            "/v1/rooms/{room}/tickets/{ticket}/claim",
+            web::post().to(async |r, s, p| either(act(r, s, p, Act::Claim).await)),
+        )
+        .route(
+            "/v1/rooms/{room}/tickets/{ticket}/renew",
+            web::post().to(async |r, s, p| either(act(r, s, p, Act::Renew).await)),
+        )
+        .route(
+            "/v1/rooms/{room}/tickets/{ticket}/release",
+            web::post().to(async |r, s, p| either(act(r, s, p, Act::Leave).await)),
+        );
+}
+
+fn either(answer: Answer) -> HttpResponse {
+    answer.unwrap_or_else(|refusal| refusal)
+}
+
+/// What a visitor does.
+#[derive(Clone, Copy)]
+enum Act {
+    See,
+    Claim,
+    Renew,
+    Leave,
+}
+
+/// Settings as an administrator writes them.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct Settings {
+    max_active: u64,
+    admit_per_second: f64,
+    claim_seconds: u64,
+    session_seconds: u64,
+    pass_seconds: u64,
+    grace_seconds: u64,
+    opens_at: Option<u64>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_active: 100,
+            admit_per_second: 20.0,
+            claim_seconds: 60,
+            session_seconds: 600,
+            pass_seconds: 60,
+            grace_seconds: 120,
+            opens_at: None,
+        }
+    }
+}
+
+async fn jwks(shared: web::Data<Shared>) -> Answer {
+    configured(&shared)?;
+    let jwks = shared.ticket_keys.jwks().await.map_err(|status| of_service(&status))?;
+    Ok(HttpResponse::Ok()
+        .content_type("application/jwk-set+json")
+        .insert_header((header::CACHE_CONTROL, "public, max-age=60"))
+        .body(jwks.to_string()))
+}
+
+async fn list(request: HttpRequest, shared: web::Data<Shared>) -> Answer {
+    administrator(&request, &shared)?;
+    let ask = shared.rooms.queue.ask(|mut q| async move { q.list_rooms(ListRoomsRequest {}).await });
+    let rooms = ask.await.map_err(|status| of_service(&status))?.rooms;
+    Ok(ok(&json!({ "rooms": rooms.iter().map(room_json).collect::<Vec<_>>() })))
+}
+
+async fn get(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> Answer {
+    administrator(&request, &shared)?;
+    let name = RoomName { room: path.into_inner() };
+    let ask = shared.rooms.queue.ask(|mut q| {
+        let name = name.clone();
+        async move { q.get_room(name).await }
+    });
+    Ok(ok(&room_json(&ask.await.map_err(|status| of_service(&status))?)))
+}
+
+async fn put(
+    request: HttpRequest,
+    shared: web::Data<Shared>,
+    path: web::Path<String>,
+    body: web::Bytes,
+) -> Answer {
+    administrator(&request, &shared)?;
+    let name = path.into_inner();
+    if !room::is_name(&name) {
+        return Err(problem(
+            StatusCode::BAD_REQUEST,
+            "a room's name has 1 to 64 characters of a-z, 0-9, - and _, and begins with a letter or digit",
+        ));
+    }
+    let bad = |why: String| problem(StatusCode::BAD_REQUEST, &why);
+    let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
+    let given: Settings = serde_json::from_slice(body).map_err(|e| bad(format!("the settings: {e}")))?;
+    let settings = RoomSettings {
+        max_active: given.max_active,
+        admit_per_second: given.admit_per_second,
+        claim_seconds: given.claim_seconds,
+        session_seconds: given.session_seconds,
+        pass_seconds: given.pass_seconds,
+        grace_seconds: given.grace_seconds,
+        opens_at_ms: given.opens_at.unwrap_or(0),
+        seed_sha256: String::new(),
+    };
+    room::check(&settings).map_err(bad)?;
+    let asked = PutRoomRequest { room: name, settings: Some(settings) };
+    let ask = shared.rooms.queue.ask(|mut q| {
+        let asked = asked.clone();
+        async move { q.put_room(asked).await }
+    });
+    Ok(ok(&room_json(&ask.await.map_err(|status| of_service(&status))?)))
+}
+
+async fn set_mode(
+    request: HttpRequest,
+    shared: web::Data<Shared>,
+    path: web::Path<String>,
+    mode: Mode,
+) -> Answer {
+    administrator(&request, &shared)?;
+    let asked = SetModeRequest { room: path.into_inner(), mode: mode.into() };
+    let ask = shared.rooms.queue.ask(|mut q| {
+        let asked = asked.clone();
+        async move { q.set_mode(asked).await }
+    });
+    Ok(ok(&room_json(&ask.await.map_err(|status| of_service(&status))?)))
+}
+
+async fn join(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> Answer {
+    configured(&shared)?;
+    let verifier = &shared.config.verifier;
+    let claims = if shared.config.rooms_public {
+        match verifier.claims(&request) {
+            Err(Refusal::Missing) => None,
+            claims => Some(claims),
+        }
+    } else {
+        Some(verifier.check(&request, JOIN))
+    };
+    let claims = claims.transpose().map_err(|refusal| refused(&shared, &refusal))?;
+    let key = request.headers().get("idempotency-key").and_then(|value| value.to_str().ok());
+    // RFC 8941 would have it in quotes.
+    let key = key.and_then(|key| Uuid::try_parse(key.trim().trim_matches('"')).ok()).ok_or_else(|| {
+        problem(
+            StatusCode::BAD_REQUEST,
+            "the header Idempotency-Key must be a UUID: draw one for each visit, and keep it when you try again",
+        )
+    })?;
+    let asked = JoinRequest {
+        room: path.into_inner(),
+        idempotency_key: key.to_string(),
+        sub: claims.map(|claims| claims.sub).unwrap_or_default(),
+    };
+    let ask = shared.rooms.queue.ask(|mut q| {
+        let asked = asked.clone();
+        async move { q.join(asked).await }
+    });
+    let ticket = ask.await.map_err(|status| of_service(&status))?;
+    let mut body = ticket_json(&ticket);
+    body["token"] = ticket.token.as_str().into();
+    let number = ticket.id.unwrap_or_default().number;
+    Ok(HttpResponse::Created()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header((header::LOCATION, format!("/v1/rooms/{}/tickets/{number}", asked.room)))
+        .json(body))
+}
+
+async fn act(
+    request: HttpRequest,
+    shared: web::Data<Shared>,
+    path: web::Path<(String, String)>,
+    act: Act,
+) -> Answer {
+    let (room, number) = path.into_inner();
+    let (id, _) = visitor(&request, &shared, &room).await?;
+    if number.parse() != Ok(id.number) {
+        return Err(refused(&shared, &Refusal::Invalid("of another ticket".to_owned())));
+    }
+    let ask = shared.rooms.queue.ask(|mut q| {
+        let id = id.clone();
+        async move {
+            match act {
+                Act::See => q.get_ticket(id).await,
+                Act::Claim => q.claim(id).await,
+                Act::Renew => q.renew(id).await,
+                Act::Leave => q.leave(id).await,
+            }
+        }
+    });
+    Ok(ok(&ticket_json(&ask.await.map_err(|status| of_service(&status))?)))
+}
+
+/// By the ticket's token, or as an administrator.
+async fn leave(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<(String, String)>) -> Answer {
+    if shared.config.verifier.check(&request, ADMIN).is_err() {
+        return act(request, shared, path, Act::Leave).await;
+    }
+    configured(&shared)?;
+    let (room, number) = path.into_inner();
+    let number = number
+        .parse()
+        .map_err(|_| problem(StatusCode::BAD_REQUEST, "a ticket is a whole number from 1 up"))?;
+    let asked = RemoveRequest { room, number };
+    let ask = shared.rooms.queue.ask(|mut q| {
+        let asked = asked.clone();
+        async move { q.remove(asked).await }
+    });
+    Ok(ok(&ticket_json(&ask.await.map_err(|status| of_service(&status))?)))
+}
+
+async fn stream(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> Answer {
+    let (id, exp) = visitor(&request, &shared, &path).await?;
+    let query = StreamQuery::of(&request)?;
+    let shown = last_id(&request, query.since.clone())
+        .filter(|id| id.len() <= MAX_ID_BYTES)
+        .and_then(|id| Cursor::parse(&id))
+        .and_then(|cursor| cursor.0.first().copied().flatten());
+    let room = shared.rooms.follow(&path);
+    let visit = Visit { rooms: shared.rooms.clone(), room, id, shown };
+    Ok(open(&request, &shared, &query, Some(time_left(exp)), What::Room(visit)))
+}
+
+/// Which ticket the request's token is of, and when it expires.
+async fn visitor(
+    request: &HttpRequest,
+    shared: &Shared,
+    room: &str,
+) -> Result<(TicketId, u64), HttpResponse> {
+    configured(shared)?;
+    let token =
+        token_of(request, &shared.config.rooms_cookie).ok_or_else(|| refused(shared, &Refusal::Missing))?;
+    let claims = shared.ticket_keys.verify(&token, room).await.map_err(|untaken| match untaken {
+        Untaken::Invalid(why) => refused(shared, &Refusal::Invalid(why)),
+        Untaken::NoKeys(status) => unavailable(status.message()),
+    })?;
+    let id =
+        TicketId { room: claims.room, epoch: claims.epoch, number: claims.ticket, joined_us: claims.joined };
+    Ok((id, claims.exp))
+}
+
+fn administrator(request: &HttpRequest, shared: &Shared) -> Result<(), HttpResponse> {
+    configured(shared)?;
+    let checked = shared.config.verifier.check(request, ADMIN);
+    checked.map(drop).map_err(|refusal| refused(shared, &refusal))
+}
+
+fn configured(shared: &Shared) -> Result<(), HttpResponse> {
+    if shared.rooms.queue.is_configured() {
+        return Ok(());
+    }
+    let status = Status::not_found("this edge has no waiting rooms: queue.urls is not set");
+    Err(of_service(&status))
+}
+
+fn ok(body: &Value) -> HttpResponse {
+    HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(body)
+}
+
+fn ticket_json(ticket: &Ticket) -> Value {
+    let id = ticket.id.clone().unwrap_or_default();
+    let version = ticket.version.unwrap_or_default();
+    let mut body = json!({"room": id.room, "ticket": id.number, "version": version.seq});
+    let more = match ticket.state() {
+        TicketState::Waiting => {
+            let position = (ticket.position > 0).then_some(ticket.position);
+            json!({
+                "state": "waiting",
+                "position": position,
+                "ahead": position.map(|position| position - 1),
+                "behind": position.map(|position| ticket.waiting.saturating_sub(position)),
+                "etaSeconds": ticket.eta_seconds,
+            })
+        }
+        TicketState::Admitted => {
+            json!({"state": "admitted", "pass": ticket.pass, "claimBy": ticket.until_ms})
+        }
+        TicketState::Claimed => json!({"state": "claimed", "pass": ticket.pass, "until": ticket.until_ms}),
+        TicketState::Gone | TicketState::Unknown => {
+            json!({"state": "gone", "reason": room::reason(ticket.reason())})
+        }
+    };
+    if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
+        body.extend(more);
+    }
+    body
+}
+
+fn room_json(kept: &Room) -> Value {
+    let figures = kept.figures.unwrap_or_default();
+    json!({
+        "room": kept.room,
+        "mode": room::mode(kept.mode()),
+        "opened": kept.opened,
+        "settings": kept.settings.as_ref().map(room::settings_json),
+        "seed": (!kept.seed.is_empty()).then_some(&kept.seed),
+        "version": kept.version.unwrap_or_default().seq,
+        "figures": {
+            "joined": figures.joined,
+            "waiting": figures.waiting,
+            "active": figures.active,
+            "admitted": figures.admitted,
+            "claimed": figures.claimed,
+            "left": figures.left,
+            "noShows": figures.no_shows,
+            "expired": figures.expired,
+            "away": figures.away,
+            "admittedPerSecond": figures.pace_milli as f64 / 1000.0,
+            "longestWaitSeconds": figures.longest_wait_ms as f64 / 1000.0,
+            "unrelayed": figures.unrelayed,
+        },
+    })
+}

@@ -1,0 +1,113 @@
+//! Tickets' tokens: verified with the keys that the waiting room's service publishes.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tonic::Status;
+use tutti_model::queue::KeysRequest;
+use tutti_model::room::{Claims, TICKET_AUDIENCE};
+
+use crate::auth::kind_of;
+use crate::queue::Queue;
+
+/// Keys are asked for again after so long, so that a key that was withdrawn is.
+const FRESH: Duration = Duration::from_secs(60);
+/// A token of an unknown key has them asked for again, but not more often than this.
+const ANEW: Duration = Duration::from_secs(2);
+
+/// Why a token is not taken.
+#[derive(Debug)]
+pub(crate) enum Untaken {
+    /// It is not valid; why.
+    Invalid(String),
+    /// The keys could not be had.
+    NoKeys(Status),
+}
+
+/// The published keys, as they were last asked for.
+pub(crate) struct TicketKeys {
+    queue: Queue,
+    held: RwLock<Option<Arc<Held>>>,
+    asking: Mutex<()>,
+}
+
+struct Held {
+    jwks: Arc<str>,
+    keys: Vec<(Option<String>, DecodingKey)>,
+    at: Instant,
+}
+
+impl TicketKeys {
+    pub(crate) fn new(queue: Queue) -> Self {
+        Self { queue, held: RwLock::default(), asking: Mutex::default() }
+    }
+
+    /// The public keys, as a JSON Web Key Set.
+    pub(crate) async fn jwks(&self) -> Result<Arc<str>, Status> {
+        Ok(self.held(FRESH).await?.jwks.clone())
+    }
+
+    /// What a token says, if it is a valid one of a ticket of this room.
+    pub(crate) async fn verify(&self, token: &str, room: &str) -> Result<Claims, Untaken> {
+        let invalid = |e: jsonwebtoken::errors::Error| Untaken::Invalid(kind_of(&e));
+        let header = decode_header(token).map_err(invalid)?;
+        if header.alg != Algorithm::EdDSA {
+            return Err(Untaken::Invalid("of an algorithm that is not accepted".to_owned()));
+        }
+        let mut held = self.held(FRESH).await.map_err(Untaken::NoKeys)?;
+        let known = |held: &Held| held.keys.iter().any(|(kid, _)| *kid == header.kid);
+        if !known(&held) {
+            held = self.held(ANEW).await.map_err(Untaken::NoKeys)?;
+        }
+        let Some((_, key)) = held.keys.iter().find(|(kid, _)| *kid == header.kid) else {
+            return Err(Untaken::Invalid("no key for it".to_owned()));
+        };
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        validation.leeway = 0;
+        validation.set_audience(&[TICKET_AUDIENCE]);
+        validation.set_required_spec_claims(&["exp", "aud"]);
+        let claims = decode::<Claims>(token, key, &validation).map_err(invalid)?.claims;
+        if claims.room == room { Ok(claims) } else { Err(Untaken::Invalid("of another room".to_owned())) }
+    }
+
+    /// The keys, not older than that; older ones only where there are no others to be had.
+    async fn held(&self, at_most: Duration) -> Result<Arc<Held>, Status> {
+        let current = || self.held.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let fresh = |held: &Arc<Held>| held.at.elapsed() < at_most;
+        if let Some(held) = current().filter(fresh) {
+            return Ok(held);
+        }
+        // One asks, the others wait for what it gets.
+        let _asking = self.asking.lock().await;
+        if let Some(held) = current().filter(fresh) {
+            return Ok(held);
+        }
+        let answer = self.queue.ask(|mut replica| async move { replica.keys(KeysRequest {}).await }).await;
+        match answer.and_then(|answer| read(&answer.jwks)) {
+            Ok(held) => {
+                let held = Arc::new(held);
+                *self.held.write().unwrap_or_else(PoisonError::into_inner) = Some(held.clone());
+                Ok(held)
+            }
+            Err(status) => current().ok_or(status),
+        }
+    }
+}
+
+fn read(jwks: &str) -> Result<Held, Status> {
+    let unreadable = |e: String| Status::internal(format!("the waiting room's keys: {e}"));
+    let set: JwkSet = serde_json::from_str(jwks).map_err(|e| unreadable(e.to_string()))?;
+    let keys = set
+        .keys
+        .iter()
+        .map(|jwk| {
+            let key = DecodingKey::from_jwk(jwk).map_err(|e| unreadable(e.to_string()))?;
+            Ok((jwk.common.key_id.clone(), key))
+        })
+        .collect::<Result<_, Status>>()?;
+    Ok(Held { jwks: jwks.into(), keys, at: Instant::now() })
+}

@@ -1,0 +1,95 @@
+//! What the waiting room's service needs to know.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tutti_service::shared::{self, Kafka};
+use tutti_service::{SecretString, Settings};
+
+use crate::passes::Signer;
+
+/// All settings of the service.
+#[derive(Clone)]
+pub struct Config {
+    /// Where gRPC is served.
+    pub listen: SocketAddr,
+    /// The Redis of the rooms.
+    pub redis_url: SecretString,
+    /// Where changes of rooms are relayed to.
+    pub kafka: Kafka,
+    /// The topic of the relay.
+    pub topic: String,
+    /// How its values are written.
+    pub format: Format,
+    /// How often a room's time goes on, at least.
+    pub tick: Duration,
+    /// Changes that Kafka may be behind by, before joins are refused.
+    pub max_unrelayed: u64,
+    /// Signs tokens and passes.
+    pub signer: Signer,
+}
+
+/// How the values of the relay's topic are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// See `tutti_model::room::to_json`.
+    Json,
+    /// A `tutti.v1.RoomEvent`.
+    Protobuf,
+}
+
+/// Settings of the driver that the relay counts on.
+const RESERVED: [&str; 5] =
+    ["bootstrap.servers", "enable.idempotence", "acks", "message.timeout.ms", "transactional.id"];
+
+impl Config {
+    /// Asks for them.
+    pub fn configure(settings: &mut Settings) -> Self {
+        let listen = settings.get(
+            "grpc.listen",
+            SocketAddr::from(([127, 0, 0, 1], 9200)),
+            "address of the gRPC port, which only edges and back ends may reach",
+            |_| Ok(()),
+        );
+        let redis_url = shared::redis_url(settings);
+        let kafka = Kafka::configure(settings, &RESERVED);
+        let topic = settings.get(
+            "relay.topic",
+            "queueing-system".to_owned(),
+            "the Kafka topic that every change of a room is copied to",
+            |t: &String| if t.is_empty() { Err("must not be empty") } else { Ok(()) },
+        );
+        let format = settings.get(
+            "relay.format",
+            "json".to_owned(),
+            "how its values are written: json or protobuf",
+            |f: &String| {
+                if ["json", "protobuf"].contains(&f.as_str()) {
+                    Ok(())
+                } else {
+                    Err("must be json or protobuf")
+                }
+            },
+        );
+        let tick =
+            settings.get("rooms.tick_ms", 200u64, "milliseconds between two steps of a room's time", |n| {
+                if (10..=1000).contains(n) { Ok(()) } else { Err("must be 10 to 1000") }
+            });
+        let max_unrelayed = settings.get(
+            "rooms.max_unrelayed",
+            1_000_000u64,
+            "changes of a room that Kafka may be behind by, before joins are refused",
+            |n| if *n > 0 { Ok(()) } else { Err("must be above 0") },
+        );
+        Self {
+            listen,
+            redis_url,
+            kafka,
+            topic,
+            format: if format == "protobuf" { Format::Protobuf } else { Format::Json },
+            tick: Duration::from_millis(tick),
+            max_unrelayed,
+            signer: Signer::configure(settings),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+-- Makes a room or changes its settings; follows record.lua and room.lua.
+--
+-- ARGV, from 3: max, rate, claim, session, pass, grace, opens (milliseconds since 1970 or 0), a seed
+-- and its SHA-256 for a new room, and the event, without the hash of the seed, which is added here.
+-- Returns {'ok'}, or a word: closed, opened (the opening time of an open room cannot change).
+local settings = {max = tonumber(ARGV[3]), rate = tonumber(ARGV[4]), claim = tonumber(ARGV[5]),
+  session = tonumber(ARGV[6]), pass = tonumber(ARGV[7]), grace = tonumber(ARGV[8]), opens = tonumber(ARGV[9])}
+if not room then
+  local now = redis.call('TIME')
+  local now_us = now[1] * 1000000 + now[2]
+  room = {
+    rate = settings.rate, opens = settings.opens, mode = OPEN, phase = settings.opens * 1000 > now_us and EARLY or OPENED,
+    seed = ARGV[10], seed_sha256 = ARGV[11], early = 0, moved = 0,
+    tickets = 0, waiting = 0, next = 1, active = 0,
+    admitted = 0, claimed = 0, left = 0, no_shows = 0, expired = 0, away = 0,
+    at = now_us, now = 0, credit = math.max(1, settings.rate / 4), swept = 0,
+    pace = settings.rate, pulse_at = 0, pulse_admitted = 0,
+    relayed = 0, relay = '', relay_until = 0, purged = 0,
+  }
+elseif room.mode == CLOSED then
+  return {'closed'}
+elseif room.phase ~= EARLY then
+  if settings.opens ~= 0 and settings.opens ~= room.opens then
+    return {'opened'}
+  end
+  settings.opens = room.opens
+end
+for name, value in pairs(settings) do
+  room[name] = value
+end
+advance()
+-- A limit that was lowered holds at once, and a line that was not moving is not taken for slow.
+room.pace = math.min(room.pace, room.rate)
+if room.pace == 0 then
+  room.pace = room.rate
+end
+local body = ARGV[12] .. string.char(8 * 8 + 2) .. varint(#room.seed_sha256) .. room.seed_sha256
+append(string.char(5 * 8 + 2) .. varint(#body) .. body)
+finish()
+return {'ok'}

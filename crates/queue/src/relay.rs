@@ -1,0 +1,159 @@
+//! Copies the changes of one room to Kafka, in order, and moves the room's position only after
+//! Kafka's acknowledgement.
+//!
+//! One replica at a time has the lease. One that lost it without noticing does no harm: consumers
+//! drop what they have by (room, epoch, version).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message as _;
+use tokio::time::{interval, sleep};
+use tracing::warn;
+use tutti_feed::{Client, Position, Record, read_log};
+use tutti_model::{RoomEvent, names, room};
+
+use crate::config::{Config, Format};
+use crate::kafka::{self, KafkaError, Producer};
+use crate::metrics::Metrics;
+use crate::rooms::{Error, Refusal, Rooms};
+
+/// A relay that is not heard of for so long is taken for dead.
+const LEASE: Duration = Duration::from_secs(5);
+/// Records read and sent together.
+const PAGE: u64 = 500;
+/// Between attempts at something that failed.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What the relays of all rooms share.
+pub(crate) struct Relay {
+    pub(crate) name: String,
+    pub(crate) client: Client,
+    pub(crate) rooms: Rooms,
+    pub(crate) config: Arc<Config>,
+    pub(crate) metrics: Metrics,
+}
+
+/// Why a page was not relayed.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Room(#[from] Error),
+    #[error(transparent)]
+    Feed(#[from] tutti_feed::Error),
+    #[error("Kafka: {0}")]
+    Kafka(#[from] KafkaError),
+}
+
+impl Relay {
+    /// Relays what a room has that Kafka has not, if no other relay is at it.
+    pub(crate) async fn catch_up(&self, room: &str, producer: &mut Option<Producer>) {
+        let mut failures = 0u32;
+        loop {
+            match self.page(room, producer).await {
+                Ok(false) | Err(Failed::Room(Error::Refused(_))) => return,
+                Ok(true) => failures = 0,
+                Err(error) => {
+                    self.metrics.relay_errors.inc();
+                    failures += 1;
+                    if failures.is_power_of_two() {
+                        warn!(room, %error, failures, "relaying failed; trying again");
+                    }
+                    // The driver may be of no use any more, as after a fatal error.
+                    if matches!(error, Failed::Kafka(_)) {
+                        *producer = None;
+                    }
+                    sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Relays a page. Whether there may be more.
+    async fn page(&self, room: &str, producer: &mut Option<Producer>) -> Result<bool, Failed> {
+        let (epoch, relayed, seq) = self.lease(room, None).await?;
+        if seq <= relayed {
+            return Ok(false);
+        }
+        let from = Position { epoch, seq: relayed + 1, time_us: 0 };
+        let page = read_log(&self.client, &names::room_feed(room), Some(from), PAGE).await?;
+        let page: Vec<Record> = page.into_iter().filter(|r| r.position.epoch == epoch).collect();
+        let (Some(first), Some(last)) = (page.first(), page.last()) else { return Ok(false) };
+        if first.position.seq > relayed + 1 {
+            let lost = first.position.seq - relayed - 1;
+            self.metrics.relay_gaps.inc_by(lost);
+            warn!(room, from = relayed + 1, lost, "changes are missing in Redis; Kafka will not have them");
+        }
+        let producer = match producer {
+            Some(producer) => producer,
+            None => producer.insert(Producer::new(&self.config.kafka)?),
+        };
+        let mut keep = interval(LEASE / 4);
+        let sending = self.send(room, &page, producer);
+        tokio::pin!(sending);
+        let sent = loop {
+            tokio::select! {
+                sent = &mut sending => break sent?,
+                // Kafka may be away for long; another relay would only send the same.
+                _ = keep.tick() => drop(self.lease(room, None).await?),
+            }
+        };
+        self.metrics.relayed.inc_by(sent);
+        let (_, relayed, seq) = self.lease(room, Some((epoch, last.position.seq))).await?;
+        Ok(seq > relayed)
+    }
+
+    /// Sends a page in order, and waits until Kafka has all of it. How many it was.
+    async fn send(&self, room: &str, page: &[Record], producer: &Producer) -> Result<u64, KafkaError> {
+        let mut deliveries = Vec::with_capacity(page.len());
+        for record in page {
+            let Some((value, kind)) = self.value(room, record) else { continue };
+            let Position { epoch, seq, time_us } = record.position;
+            let headers = [
+                ("content-type", kind.to_owned()),
+                ("tutti-room", room.to_owned()),
+                ("tutti-epoch", epoch.to_string()),
+                ("tutti-version", seq.to_string()),
+            ];
+            let record = kafka::Record {
+                topic: &self.config.topic,
+                key: room,
+                value: &value,
+                timestamp_ms: (time_us / 1000) as i64,
+                headers: &headers,
+            };
+            loop {
+                if let Some(delivery) = producer.send(&record)? {
+                    deliveries.push(delivery);
+                    break;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        }
+        let sent = deliveries.len() as u64;
+        for delivery in deliveries {
+            delivery.acknowledged().await?;
+        }
+        Ok(sent)
+    }
+
+    /// What Kafka gets of a record: nothing of a pulse.
+    fn value(&self, room: &str, record: &Record) -> Option<(Vec<u8>, &'static str)> {
+        let event = RoomEvent::decode(record.payload.clone()).ok()?;
+        let Position { epoch, seq, time_us } = record.position;
+        let json = room::to_json(room, epoch, seq, time_us, &event)?;
+        Some(match self.config.format {
+            Format::Json => (json.to_string().into_bytes(), "application/json"),
+            Format::Protobuf => (record.payload.to_vec(), "application/protobuf"),
+        })
+    }
+
+    async fn lease(&self, room: &str, acknowledged: Option<(u32, u64)>) -> Result<(u32, u64, u64), Error> {
+        let lease_us = LEASE.as_micros() as u64;
+        match self.rooms.relay(room, &self.name, lease_us, acknowledged).await {
+            // Another took it while we had records under way: what Kafka has is noted all the same.
+            Err(Error::Refused(Refusal::Held)) if acknowledged.is_some() => Ok((0, 0, 0)),
+            answer => answer,
+        }
+    }
+}

@@ -1,0 +1,144 @@
+-- Lets the room's time go on: opens, expires, admits. Any replica may run it at any time, and twice.
+-- Follows record.lua and room.lua.
+--
+-- ARGV, from 3: how many changes to make at most.
+-- Returns {'ok', 1 if there is more to do at once, seq, relayed, waiting, active}, or a word: no_room, or
+-- over once a closed room has been cleared away.
+if not room then
+  return {'no_room'}
+end
+local most = tonumber(ARGV[3])
+local done = 0
+local DAY = 86400
+
+-- Clears away what a closed room's visitors left; head and log stay for a day.
+if room.mode == CLOSED then
+  if room.purged < 0 then
+    return {'over'}
+  end
+  local tickets = math.floor(room.tickets / 64)
+  local from = room.purged
+  while room.purged <= math.max(tickets, 16383) and room.purged - from < most do
+    redis.call('DEL', base .. ':tickets:' .. room.purged, base .. ':keys:' .. room.purged)
+    room.purged = room.purged + 1
+  end
+  if room.purged > math.max(tickets, 16383) then
+    local edges = redis.call('HKEYS', base .. ':edges')
+    for i = 1, #edges do
+      redis.call('DEL', base .. ':seen:' .. edges[i])
+    end
+    for second = room.swept, math.floor(room.now / 1000000) + room.grace + 2 do
+      redis.call('DEL', base .. ':away:' .. second)
+    end
+    redis.call('DEL', base .. ':waiting', base .. ':early', base .. ':active', base .. ':edges')
+    room.purged = -1
+  end
+  finish()
+  redis.call('EXPIRE', head, DAY)
+  redis.call('EXPIRE', log, DAY)
+  return {'ok', room.purged >= 0 and 1 or 0, seq, room.relayed, 0, 0}
+end
+
+advance()
+
+-- Opens: gives the early their places, by the permutation, and says so once all have one.
+if room.phase == EARLY and room.at >= room.opens * 1000 then
+  room.phase, room.early, room.moved = OPENING, room.tickets, 0
+end
+if room.phase == OPENING then
+  while room.moved < room.early and done < most do
+    local n = room.moved + 1
+    if redis.call('GETBIT', base .. ':early', n) == 1 then
+      redis.call('SETBIT', base .. ':waiting', place_of(n), 1)
+    end
+    room.moved = n
+    done = done + 1
+  end
+  if room.moved >= room.early then
+    redis.call('DEL', base .. ':early')
+    room.phase = OPENED
+    local seed = string.char(2 * 8 + 2) .. varint(#room.seed) .. room.seed
+    local body = (room.early > 0 and string.char(8) .. varint(room.early) or '') .. seed
+    append(string.char(OPENED_EVENT * 8 + 2) .. varint(#body) .. body)
+  end
+end
+
+-- No-shows, and sessions that were not renewed.
+local over = redis.call('ZRANGEBYSCORE', base .. ':active', '-inf', string.format('%d', room.now),
+  'LIMIT', 0, math.max(most - done, 0))
+for i = 1, #over do
+  local n = tonumber(over[i])
+  local ticket = read_ticket(n)
+  go(n, ticket, ticket[STATE] == ADMITTED and NO_SHOW or SESSION_OVER)
+end
+done = done + #over
+
+-- Edges whose lease ran out: from now on nothing is heard of their visitors.
+local edges = redis.call('HGETALL', base .. ':edges')
+for i = 1, #edges, 2 do
+  if tonumber(edges[i + 1]) <= room.now then
+    local seen, from = base .. ':seen:' .. edges[i], 0
+    local n = -1
+    while done < most do
+      n = redis.call('BITPOS', seen, 1, from)
+      if n < 0 then
+        break
+      end
+      from = math.floor(n / 8)
+      redis.call('SETBIT', seen, n, 0)
+      local ticket = read_ticket(n)
+      if ticket and ticket[STATE] == WAITING then
+        ticket[SEEN_AT] = room.now
+        if ticket[LISTED] == 0 then
+          list_away(n, ticket)
+        end
+        write_ticket(n, ticket)
+      end
+      done = done + 1
+    end
+    if n < 0 and done < most then
+      redis.call('DEL', seen)
+      redis.call('HDEL', base .. ':edges', edges[i])
+    end
+  end
+end
+
+-- Those of whom nothing was heard for the grace period. What was heard since is seen only here.
+local second = math.floor(room.now / 1000000)
+while room.swept < second and done < most do
+  local list = base .. ':away:' .. (room.swept + 1)
+  local popped = redis.call('LPOP', list)
+  if not popped then
+    room.swept = room.swept + 1
+  else
+    local n = tonumber(popped)
+    local ticket = read_ticket(n)
+    if ticket[STATE] == WAITING then
+      ticket[LISTED] = 0
+      if is_present(n) then
+        write_ticket(n, ticket)
+      elseif ticket[SEEN_AT] + room.grace * 1000000 > room.now then
+        list_away(n, ticket)
+        write_ticket(n, ticket)
+      else
+        go(n, ticket, AWAY)
+      end
+    end
+    done = done + 1
+  end
+end
+
+done = done + admit(math.max(most - done, 0))
+
+-- The pulse, once a second; with it the pace of the last ten seconds or so, while people waited.
+local passed = room.now - room.pulse_at
+if passed >= 1000000 then
+  if room.waiting > 0 and room.phase == OPENED and room.mode ~= PAUSED then
+    local lately = (room.admitted - room.pulse_admitted) * 1000000 / passed
+    room.pace = room.pace + (lately - room.pace) * math.min(1, passed / 10000000)
+  end
+  room.pulse_at, room.pulse_admitted = room.now, room.admitted
+  append(event(PULSE_EVENT, room.active, math.floor(room.pace * 1000)))
+end
+finish()
+return {'ok', done >= most and 1 or 0, seq, room.relayed, room.waiting, room.active}
