@@ -11,8 +11,10 @@ COPY . .
 # What is in a cache mount is no part of the layer, so the binaries are copied out of it.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/src/target,sharing=locked \
-    cargo build --release --locked --package tutti-ingest --package tutti-edge --package tutti \
-    && install -D --target-directory=/out target/release/tutti-ingest target/release/tutti-edge target/release/tutti
+    cargo build --release --locked \
+        --package tutti-ingest --package tutti-queue --package tutti-edge --package tutti \
+    && install -D --target-directory=/out \
+        target/release/tutti-ingest target/release/tutti-queue target/release/tutti-edge target/release/tutti
 
 FROM debian:bookworm-slim AS runtime
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
@@ -28,6 +30,13 @@ STOPSIGNAL SIGTERM
 FROM runtime AS ingest
 COPY --from=build /out/tutti-ingest /usr/local/bin/tutti-ingest
 ENTRYPOINT ["/usr/local/bin/tutti-ingest"]
+
+# Needs a key to sign with: TUTTI_PASSES_KEY_FILE, a file that user 10001 can read.
+FROM runtime AS queue
+COPY --from=build /out/tutti-queue /usr/local/bin/tutti-queue
+ENV TUTTI_GRPC_LISTEN=0.0.0.0:9200
+EXPOSE 9200
+ENTRYPOINT ["/usr/local/bin/tutti-queue"]
 
 FROM runtime AS edge
 COPY --from=build /out/tutti-edge /usr/local/bin/tutti-edge

@@ -82,6 +82,13 @@ impl Bed {
         Service::start("tutti-ingest", self.folder.path(), variables)
     }
 
+    /// Starts any service with settings of its own.
+    pub fn service(&self, name: &'static str, settings: &[(&str, String)]) -> Service {
+        let mut variables = self.settings.clone();
+        variables.extend(settings.iter().map(|(key, value)| (variable(key), value.clone())));
+        Service::start(name, self.folder.path(), variables)
+    }
+
     /// Starts an edge with settings of its own.
     pub fn edge(&self, settings: &[(&str, &str)]) -> Edge {
         let port = free_port();
@@ -205,6 +212,6 @@ impl Input {
     }
 }
 
-fn variable(key: &str) -> String {
+pub(crate) fn variable(key: &str) -> String {
     format!("TUTTI_{}", key.replace('.', "_").to_uppercase())
 }

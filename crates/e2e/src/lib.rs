@@ -5,6 +5,7 @@
 pub mod bed;
 pub mod kafka;
 pub mod redis;
+pub mod rooms;
 pub mod service;
 pub mod viewer;
 

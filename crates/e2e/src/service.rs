@@ -52,6 +52,11 @@ impl Service {
         service
     }
 
+    /// Another value of a setting, from the next start on.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.variables.insert(crate::bed::variable(key), value.to_owned());
+    }
+
     /// Starts it (again).
     ///
     /// # Panics

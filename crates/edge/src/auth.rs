@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::answer::time_left;
 use actix_web::http::header;
 use actix_web::{HttpRequest, web};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
@@ -141,6 +142,10 @@ impl Verifier {
                 validation.set_issuer(&[issuer]);
             }
             match decode::<Claims>(token, &key.key, &validation) {
+                // The library takes a token for valid until the end of the second.
+                Ok(decoded) if time_left(decoded.claims.exp).is_zero() => {
+                    return Err(Refusal::Invalid("expired".to_owned()));
+                }
                 Ok(decoded) => return Ok(decoded.claims),
                 Err(error) => why = invalid(error),
             }

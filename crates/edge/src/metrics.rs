@@ -18,8 +18,10 @@ pub struct Ended {
 /// All counters of an edge.
 #[derive(Clone)]
 pub struct Metrics {
-    /// Of the feeds.
+    /// Of the feeds of the live map.
     pub follow: FollowMetrics,
+    /// Of the feeds of waiting rooms.
+    pub follow_rooms: FollowMetrics,
     /// Streams open.
     pub streams: Gauge,
     /// Streams that are being served by a replay or wait for their socket.
@@ -63,6 +65,7 @@ impl Metrics {
     pub fn new(registry: &mut Registry) -> Self {
         let m = Self {
             follow: FollowMetrics::new(registry),
+            follow_rooms: FollowMetrics::new(registry.sub_registry_with_prefix("rooms")),
             streams: Gauge::default(),
             behind: Gauge::default(),
             opened: Counter::default(),

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::debug;
 use tutti_model::queue::PresenceRequest;
 use uuid::Uuid;
@@ -16,6 +16,8 @@ use crate::rooms::Followed;
 
 /// Changes go out once in this time, and so does a sign of life.
 const REPORT: Duration = Duration::from_secs(1);
+/// All is told anew so often: a call that was given up may have arrived late, after a newer one.
+const ALL: Duration = Duration::from_secs(60);
 
 /// The tickets of one room that have streams here.
 #[derive(Default)]
@@ -109,9 +111,10 @@ pub(crate) async fn report(queue: &Queue, room: &Followed) -> Infallible {
     let edge = Uuid::from_u128(rand::random()).to_string();
     let mut reports = interval(REPORT);
     reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut all = true;
+    let (mut all, mut all_at) = (true, Instant::now());
     loop {
         reports.tick().await;
+        all |= all_at.elapsed() >= ALL;
         let Some((opened, closed)) = room.presence.take(all) else { continue };
         let request = PresenceRequest {
             room: room.name.to_string(),
@@ -126,6 +129,9 @@ pub(crate) async fn report(queue: &Queue, room: &Followed) -> Infallible {
         });
         match answer.await {
             Ok(answer) => {
+                if all {
+                    all_at = Instant::now();
+                }
                 all = !answer.known;
                 if all {
                     room.presence.put_back(opened, closed);

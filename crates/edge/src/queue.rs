@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 
@@ -71,7 +72,7 @@ impl Queue {
         &self,
         call: impl Fn(QueueClient<Channel>) -> F,
     ) -> Result<T, Status> {
-        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let (first, began) = (self.next.fetch_add(1, Ordering::Relaxed), Instant::now());
         let mut why = Status::unavailable("no waiting room is configured");
         // A lone replica that was just started anew is found on the second attempt.
         for attempt in 0..self.replicas.len().max(2) {
@@ -85,6 +86,10 @@ impl Queue {
                 Err(status) if is_passing(&status) => why = status,
                 Err(status) => return Err(status),
             }
+            // Who asks should not wait for one after the other.
+            if began.elapsed() >= ANSWER {
+                break;
+            }
         }
         self.metrics.queue_unavailable.inc();
         Err(Status::unavailable(format!("the waiting room's service does not answer: {}", why.message())))
@@ -96,7 +101,12 @@ pub(crate) fn reason(status: &Status) -> Option<&str> {
     status.metadata().get("tutti-reason")?.to_str().ok()
 }
 
-/// Whether it may be otherwise a moment later, or at another replica.
+/// Whether it may be otherwise a moment later, or at another replica: what breaks off on the way has no
+/// word for its reason.
 pub(crate) fn is_passing(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown)
+    match status.code() {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => true,
+        Code::Internal | Code::ResourceExhausted => reason(status).is_none(),
+        _ => false,
+    }
 }

@@ -3,7 +3,7 @@
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tonic::Status;
 use tutti_feed::Cursor;
 use tutti_model::queue::{
@@ -30,7 +30,11 @@ type Answer = Result<HttpResponse, HttpResponse>;
 
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
     app.app_data(web::PayloadConfig::new(MAX_BODY_BYTES))
-        .route("/.well-known/jwks.json", web::get().to(async |s| either(jwks(s).await)))
+        .service(
+            web::resource("/.well-known/jwks.json")
+                .route(web::get().to(async |s| either(jwks(s).await)))
+                .route(web::head().to(async |s| either(jwks(s).await))),
+        )
         .route("/v1/rooms", web::get().to(async |r, s| either(list(r, s).await)))
         .service(
             web::resource("/v1/rooms/{room}")
@@ -98,7 +102,9 @@ struct Settings {
     session_seconds: u64,
     pass_seconds: u64,
     grace_seconds: u64,
-    opens_at: Option<u64>,
+    /// Absent: as it is. `null`: at once.
+    #[serde(deserialize_with = "given")]
+    opens_at: Option<Option<u64>>,
 }
 
 impl Default for Settings {
@@ -113,6 +119,11 @@ impl Default for Settings {
             opens_at: None,
         }
     }
+}
+
+/// Tells `null` from nothing.
+fn given<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<u64>>, D::Error> {
+    Option::deserialize(value).map(Some)
 }
 
 async fn jwks(shared: web::Data<Shared>) -> Answer {
@@ -157,7 +168,9 @@ async fn put(
     }
     let bad = |why: String| problem(StatusCode::BAD_REQUEST, &why);
     let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
-    let given: Settings = serde_json::from_slice(body).map_err(|e| bad(format!("the settings: {e}")))?;
+    let given = serde_json::from_slice::<Map<String, Value>>(body)
+        .and_then(|given| Settings::deserialize(Value::Object(given)))
+        .map_err(|e| bad(format!("the settings: {e}")))?;
     let settings = RoomSettings {
         max_active: given.max_active,
         admit_per_second: given.admit_per_second,
@@ -165,11 +178,12 @@ async fn put(
         session_seconds: given.session_seconds,
         pass_seconds: given.pass_seconds,
         grace_seconds: given.grace_seconds,
-        opens_at_ms: given.opens_at.unwrap_or(0),
+        opens_at_ms: given.opens_at.flatten().unwrap_or(0),
         seed_sha256: String::new(),
     };
     room::check(&settings).map_err(bad)?;
-    let asked = PutRoomRequest { room: name, settings: Some(settings) };
+    let opens_at_ms = given.opens_at.map(|at| at.unwrap_or(0));
+    let asked = PutRoomRequest { room: name, settings: Some(settings), opens_at_ms };
     let ask = shared.rooms.queue.ask(|mut q| {
         let asked = asked.clone();
         async move { q.put_room(asked).await }

@@ -126,8 +126,8 @@ struct Conductor<'a> {
 
 /// Why following ended.
 enum Ended {
-    /// All got their places.
-    Opened,
+    /// A snapshot tells more: all got their places, or there is something that this version cannot read.
+    Anew,
     /// The history is another.
     Reset,
 }
@@ -142,7 +142,7 @@ impl Conductor<'_> {
                 continue;
             };
             match self.follow(view).await {
-                Ok(Ended::Opened) => info!(room = &*self.room.name, "the room opened"),
+                Ok(Ended::Anew) => info!(room = &*self.room.name, "looking at the room anew"),
                 Ok(Ended::Reset) => {
                     warn!(
                         room = &*self.room.name,
@@ -185,7 +185,7 @@ impl Conductor<'_> {
     async fn follow(&mut self, mut view: RoomView) -> Result<Ended, tutti_feed::Error> {
         let url = self.rooms.config.redis_url.expose_secret();
         let feed = names::room_feed(&self.room.name);
-        let mut following = follow_from(url, &feed, view.version, self.rooms.metrics.follow.clone())?;
+        let mut following = follow_from(url, &feed, view.version, self.rooms.metrics.follow_rooms.clone())?;
         let mut watch = interval(Duration::from_secs(1));
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut heard_at, mut published_at, mut dirty) = (Instant::now(), Instant::now(), false);
@@ -202,11 +202,12 @@ impl Conductor<'_> {
                         dirty = true;
                         match view.apply(&record) {
                             Applied::Folded => {}
-                            Applied::Opened => return Ok(Ended::Opened),
+                            Applied::Opened => return Ok(Ended::Anew),
                             Applied::Unreadable => {
                                 self.rooms.metrics.unreadable.inc();
                                 let seq = record.position.seq;
                                 warn!(room = &*self.room.name, seq, "a record that this version cannot read");
+                                return Ok(Ended::Anew);
                             }
                         }
                     }

@@ -11,6 +11,7 @@ use tonic::Status;
 use tutti_model::queue::KeysRequest;
 use tutti_model::room::{Claims, TICKET_AUDIENCE};
 
+use crate::answer::time_left;
 use crate::auth::kind_of;
 use crate::queue::Queue;
 
@@ -71,6 +72,9 @@ impl TicketKeys {
         validation.set_audience(&[TICKET_AUDIENCE]);
         validation.set_required_spec_claims(&["exp", "aud"]);
         let claims = decode::<Claims>(token, key, &validation).map_err(invalid)?.claims;
+        if time_left(claims.exp).is_zero() {
+            return Err(Untaken::Invalid("expired".to_owned()));
+        }
         if claims.room == room { Ok(claims) } else { Err(Untaken::Invalid("of another room".to_owned())) }
     }
 

@@ -1,7 +1,8 @@
-//! Load for Tutti, and what measures it: simulators that write to Kafka, the replay of recorded
-//! positions, and a client that reads streams as a browser does.
+//! Load for Tutti, and what measures it: simulators that write to Kafka, a crowd before a waiting
+//! room, the replay of recorded positions, and a client that reads streams as a browser does.
 
 pub mod city;
+pub mod crowd;
 pub mod publisher;
 pub mod sse;
 pub mod taxis;

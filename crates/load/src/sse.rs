@@ -35,6 +35,14 @@ impl Source {
     pub async fn open(request: &Request) -> anyhow::Result<Self> {
         // A connection of its own, as a browser's EventSource over HTTP/1.1 has.
         let client = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).build()?;
+        Self::open_by(&client, request).await
+    }
+
+    /// The same with a client that many share.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    pub async fn open_by(client: &reqwest::Client, request: &Request) -> anyhow::Result<Self> {
         let mut get = client.get(&request.url).header("accept", "text/event-stream");
         if let Some(id) = &request.last_event_id {
             get = get.header("last-event-id", id);

@@ -71,7 +71,7 @@ pub fn eta_seconds(position: u64, pace_milli: u64, mode: Mode) -> Option<u64> {
 /// A change as JSON, as the Kafka topic carries it; `None` for what is no change: a pulse, an empty
 /// record, or what a later version writes.
 pub fn to_json(room: &str, epoch: u32, version: u64, time_us: u64, event: &RoomEvent) -> Option<Value> {
-    let mut all = json!({"room": room, "epoch": epoch, "version": version, "timestamp": time_us / 1000});
+    let mut all = json!({"room": room, "epoch": epoch, "version": version, "timeUs": time_us});
     let more = match event.event.as_ref()? {
         Event::Joined(e) => json!({"type": "joined", "ticket": e.ticket}),
         Event::Admitted(e) => json!({

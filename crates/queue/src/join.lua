@@ -5,12 +5,18 @@
 if not room then
   return {'no_room'}
 end
+if room.mode == CLOSED then
+  return {'closed'}
+end
 local keys = base .. ':keys:' .. ARGV[4]
 local known = redis.call('HGET', keys, ARGV[3])
 if known then
-  return tell(tonumber(known), read_ticket(tonumber(known)))
-elseif room.mode == CLOSED then
-  return {'closed'}
+  known = tonumber(known)
+  advance()
+  local ticket = read_ticket(known)
+  see(known, ticket)
+  finish()
+  return tell(known, ticket)
 elseif room.mode == DRAINING then
   return {'draining'}
 elseif seq - room.relayed >= tonumber(ARGV[5]) then

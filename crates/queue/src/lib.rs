@@ -26,7 +26,8 @@ mod proto {
     include!(concat!(env!("OUT_DIR"), "/tutti.queue.v1.rs"));
 }
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
@@ -41,6 +42,9 @@ use crate::proto::queue_server::QueueServer;
 use crate::relay::Relay;
 use crate::rooms::Rooms;
 use crate::server::Server;
+
+/// The major version that the scripts need, for `BITCOUNT ... BIT`.
+const MIN_REDIS: u32 = 7;
 
 /// The service.
 pub struct Queue;
@@ -84,17 +88,26 @@ impl Service for Queue {
             rooms: rooms.clone(),
             config: Arc::new(config),
             metrics,
+            producer: Mutex::default(),
         });
         let ticking = async {
-            while rooms.list().await.is_err() {
-                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            let version = loop {
+                match rooms.redis_version().await {
+                    Ok(version) => break version,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+                }
+            };
+            if version < MIN_REDIS {
+                let why = "is too old: waiting rooms need Redis 7.0 or newer";
+                return Err(Failure::Config(format!("the Redis at redis.url ({version}.x) {why}")));
             }
             latch.open();
             ticker::run(relay, context.stop.clone()).await;
+            Ok(())
         };
-        let both = async { tokio::join!(serving, ticking).0 };
+        let serving = async { serving.await.map_err(|e| Failure::Other(format!("gRPC: {e}"))) };
         tokio::select! {
-            served = both => served.map_err(|e| Failure::Other(format!("gRPC: {e}"))),
+            served = async { tokio::try_join!(serving, ticking) } => served.map(drop),
             () = redis.ended() => Err(Failure::Other("the Redis client ended by itself".into())),
         }
     }

@@ -15,7 +15,7 @@ local lease = redis.call('HGET', edges, edge)
 if ARGV[4] == '1' then
   if lease then
     -- What it had before is another edge's, whose lease is over.
-    local before = edge .. '~' .. seq .. '~' .. room.at
+    local before = edge .. '~' .. nonce
     if redis.call('EXISTS', base .. ':seen:' .. edge) == 1 then
       redis.call('RENAME', base .. ':seen:' .. edge, base .. ':seen:' .. before)
     end
@@ -31,12 +31,8 @@ for i = 7, #ARGV do
   if n <= room.tickets then
     redis.call('SETBIT', seen, n, i <= last_opened and 1 or 0)
     local ticket = i > last_opened and read_ticket(n)
-    if ticket and ticket[STATE] == WAITING then
-      ticket[SEEN_AT] = room.now
-      if ticket[LISTED] == 0 and not is_present(n) then
-        list_away(n, ticket)
-      end
-      write_ticket(n, ticket)
+    if ticket then
+      see(n, ticket)
     end
   end
 end

@@ -1,13 +1,15 @@
 -- Makes a room or changes its settings; follows record.lua and room.lua.
 --
--- ARGV, from 3: max, rate, claim, session, pass, grace, opens (milliseconds since 1970 or 0), a seed
--- and its SHA-256 for a new room, and the event, without the hash of the seed, which is added here.
+-- ARGV, from 3: max, rate, claim, session, pass, grace, opens (milliseconds since 1970, 0 for at once,
+-- '' for as it is), a seed and its SHA-256 for a new room, and the event, without the last two fields,
+-- which are added here.
 -- Returns {'ok'}, or a word: closed, opened (the opening time of an open room cannot change).
 local settings = {max = tonumber(ARGV[3]), rate = tonumber(ARGV[4]), claim = tonumber(ARGV[5]),
   session = tonumber(ARGV[6]), pass = tonumber(ARGV[7]), grace = tonumber(ARGV[8]), opens = tonumber(ARGV[9])}
+local now = redis.call('TIME')
+local now_us = now[1] * 1000000 + now[2]
 if not room then
-  local now = redis.call('TIME')
-  local now_us = now[1] * 1000000 + now[2]
+  settings.opens = settings.opens or 0
   room = {
     rate = settings.rate, opens = settings.opens, mode = OPEN, phase = settings.opens * 1000 > now_us and EARLY or OPENED,
     seed = ARGV[10], seed_sha256 = ARGV[11], early = 0, moved = 0,
@@ -15,15 +17,19 @@ if not room then
     admitted = 0, claimed = 0, left = 0, no_shows = 0, expired = 0, away = 0,
     at = now_us, now = 0, credit = math.max(1, settings.rate / 4), swept = 0,
     pace = settings.rate, pulse_at = 0, pulse_admitted = 0,
-    relayed = 0, relay = '', relay_until = 0, purged = 0,
+    relayed = 0, relay = '', relay_until = 0, purged = 0, last_away = 0,
   }
 elseif room.mode == CLOSED then
   return {'closed'}
+elseif settings.opens == nil then
+  settings.opens = room.opens
 elseif room.phase ~= EARLY then
   if settings.opens ~= 0 and settings.opens ~= room.opens then
     return {'opened'}
   end
   settings.opens = room.opens
+elseif settings.opens == 0 then
+  settings.opens = math.floor(now_us / 1000)
 end
 for name, value in pairs(settings) do
   room[name] = value
@@ -34,7 +40,11 @@ room.pace = math.min(room.pace, room.rate)
 if room.pace == 0 then
   room.pace = room.rate
 end
-local body = ARGV[12] .. string.char(8 * 8 + 2) .. varint(#room.seed_sha256) .. room.seed_sha256
+local body = ARGV[12]
+if room.opens > 0 then
+  body = body .. string.char(7 * 8) .. varint(room.opens)
+    .. string.char(8 * 8 + 2) .. varint(#room.seed_sha256) .. room.seed_sha256
+end
 append(string.char(5 * 8 + 2) .. varint(#body) .. body)
 finish()
 return {'ok'}

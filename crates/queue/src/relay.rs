@@ -2,9 +2,10 @@
 //! Kafka's acknowledgement.
 //!
 //! One replica at a time has the lease. One that lost it without noticing does no harm: consumers
-//! drop what they have by (room, epoch, version).
+//! drop what they have by (room, epoch, version, time): a failover that lost changes gives their
+//! versions out again, at other times.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prost::Message as _;
@@ -32,6 +33,8 @@ pub(crate) struct Relay {
     pub(crate) rooms: Rooms,
     pub(crate) config: Arc<Config>,
     pub(crate) metrics: Metrics,
+    /// Made when it is needed, and anew when it failed.
+    pub(crate) producer: Mutex<Option<Arc<Producer>>>,
 }
 
 /// Why a page was not relayed.
@@ -47,10 +50,10 @@ enum Failed {
 
 impl Relay {
     /// Relays what a room has that Kafka has not, if no other relay is at it.
-    pub(crate) async fn catch_up(&self, room: &str, producer: &mut Option<Producer>) {
+    pub(crate) async fn catch_up(&self, room: &str) {
         let mut failures = 0u32;
         loop {
-            match self.page(room, producer).await {
+            match self.page(room).await {
                 Ok(false) | Err(Failed::Room(Error::Refused(_))) => return,
                 Ok(true) => failures = 0,
                 Err(error) => {
@@ -59,10 +62,6 @@ impl Relay {
                     if failures.is_power_of_two() {
                         warn!(room, %error, failures, "relaying failed; trying again");
                     }
-                    // The driver may be of no use any more, as after a fatal error.
-                    if matches!(error, Failed::Kafka(_)) {
-                        *producer = None;
-                    }
                     sleep(RETRY).await;
                 }
             }
@@ -70,7 +69,7 @@ impl Relay {
     }
 
     /// Relays a page. Whether there may be more.
-    async fn page(&self, room: &str, producer: &mut Option<Producer>) -> Result<bool, Failed> {
+    async fn page(&self, room: &str) -> Result<bool, Failed> {
         let (epoch, relayed, seq) = self.lease(room, None).await?;
         if seq <= relayed {
             return Ok(false);
@@ -84,16 +83,13 @@ impl Relay {
             self.metrics.relay_gaps.inc_by(lost);
             warn!(room, from = relayed + 1, lost, "changes are missing in Redis; Kafka will not have them");
         }
-        let producer = match producer {
-            Some(producer) => producer,
-            None => producer.insert(Producer::new(&self.config.kafka)?),
-        };
+        let producer = self.producer()?;
         let mut keep = interval(LEASE / 4);
-        let sending = self.send(room, &page, producer);
+        let sending = self.send(room, &page, &producer);
         tokio::pin!(sending);
         let sent = loop {
             tokio::select! {
-                sent = &mut sending => break sent?,
+                sent = &mut sending => break sent.inspect_err(|_| self.give_up(&producer))?,
                 // Kafka may be away for long; another relay would only send the same.
                 _ = keep.tick() => drop(self.lease(room, None).await?),
             }
@@ -101,6 +97,22 @@ impl Relay {
         self.metrics.relayed.inc_by(sent);
         let (_, relayed, seq) = self.lease(room, Some((epoch, last.position.seq))).await?;
         Ok(seq > relayed)
+    }
+
+    fn producer(&self) -> Result<Arc<Producer>, KafkaError> {
+        let mut held = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(producer) = &*held {
+            return Ok(producer.clone());
+        }
+        Ok(held.insert(Arc::new(Producer::new(&self.config.kafka)?)).clone())
+    }
+
+    /// It may be of no use any more, as after a fatal error.
+    fn give_up(&self, producer: &Arc<Producer>) {
+        let mut held = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.as_ref().is_some_and(|held| Arc::ptr_eq(held, producer)) {
+            *held = None;
+        }
     }
 
     /// Sends a page in order, and waits until Kafka has all of it. How many it was.
@@ -114,6 +126,7 @@ impl Relay {
                 ("tutti-room", room.to_owned()),
                 ("tutti-epoch", epoch.to_string()),
                 ("tutti-version", seq.to_string()),
+                ("tutti-time-us", time_us.to_string()),
             ];
             let record = kafka::Record {
                 topic: &self.config.topic,

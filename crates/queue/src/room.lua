@@ -193,7 +193,9 @@ end
 -- Sees to it that a waiting ticket is looked at when its grace is over, unless that is so already.
 local function list_away(n, ticket)
   local at = math.floor((ticket[SEEN_AT] + room.grace * 1000000) / 1000000) + 1
-  redis.call('RPUSH', base .. ':away:' .. math.max(at, room.swept + 1), n)
+  at = math.max(at, room.swept + 1)
+  redis.call('RPUSH', base .. ':away:' .. at, n)
+  room.last_away = math.max(room.last_away, at)
   ticket[LISTED] = 1
 end
 
@@ -206,6 +208,17 @@ local function is_present(n)
     end
   end
   return false
+end
+
+-- A sign of life of one who waits.
+local function see(n, ticket)
+  if ticket[STATE] == WAITING then
+    ticket[SEEN_AT] = room.now
+    if ticket[LISTED] == 0 and not is_present(n) then
+      list_away(n, ticket)
+    end
+    write_ticket(n, ticket)
+  end
 end
 
 -- A ticket as the service wants it.

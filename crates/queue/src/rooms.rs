@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use fred::prelude::*;
+use fred::types::InfoKind;
 use fred::types::scripts::Script;
 use prost::Message as _;
 use serde::Deserialize;
@@ -254,7 +255,8 @@ impl Rooms {
         Self { client, scripts, max_unrelayed }
     }
 
-    /// Makes a room, or changes its settings. The seed and its SHA-256 are for a new room.
+    /// Makes a room, or changes its settings; its opening time stays as it is if `opens_at_ms` is
+    /// `None`, and is now if it is 0. The seed and its SHA-256 are for a new room.
     ///
     /// # Errors
     /// [`Refusal::Closed`], [`Refusal::Opened`], or of Redis.
@@ -262,10 +264,12 @@ impl Rooms {
         &self,
         room: &str,
         settings: &RoomSettings,
+        opens_at_ms: Option<u64>,
         seed: &str,
         sha256: &str,
     ) -> Result<(), Error> {
-        let event = RoomSettings { seed_sha256: String::new(), ..settings.clone() }.encode_to_vec();
+        let event =
+            RoomSettings { opens_at_ms: 0, seed_sha256: String::new(), ..settings.clone() }.encode_to_vec();
         let args: Vec<Value> = vec![
             (settings.max_active as i64).into(),
             settings.admit_per_second.into(),
@@ -273,7 +277,7 @@ impl Rooms {
             (settings.session_seconds as i64).into(),
             (settings.pass_seconds as i64).into(),
             (settings.grace_seconds as i64).into(),
-            (settings.opens_at_ms as i64).into(),
+            opens_at_ms.map_or(Value::from(""), |at| (at as i64).into()),
             seed.into(),
             sha256.into(),
             Bytes::from(event).into(),
@@ -423,6 +427,19 @@ impl Rooms {
             waiting: next().convert().map_err(redis)?,
             active: next().convert().map_err(redis)?,
         })
+    }
+
+    /// The major version of Redis.
+    ///
+    /// # Errors
+    /// If Redis does not answer.
+    pub async fn redis_version(&self) -> Result<u32, Error> {
+        let redis = |source| Error::Redis { doing: "the version for", room: "*".to_owned(), source };
+        let info: String = self.client.info(Some(InfoKind::Server)).await.map_err(redis)?;
+        let version = info
+            .lines()
+            .find_map(|line| line.strip_prefix("redis_version:")?.split('.').next()?.parse().ok());
+        version.ok_or_else(|| unexpected("the version for", "*", &[info.into()]))
     }
 
     /// The names of all rooms.

@@ -39,16 +39,17 @@ type Answer<T> = Result<Response<T>, Status>;
 #[tonic::async_trait]
 impl Queue for Server {
     async fn put_room(&self, request: Request<PutRoomRequest>) -> Answer<Room> {
-        let PutRoomRequest { room, settings } = request.into_inner();
+        let PutRoomRequest { room, settings, opens_at_ms } = request.into_inner();
         self.check_name(&room)?;
         let settings = settings.ok_or_else(|| Status::invalid_argument("the settings are missing"))?;
-        check(&settings).map_err(Status::invalid_argument)?;
+        let opens = RoomSettings { opens_at_ms: opens_at_ms.unwrap_or(0), ..settings.clone() };
+        check(&opens).map_err(Status::invalid_argument)?;
         let seed: String = {
             let bytes: [u8; 16] = rand::rng().random();
             hex(&bytes)
         };
         let sha256 = hex(&Sha256::digest(seed.as_bytes()));
-        self.done(self.rooms.put(&room, &settings, &seed, &sha256).await)?;
+        self.done(self.rooms.put(&room, &settings, opens_at_ms, &seed, &sha256).await)?;
         self.tell_room(room).await
     }
 

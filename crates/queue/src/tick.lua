@@ -16,22 +16,20 @@ if room.mode == CLOSED then
   if room.purged < 0 then
     return {'over'}
   end
-  local tickets = math.floor(room.tickets / 64)
+  local last = math.max(math.floor(room.tickets / 64), 16383, room.last_away)
   local from = room.purged
-  while room.purged <= math.max(tickets, 16383) and room.purged - from < most do
-    redis.call('DEL', base .. ':tickets:' .. room.purged, base .. ':keys:' .. room.purged)
-    room.purged = room.purged + 1
+  while room.purged <= last and room.purged - from < most do
+    local number = room.purged
+    redis.call('DEL', base .. ':tickets:' .. number, base .. ':keys:' .. number, base .. ':away:' .. number)
+    room.purged = number + 1
   end
-  if room.purged > math.max(tickets, 16383) then
+  if room.purged > last then
     local edges = redis.call('HKEYS', base .. ':edges')
     for i = 1, #edges do
       redis.call('DEL', base .. ':seen:' .. edges[i])
     end
-    for second = room.swept, math.floor(room.now / 1000000) + room.grace + 2 do
-      redis.call('DEL', base .. ':away:' .. second)
-    end
     redis.call('DEL', base .. ':waiting', base .. ':early', base .. ':active', base .. ':edges')
-    room.purged = -1
+    room.purged, room.waiting, room.active = -1, 0, 0
   end
   finish()
   redis.call('EXPIRE', head, DAY)

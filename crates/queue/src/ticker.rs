@@ -53,10 +53,9 @@ pub(crate) async fn run(relay: Arc<Relay>, stop: CancellationToken) {
 async fn keep(relay: Arc<Relay>, room: String) {
     let changed = Notify::new();
     let relaying = async {
-        let mut producer = None;
         loop {
             changed.notified().await;
-            relay.catch_up(&room, &mut producer).await;
+            relay.catch_up(&room).await;
         }
     };
     tokio::select! {
@@ -90,6 +89,7 @@ async fn tick(relay: &Relay, room: &str, changed: &Notify) {
             // Cleared away; what it had to say may still be on its way to Kafka.
             Err(Error::Refused(Refusal::Over)) => {
                 changed.notify_one();
+                relay.metrics.forget(room);
                 sleep(LIST).await;
             }
             Err(Error::Refused(_)) => {

@@ -2,16 +2,18 @@
 --
 -- ARGV, from 3: see, claim, renew, leave or remove; the ticket's number, its epoch and the time it
 -- joined (to remove, both may be empty).
--- Returns what `tell` tells, or a word: no_room, no_ticket, not_admitted, gone.
+-- Returns what `tell` tells, or a word: no_room, closed, no_ticket, not_admitted, gone.
 if not room then
   return {'no_room'}
+elseif room.mode == CLOSED then
+  return {'closed'}
 end
 local what, n = ARGV[3], tonumber(ARGV[4])
 local ticket = read_ticket(n)
 -- A number that was forgotten in a failover and given out again is another's.
 local same = what == 'remove' or (ARGV[5] == tostring(epoch) and ticket and ARGV[6] == string.format('%d', ticket[JOINED_AT]))
 if not ticket or not same then
-  return {room.mode == CLOSED and 'closed' or 'no_ticket'}
+  return {'no_ticket'}
 end
 advance()
 
@@ -21,13 +23,7 @@ if state > CLAIMED then
     return {'gone'}
   end
 elseif what == 'see' then
-  if state == WAITING then
-    ticket[SEEN_AT] = room.now
-    if ticket[LISTED] == 0 and not is_present(n) then
-      list_away(n, ticket)
-    end
-    write_ticket(n, ticket)
-  end
+  see(n, ticket)
 elseif what == 'leave' then
   go(n, ticket, state == WAITING and LEFT or RELEASED)
 elseif what == 'remove' then

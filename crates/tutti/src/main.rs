@@ -2,6 +2,8 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -11,8 +13,10 @@ use tutti::token::{DEVELOPMENT_SECRET, sign};
 use tutti::up::{Options, TOPIC, up};
 use tutti::watch::watch;
 use tutti_load::city::City;
+use tutti_load::crowd::{Crowd, Figures};
 use tutti_load::publisher::Publisher;
 use tutti_load::taxis::Taxis;
+use tutti_service::raise_file_limit;
 
 /// As in `tutti-edge`, which runs in this process too.
 #[global_allocator]
@@ -30,7 +34,7 @@ struct Arguments {
 enum Command {
     /// Run everything on this machine: a broker, Redis, ingest, two edges, recorded taxis
     Up(Options),
-    /// Write simulated load to Kafka
+    /// Simulate load: positions to Kafka, a crowd before a waiting room
     Sim {
         #[command(subcommand)]
         what: Sim,
@@ -82,6 +86,8 @@ enum Sim {
         #[command(flatten)]
         to: To,
     },
+    /// People who all want into a waiting room at once
+    Crowd(CrowdOptions),
     /// Devices that drive about in a city
     City {
         /// How many devices
@@ -99,6 +105,31 @@ enum Sim {
         #[command(flatten)]
         to: To,
     },
+}
+
+#[derive(clap::Args)]
+struct CrowdOptions {
+    /// How many people
+    #[arg(long, default_value_t = 1000)]
+    people: u32,
+    /// They come within this time, as 10s, 2m
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    over: Duration,
+    /// So many of them hold a stream open, the others ask now and then; all, if absent
+    #[arg(long)]
+    streams: Option<u32>,
+    /// Those without a stream never come back
+    #[arg(long)]
+    no_shows: bool,
+    /// How long they stay inside
+    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+    stay: Duration,
+    /// The room, which must be there
+    #[arg(long, default_value = "demo")]
+    room: String,
+    /// Base URLs of edges
+    #[arg(long = "edge", value_name = "URL", default_values_t = ["http://127.0.0.1:8080".to_owned(), "http://127.0.0.1:8081".to_owned()])]
+    edges: Vec<String>,
 }
 
 #[derive(clap::Args)]
@@ -144,20 +175,23 @@ async fn run(command: Command) -> anyhow::Result<()> {
 }
 
 async fn simulate(what: Sim) -> anyhow::Result<()> {
-    let (Sim::Taxis { to } | Sim::City { to, .. }) = &what;
+    let (to, city) = match what {
+        Sim::Crowd(options) => return crowd(options).await,
+        Sim::Taxis { to } => (to, None),
+        Sim::City { devices, rate, fixes, seed, to } => (to, Some(City { devices, rate, fixes, seed })),
+    };
     let publisher = Publisher::new(&to.brokers, &to.topic)?;
     let deliveries = publisher.deliveries().clone();
     eprintln!("to topic {} at {}; Ctrl-C ends it", to.topic, to.brokers);
     let run = async {
-        match &what {
-            Sim::Taxis { .. } => {
+        match &city {
+            None => {
                 let taxis = Taxis::load()?;
                 eprintln!("{} vehicles", taxis.vehicles());
                 taxis.play(&publisher).await
             }
-            Sim::City { devices, rate, fixes, seed, .. } => {
-                eprintln!("{devices} devices, {rate} fixes/s");
-                let city = City { devices: *devices, rate: *rate, fixes: *fixes, seed: *seed };
+            Some(city) => {
+                eprintln!("{} devices, {} fixes/s", city.devices, city.rate);
                 city.run(&publisher).await
             }
         }
@@ -180,4 +214,47 @@ async fn simulate(what: Sim) -> anyhow::Result<()> {
     let flushed = publisher.flush(Duration::from_secs(10)).await;
     eprintln!("\r{} acknowledged, {} failed", deliveries.acknowledged(), deliveries.failed());
     flushed
+}
+
+async fn crowd(options: CrowdOptions) -> anyhow::Result<()> {
+    raise_file_limit();
+    let CrowdOptions { people, over, streams, no_shows, stay, room, edges } = options;
+    let streams = streams.unwrap_or(people).min(people);
+    let crowd = Crowd { edges, room, people, over, streams, no_shows, stay };
+    let figures = Arc::new(Figures::default());
+    eprintln!("{people} people to the room {}; Ctrl-C ends it", crowd.room);
+    let told = figures.clone();
+    let progress = async move {
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            seconds.tick().await;
+            eprintln!("{}", figures_line(&told));
+        }
+    };
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        visitors = crowd.run(&figures) => {
+            let visitors = visitors?;
+            let grew: u64 = visitors.iter().map(|v| v.grew).sum();
+            let updates: usize = visitors.iter().map(|v| v.updates.len()).sum();
+            eprintln!("{}; {updates} updates, {grew} of them with a position that grew", figures_line(&figures));
+        }
+        () = progress => unreachable!("progress never ends"),
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+fn figures_line(figures: &Figures) -> String {
+    let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    format!(
+        "{} joined, {} admitted, {} done, {} lost, {} streams, {} requests made again",
+        of(&figures.joined),
+        of(&figures.admitted),
+        of(&figures.done),
+        of(&figures.lost),
+        of(&figures.streams),
+        of(&figures.again),
+    )
 }

@@ -1,6 +1,7 @@
 //! Keys that passes are signed with, and what a shop does with a pass: verify it.
 
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
@@ -45,6 +46,8 @@ pub async fn verify(pass: &str, room: &str, jwks: &str) -> anyhow::Result<Claims
     validation.set_required_spec_claims(&["exp", "aud"]);
     let key = DecodingKey::from_jwk(jwk).context("the published key is unusable")?;
     let claims = decode::<Claims>(pass.trim(), &key, &validation).context("the pass is not valid")?.claims;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    ensure!(claims.exp > now, "the pass is not valid: it has expired");
     ensure!(claims.room == room, "the pass is for the room {}, not {room}", claims.room);
     Ok(claims)
 }

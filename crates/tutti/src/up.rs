@@ -232,7 +232,7 @@ async fn open_room(edge: String, secret: String, stop: CancellationToken) -> Res
         let client = reqwest::Client::new();
         loop {
             let put = client.put(format!("{edge}/v1/rooms/{ROOM}")).bearer_auth(&token).body(settings);
-            if put.send().await.is_ok_and(|answer| answer.status().is_success()) {
+            if put.send().await.is_ok_and(|answer| !answer.status().is_server_error()) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(200)).await;

@@ -9,5 +9,8 @@ mod faults;
 mod feed;
 mod flow;
 mod input;
+mod room_faults;
+mod room_scripts;
+mod rooms;
 mod tokens;
 mod up;

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tonic::Status as Refused;
+use tonic::transport::Channel;
 use tutti_feed::Position;
 use tutti_model::queue::{Ticket, TicketId};
 use tutti_model::{Mode, TicketState, room};
@@ -23,7 +24,7 @@ use tutti_model::{Mode, TicketState, room};
 use super::Hub;
 use crate::frame::Events;
 use crate::presence::Present;
-use crate::queue::{is_passing, reason};
+use crate::queue::{QueueClient, is_passing, reason};
 use crate::room::{Rank, RoomView};
 use crate::rooms::{Followed, RoomStep, Rooms};
 use crate::stream::{End, Stream, Written};
@@ -55,13 +56,21 @@ struct Visitor {
     /// What the client was shown before it came here.
     before: Option<Position>,
     status: Option<Status>,
-    rank: Option<Rank>,
-    /// Something has been told of its place.
-    told: bool,
+    /// What it was told of its place.
+    told: Option<Told>,
     /// The pass was sent, in this state.
     passed: Option<TicketState>,
     generation: u64,
     present: Present,
+}
+
+/// What a visitor is told of a place in line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Told {
+    rank: Option<Rank>,
+    mode: Mode,
+    /// Until the opening: how many wait, and when it is.
+    early: Option<(u64, u64)>,
 }
 
 /// The visitors of all rooms.
@@ -124,8 +133,7 @@ impl Hub {
             id,
             before: shown,
             status: None,
-            rank: None,
-            told: false,
+            told: None,
             passed: None,
             generation: 0,
             present,
@@ -373,6 +381,7 @@ impl Hub {
 
     /// Asks after a visitor until this edge knows as much as the answer.
     async fn find_out(&self, visitor: &mut Visitor) -> Result<Settled, End> {
+        let mut misses = 0;
         loop {
             if self.draining.is_cancelled() {
                 visitor.stream.drain(self.drain_end());
@@ -383,11 +392,7 @@ impl Hub {
             self.keep_alive(&mut visitor.stream).await?;
             // Before the answer, so that what comes between is not missed.
             let generation = self.room_step(&visitor.id.room).map_or(0, |step| step.generation);
-            let answer = {
-                let asking = self.lobby.borrow().asking.clone();
-                let _turn = asking.acquire().await;
-                visitor.ask().await
-            };
+            let answer = self.ask(visitor).await?;
             let mut events = Events::default();
             match answer {
                 Err(status) if is_passing(&status) => {
@@ -411,7 +416,38 @@ impl Hub {
                     if self.caught_up(visitor, version.epoch, version.seq, &settled).await? {
                         return Ok(settled);
                     }
+                    // It has moved on since, or we see it otherwise: not to be asked in a loop.
+                    misses += 1;
+                    let pause = (RETRY / 10 * misses).min(RETRY);
+                    self.pause(&mut visitor.stream, Instant::now() + pause).await;
                 }
+            }
+        }
+    }
+
+    /// Asks after a visitor, whose stream is kept alive meanwhile.
+    async fn ask(&self, visitor: &mut Visitor) -> Result<Result<Ticket, Refused>, End> {
+        let (queue, id) = (visitor.rooms.queue.clone(), visitor.id.clone());
+        let turns = self.lobby.borrow().asking.clone();
+        let asking = async move {
+            let _turn = turns.acquire().await;
+            let ask = |mut replica: QueueClient<Channel>| {
+                let id = id.clone();
+                async move { replica.get_ticket(id).await }
+            };
+            queue.ask(ask).await
+        };
+        tokio::pin!(asking);
+        loop {
+            let until = Instant::now() + self.config.heartbeat;
+            tokio::select! {
+                biased;
+                answer = &mut asking => return Ok(answer),
+                () = self.pause(&mut visitor.stream, until) => {}
+            }
+            self.keep_alive(&mut visitor.stream).await?;
+            if visitor.stream.ends_at <= Instant::now() {
+                return Err(visitor.stream.end);
             }
         }
     }
@@ -472,9 +508,12 @@ impl Visitor {
         let mut events = Events::default();
         self.tell_status(step.status, &mut events);
         let rank = view.rank(key);
-        let moved = !self.told || self.rank.map(|r| r.position) != rank.map(|r| r.position);
-        if moved || (all && self.rank != rank) {
-            (self.rank, self.told) = (rank, true);
+        let early = rank.is_none().then(|| (view.waiting(), view.opens_at_ms));
+        let told = Told { rank, mode: view.mode, early };
+        let position_of = |told: Told| told.rank.map(|rank| rank.position);
+        let moved = self.told.map(position_of) != Some(position_of(told));
+        if moved || (all && self.told != Some(told)) {
+            self.told = Some(told);
             let position = rank.map(|rank| rank.position);
             let mut data = json!({
                 "ticket": self.id.number,
@@ -484,9 +523,9 @@ impl Visitor {
                 "etaSeconds": position.and_then(|position| view.eta_seconds(position)),
                 "version": view.version.seq,
             });
-            if position.is_none() {
-                data["waiting"] = view.waiting().into();
-                data["opensAt"] = view.opens_at_ms.into();
+            if let Some((waiting, opens_at_ms)) = early {
+                data["waiting"] = waiting.into();
+                data["opensAt"] = opens_at_ms.into();
             }
             events.event("queueUpdate", &data.to_string()).id(&step.id);
         }
@@ -497,15 +536,6 @@ impl Visitor {
         if self.status.replace(status) != Some(status) {
             status.write(events);
         }
-    }
-
-    async fn ask(&self) -> Result<Ticket, Refused> {
-        let id = self.id.clone();
-        let ask = |mut replica: crate::queue::QueueClient<tonic::transport::Channel>| {
-            let id = id.clone();
-            async move { replica.get_ticket(id).await }
-        };
-        self.rooms.queue.ask(ask).await
     }
 
     /// What an answer means for this visitor; `None` if its stream is over.

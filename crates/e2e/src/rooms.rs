@@ -1,0 +1,273 @@
+//! Waiting rooms: their service, edges that know it, and what visitors and administrators say.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::Message as _;
+use rdkafka::metadata::MetadataPartition;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use reqwest::{Client, Method, StatusCode};
+use serde_json::Value;
+use tutti::passes::new_key;
+use tutti::token::sign;
+
+use crate::bed::{Bed, Edge};
+use crate::service::Service;
+use crate::{free_port, unique};
+
+/// Of these tests, and of nothing else.
+pub const SECRET: &str = "a-secret-of-these-tests-and-of-nothing-else";
+
+/// Replicas of the service, and what they are configured with.
+pub struct Rooms {
+    /// Kafka, Redis and where files lie.
+    pub bed: Bed,
+    /// The replicas.
+    pub queues: Vec<Service>,
+    /// The topic of the relay.
+    pub topic: String,
+    urls: Vec<String>,
+    client: Client,
+}
+
+/// A ticket, as joining gave it.
+#[derive(Clone, Debug)]
+pub struct Joined {
+    /// Its number.
+    pub ticket: u64,
+    /// Its token.
+    pub token: String,
+    /// The whole answer.
+    pub body: Value,
+}
+
+impl Rooms {
+    /// So many replicas, ready, with settings of their own.
+    ///
+    /// # Panics
+    /// If one does not become ready.
+    pub async fn start(bed: Bed, replicas: usize, settings: &[(&str, &str)]) -> Self {
+        let key = bed.folder().join("pass-key.pem");
+        std::fs::write(&key, new_key()).expect("the key is written");
+        let topic = unique("queueing-system");
+        let (mut queues, mut urls) = (Vec::new(), Vec::new());
+        for _ in 0..replicas {
+            let port = free_port();
+            let mut all = vec![
+                ("grpc.listen", format!("127.0.0.1:{port}")),
+                ("kafka.brokers", bed.brokers().to_owned()),
+                ("passes.key_file", key.to_string_lossy().into_owned()),
+                ("relay.topic", topic.clone()),
+            ];
+            all.extend(settings.iter().map(|(key, value)| (*key, (*value).to_owned())));
+            queues.push(bed.service("tutti-queue", &all));
+            urls.push(format!("http://127.0.0.1:{port}"));
+        }
+        for queue in &queues {
+            queue.wait_ready().await;
+        }
+        // An edge closes a connection after 5 s without a request, perhaps just as one is on its way.
+        let idle = Duration::from_secs(2);
+        let client = Client::builder().timeout(Duration::from_secs(20)).pool_idle_timeout(idle).build();
+        let client = client.expect("a client");
+        Self { bed, queues, topic, urls, client }
+    }
+
+    /// An edge that knows the replicas, with settings of its own.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    pub async fn edge(&self, settings: &[(&str, &str)]) -> Edge {
+        let urls = self.urls.join(",");
+        let mut all = vec![("queue.urls", urls.as_str()), ("auth.hs256_secret", SECRET)];
+        all.extend(settings);
+        let edge = self.bed.edge(&all);
+        edge.service.wait_ready().await;
+        edge
+    }
+
+    /// Any request: the status and the body, `Null` if it is no JSON.
+    ///
+    /// # Panics
+    /// If the edge does not answer.
+    pub async fn call(
+        &self,
+        method: Method,
+        edge: &Edge,
+        path: &str,
+        token: Option<&str>,
+        body: &str,
+    ) -> (StatusCode, Value) {
+        let mut request = self.client.request(method, format!("{}{path}", edge.url)).body(body.to_owned());
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let answer = request.send().await.expect("the edge answers");
+        (answer.status(), answer.json().await.unwrap_or_default())
+    }
+
+    /// Makes a room, or changes its settings; what it is then.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub async fn put(&self, edge: &Edge, room: &str, settings: &str) -> Value {
+        let (status, body) =
+            self.call(Method::PUT, edge, &format!("/v1/rooms/{room}"), Some(&admin()), settings).await;
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+
+    /// A room as administrators see it.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub async fn room(&self, edge: &Edge, room: &str) -> Value {
+        let (status, body) =
+            self.call(Method::GET, edge, &format!("/v1/rooms/{room}"), Some(&admin()), "").await;
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+
+    /// Asks to join: the status, the `Retry-After`, and the body.
+    ///
+    /// # Errors
+    /// If the edge does not answer.
+    pub async fn ask_to_join(
+        &self,
+        edge: &Edge,
+        room: &str,
+        key: &str,
+        token: Option<&str>,
+    ) -> anyhow::Result<(StatusCode, Option<String>, Value)> {
+        let url = format!("{}/v1/rooms/{room}/tickets", edge.url);
+        let mut request = self.client.post(url).header("idempotency-key", key);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let answer = request.send().await.context("joining")?;
+        let after = answer.headers().get("retry-after").and_then(|v| Some(v.to_str().ok()?.to_owned()));
+        Ok((answer.status(), after, answer.json().await?))
+    }
+
+    /// Joins with a key of its own.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub async fn join(&self, edge: &Edge, room: &str) -> Joined {
+        let (status, _, body) = self.ask_to_join(edge, room, &key(), None).await.expect("the edge answers");
+        assert_eq!(status, 201, "{body}");
+        Joined::of(body)
+    }
+
+    /// A request about a ticket with its own token, as `""`, `/claim`.
+    ///
+    /// # Panics
+    /// If the edge does not answer.
+    pub async fn act(
+        &self,
+        method: Method,
+        edge: &Edge,
+        room: &str,
+        joined: &Joined,
+        what: &str,
+    ) -> (StatusCode, Value) {
+        let path = format!("/v1/rooms/{room}/tickets/{}{what}", joined.ticket);
+        self.call(method, edge, &path, Some(&joined.token), "").await
+    }
+
+    /// A ticket as it stands.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub async fn ticket(&self, edge: &Edge, room: &str, joined: &Joined) -> Value {
+        let (status, body) = self.act(Method::GET, edge, room, joined, "").await;
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+
+    /// The changes of a room that Kafka has, each once, in the order in which it has them: as a
+    /// consumer sees them who drops what came before by epoch and version.
+    ///
+    /// # Panics
+    /// If they are not in order.
+    pub fn relayed(&self, room: &str) -> Vec<Value> {
+        let mut held: HashMap<u64, u64> = HashMap::new();
+        let mut changes = Vec::new();
+        for value in read_topic(self.bed.brokers(), &self.topic) {
+            let change: Value = serde_json::from_slice(&value).expect("the relay writes JSON");
+            if change["room"] != room {
+                continue;
+            }
+            let (epoch, version) =
+                (change["epoch"].as_u64().expect("an epoch"), change["version"].as_u64().expect("a version"));
+            let held = held.entry(epoch).or_default();
+            if version > *held {
+                *held = version;
+                changes.push(change);
+            }
+        }
+        changes
+    }
+}
+
+impl Joined {
+    /// What a join answered.
+    ///
+    /// # Panics
+    /// If it is none.
+    pub fn of(body: Value) -> Self {
+        let ticket = body["ticket"].as_u64().expect("a ticket");
+        let token = body["token"].as_str().expect("a token").to_owned();
+        Self { ticket, token, body }
+    }
+}
+
+/// A token that may make rooms.
+///
+/// # Panics
+/// Never: the secret signs anything.
+pub fn admin() -> String {
+    sign(SECRET, "admin", "rooms:admin", Duration::from_secs(3600)).expect("it signs")
+}
+
+/// A new idempotency key.
+pub fn key() -> String {
+    uuid::Uuid::from_u128(rand::random()).to_string()
+}
+
+/// All values of a topic, from the beginning to its end as it is now, partition by partition.
+///
+/// # Panics
+/// If Kafka does not answer.
+pub fn read_topic(brokers: &str, topic: &str) -> Vec<Vec<u8>> {
+    let wait = Duration::from_secs(10);
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", unique("reader"))
+        .set("enable.partition.eof", "false")
+        .create()
+        .expect("a consumer");
+    let metadata = consumer.fetch_metadata(Some(topic), wait).expect("Kafka answers");
+    let partitions: Vec<i32> = metadata.topics()[0].partitions().iter().map(MetadataPartition::id).collect();
+    let mut all = Vec::new();
+    for partition in partitions {
+        let (low, high) = consumer.fetch_watermarks(topic, partition, wait).expect("Kafka answers");
+        if low == high {
+            continue;
+        }
+        let mut from = TopicPartitionList::new();
+        from.add_partition_offset(topic, partition, Offset::Offset(low)).expect("an offset");
+        consumer.assign(&from).expect("it is assigned");
+        loop {
+            let message = consumer.poll(wait).expect("there is more").expect("Kafka answers");
+            all.push(message.payload().unwrap_or_default().to_vec());
+            if message.offset() + 1 >= high {
+                break;
+            }
+        }
+    }
+    all
+}
