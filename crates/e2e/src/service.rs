@@ -12,7 +12,7 @@ use tutti::local::Owned;
 
 use crate::{eventually, free_port, target_folder};
 
-/// The path of one of our programs; they are built first, if they are not, or not as the code is.
+/// The path of one of our programs, or of `examples/NAME`; they are built first, if they are not, or not as the code is.
 ///
 /// # Panics
 /// If they cannot be built.
@@ -21,7 +21,7 @@ pub fn program(name: &str) -> PathBuf {
     BUILT.get_or_init(|| {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
         let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--workspace", "--bins", "--manifest-path"])
+            .args(["build", "--quiet", "--workspace", "--bins", "--examples", "--manifest-path"])
             .arg(manifest)
             .status()
             .expect("cargo runs");

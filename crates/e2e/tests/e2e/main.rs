@@ -8,6 +8,7 @@ mod configuration;
 mod faults;
 mod feed;
 mod flow;
+mod gateway;
 mod input;
 mod room_faults;
 mod room_scripts;
