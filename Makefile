@@ -1,6 +1,6 @@
 # What a developer types. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help up test check fmt
+.PHONY: help up test bench check fmt
 
 CARGO ?= cargo
 TOOLS := target/tools
@@ -42,6 +42,11 @@ up-here:
 test: ## all tests: unit, property, and end to end on real Kafka and Redis
 	$(call need,$(BUILD_NEEDS) $(TEST_NEEDS))
 	$(CARGO) test --locked --workspace
+
+bench: ## what the waiting room costs, in a release build; takes some ten minutes
+	$(call need,$(BUILD_NEEDS) redis-server:redis-server redis-benchmark:redis-tools)
+	$(CARGO) build --locked --release -p tutti -p tutti-edge -p tutti-queue
+	target/release/tutti bench $(ARGS)
 
 check: ## formatting, lints, unused dependencies
 	$(call need,$(BUILD_NEEDS))

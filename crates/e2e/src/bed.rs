@@ -76,6 +76,7 @@ impl Bed {
     pub fn ingest(&self, settings: &[(&str, &str)]) -> Service {
         let mut variables = self.settings.clone();
         variables.insert("TUTTI_KAFKA_BROKERS".into(), self.brokers.clone());
+        variables.insert("TUTTI_INGEST_ROUTES".into(), "locations".into());
         variables.insert("TUTTI_ROUTES_LOCATIONS_TOPIC".into(), self.topic.clone());
         variables.insert("TUTTI_ROUTES_LOCATIONS_GROUP".into(), format!("{}-group", self.topic));
         variables.extend(settings.iter().map(|(key, value)| (variable(key), (*value).to_owned())));
@@ -213,5 +214,5 @@ impl Input {
 }
 
 pub(crate) fn variable(key: &str) -> String {
-    format!("TUTTI_{}", key.replace('.', "_").to_uppercase())
+    format!("TUTTI_{}", key.replace(['.', '-'], "_").to_uppercase())
 }

@@ -170,7 +170,7 @@ pub(crate) fn token_of(request: &HttpRequest, cookie: &str) -> Option<String> {
 }
 
 /// The value of one parameter of the query.
-fn query_of(request: &HttpRequest, name: &str) -> Option<String> {
+pub(crate) fn query_of(request: &HttpRequest, name: &str) -> Option<String> {
     let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string()).ok()?;
     pairs.into_inner().into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
 }

@@ -31,6 +31,12 @@ pub struct Config {
     pub rooms_public: bool,
     /// The cookie that may hold a ticket's token.
     pub rooms_cookie: String,
+    /// Topics that are served.
+    pub topics: Vec<String>,
+    /// Those that may be read without a token.
+    pub public_topics: Vec<String>,
+    /// Bytes of a topic's newest records that are kept in memory.
+    pub topic_max_bytes: usize,
     /// At most one step of the map in this time.
     pub tick: Duration,
     /// Bounds of streams.
@@ -107,6 +113,22 @@ impl Config {
             "cookie that may hold a ticket's token",
             |_| Ok(()),
         );
+        let topics = settings.list(
+            "topics.names",
+            &["queueing-system"],
+            "topics of ingest's events routes that are served",
+        );
+        let public_topics =
+            settings.list("topics.public", &[], "those of them that may be read without a token");
+        for name in public_topics.iter().filter(|name| !topics.contains(name)) {
+            settings.mistake(format!("topics.public: {name:?} is not among topics.names"));
+        }
+        let topic_max_bytes = settings.get(
+            "topics.memory_bytes",
+            16usize << 20,
+            "bytes of each topic's newest records kept in memory, for clients that come back",
+            |n| if *n >= 1 << 16 { Ok(()) } else { Err("must be at least 65536") },
+        );
         let streams = Streams::configure(settings);
         let verifier = Verifier::configure(settings);
         if !rooms_public && !verifier.has_keys() {
@@ -130,6 +152,9 @@ impl Config {
             queue_urls,
             rooms_public,
             rooms_cookie,
+            topics,
+            public_topics,
+            topic_max_bytes,
             tick: Duration::from_millis(tick),
             streams,
             verifier,

@@ -38,6 +38,17 @@ impl Events {
         self
     }
 
+    /// A named event whose data may have line feeds, but no carriage returns. No `id:`.
+    pub(crate) fn lines(&mut self, name: &str, data: &str) -> &mut Self {
+        debug_assert!(!data.contains('\r'), "a stream turns it into a line feed");
+        let _ = writeln!(self.0, "event: {name}");
+        for line in data.split('\n') {
+            let _ = writeln!(self.0, "data: {line}");
+        }
+        self.0.push('\n');
+        self
+    }
+
     /// Moves the client's last id. All events that it covers must have been sent before.
     pub(crate) fn id(&mut self, id: &str) -> &mut Self {
         // The blank line that ends the last event is taken back, so that the id belongs to it.
@@ -94,7 +105,7 @@ impl Events {
         Frame { inside: chunk.slice(head.len()..chunk.len() - 2), chunk }
     }
 
-    #[cfg(test)]
+    /// Bytes of the text.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }

@@ -25,8 +25,11 @@ use crate::metrics::{Ended, Metrics};
 use crate::stream::{End, Stream, Written};
 use crate::tick::Tick;
 
+mod listeners;
 mod visitors;
 
+use listeners::Audience;
+pub(crate) use listeners::{From, Listen};
 use visitors::Lobby;
 pub(crate) use visitors::Visit;
 
@@ -55,6 +58,8 @@ pub(crate) enum What {
     Map(Shown),
     /// A place in line.
     Room(Visit),
+    /// A topic's events.
+    Topic(Listen),
 }
 
 /// One worker's streams.
@@ -63,6 +68,7 @@ pub(crate) struct Hub {
     metrics: Metrics,
     live: RefCell<Vec<Stream>>,
     lobby: RefCell<Lobby>,
+    audience: RefCell<Audience>,
     current: RefCell<Option<Arc<Tick>>>,
     stepped: Notify,
     turns: Semaphore,
@@ -84,6 +90,7 @@ impl Hub {
             metrics,
             live: RefCell::default(),
             lobby: RefCell::default(),
+            audience: RefCell::default(),
             current: RefCell::default(),
             stepped: Notify::new(),
             turns: Semaphore::new(TURNS),
@@ -108,6 +115,7 @@ impl Hub {
                 sweeps.tick().await;
                 ours.sweep();
                 ours.sweep_rooms();
+                ours.sweep_topics();
             }
         });
         let ours = hub.clone();
@@ -136,6 +144,7 @@ impl Hub {
         self.metrics.streams.inc();
         match what {
             What::Room(visit) => self.admit_visitor(stream, visit),
+            What::Topic(listen) => self.admit_listener(stream, listen),
             What::Map(shown) => {
                 let mut hello = Events::default();
                 hello.retry(Duration::from_secs(1));
@@ -229,6 +238,7 @@ impl Hub {
             stream.drain(self.drain_end());
         }
         self.drain_rooms();
+        self.drain_topics();
     }
 
     /// Within what is left of the drain window.

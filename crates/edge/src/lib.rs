@@ -39,6 +39,9 @@ mod server;
 mod stream;
 mod tick;
 mod tickets;
+mod topic;
+mod topic_routes;
+mod topics;
 mod view;
 
 use tutti_service::{Context, Failure, Registry, Service, Settings};

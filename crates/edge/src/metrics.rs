@@ -22,6 +22,8 @@ pub struct Metrics {
     pub follow: FollowMetrics,
     /// Of the feeds of waiting rooms.
     pub follow_rooms: FollowMetrics,
+    /// Of the feeds of topics.
+    pub follow_topics: FollowMetrics,
     /// Streams open.
     pub streams: Gauge,
     /// Streams that are being served by a replay or wait for their socket.
@@ -66,6 +68,7 @@ impl Metrics {
         let m = Self {
             follow: FollowMetrics::new(registry),
             follow_rooms: FollowMetrics::new(registry.sub_registry_with_prefix("rooms")),
+            follow_topics: FollowMetrics::new(registry.sub_registry_with_prefix("topics")),
             streams: Gauge::default(),
             behind: Gauge::default(),
             opened: Counter::default(),

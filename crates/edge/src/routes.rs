@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::rooms::Rooms;
 use crate::stream::End;
 use crate::tickets::TicketKeys;
+use crate::topics::Topics;
 
 /// The scope that reading the map needs, unless it is public.
 const MAP_READ: &str = "map:read";
@@ -40,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) hub: Rc<Hub>,
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) ticket_keys: Arc<TicketKeys>,
+    pub(crate) topics: Arc<Topics>,
 }
 
 pub(crate) fn configure(app: &mut web::ServiceConfig) {

@@ -30,6 +30,8 @@ use crate::rooms::Rooms;
 use crate::routes::{self, Shared};
 use crate::tick::Tick;
 use crate::tickets::TicketKeys;
+use crate::topic_routes;
+use crate::topics::{self, Topics};
 
 /// How long a client may take to send its request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,6 +45,7 @@ struct Parts {
     drain: CancellationToken,
     rooms: Arc<Rooms>,
     ticket_keys: Arc<TicketKeys>,
+    topics: Arc<Topics>,
 }
 
 /// Runs an edge until it is told to stop.
@@ -57,6 +60,7 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
     let (ticks, _) = broadcast::channel(TICKS_WAITING);
     let queue =
         Queue::new(&config.queue_urls, &metrics).map_err(|e| Failure::Config(format!("queue.urls: {e}")))?;
+    let (topics_conductor, topics) = topics::Conductor::new(config.clone(), metrics.clone());
     let parts = Parts {
         config: config.clone(),
         metrics: metrics.clone(),
@@ -64,6 +68,7 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
         drain: CancellationToken::new(),
         rooms: Arc::new(Rooms::new(config.clone(), queue.clone(), metrics.clone())),
         ticket_keys: Arc::new(TicketKeys::new(queue)),
+        topics,
     };
 
     let for_workers = parts.clone();
@@ -79,7 +84,8 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
     let mut server = tokio::spawn(server);
     info!(listen = %config.listen, workers = config.workers, map_public = config.map_public, "serving");
 
-    let conductor = Conductor::new(config.clone(), metrics.clone(), ticks, latch).run();
+    let map_conductor = Conductor::new(config.clone(), metrics.clone(), ticks, latch);
+    let conductor = async { tokio::try_join!(map_conductor.run(), topics_conductor.run()).map(drop) };
     tokio::pin!(conductor);
     let failed = |e: tutti_feed::Error| Failure::Config(e.to_string());
     tokio::select! {
@@ -135,13 +141,14 @@ fn worker(
     Error = actix_http::error::DispatchError,
     InitError = (),
 > + use<> {
-    let Parts { config, metrics, ticks, drain, rooms, ticket_keys } = parts.clone();
+    let Parts { config, metrics, ticks, drain, rooms, ticket_keys, topics } = parts.clone();
     let hub = Hub::start(config.streams.clone(), metrics.clone(), ticks.subscribe(), drain);
-    let shared = Shared { config: config.clone(), metrics, hub: hub.clone(), rooms, ticket_keys };
+    let shared = Shared { config: config.clone(), metrics, hub: hub.clone(), rooms, ticket_keys, topics };
     let app = App::new()
         .app_data(web::Data::new(shared))
         .wrap(cors(&config.cors_origins))
         .configure(room_routes::configure)
+        .configure(topic_routes::configure)
         .configure(routes::configure);
     let http = HttpService::<Io, _, _>::build()
         .client_request_timeout(REQUEST_TIMEOUT)

@@ -20,7 +20,7 @@ elseif ARGV[5] ~= '1' then
   return {-1}
 end
 
-local epoch, seq, time_us, prev_us = next_record(held[1], held[2], held[3], ARGV[6])
+local epoch, seq, time_us, prev_us = next_record(held[1], held[2], held[3], ARGV[6], clock_us())
 local record = write_record(log, ARGV[7], epoch, seq, time_us, prev_us, ARGV[10])
 redis.call('HSET', head, 'epoch', string.format('%d', epoch), 'seq', string.format('%d', seq),
   'time_us', string.format('%d', time_us), 'source:' .. source, to)

@@ -3,13 +3,17 @@
 --
 -- Record: epoch (4 bytes), seq, time_us, prev_time_us (8 each), all big-endian, then the payload.
 
--- The number and time of the next record, after the head's epoch, seq and time (nil if the feed
--- is new: then an epoch is drawn, from what the caller drew and from the clock).
-local function next_record(epoch, seq, time_us, nonce)
+-- Redis's clock, microseconds since 1970.
+local function clock_us()
   local now = redis.call('TIME')
-  local now_us = now[1] * 1000000 + now[2]
+  return now[1] * 1000000 + now[2]
+end
+
+-- The number and time of the next record, after the head's epoch, seq and time (nil if the feed
+-- is new: then an epoch is drawn, from what the caller drew and from the clock), at now_us.
+local function next_record(epoch, seq, time_us, nonce, now_us)
   if not epoch then
-    local drawn = string.sub(redis.sha1hex(nonce .. now[1] .. '.' .. now[2]), 1, 8)
+    local drawn = string.sub(redis.sha1hex(string.format('%s.%d', nonce, now_us)), 1, 8)
     return tonumber(drawn, 16), 1, now_us, 0
   end
   local prev_us = tonumber(time_us)

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use prost::Message as _;
 use tutti_model::location::{self, Format, Invalid};
-use tutti_model::{Change, Locations, Removal, change};
+use tutti_model::{Change, Gap, Locations, Removal, TopicEvent, TopicRecords, change};
+
+use crate::config::is_event_name;
 
 /// A batch holds at most so many records,
 pub(crate) const MAX_RECORDS: usize = 512;
@@ -17,6 +19,8 @@ pub(crate) struct Raw<'a> {
     pub(crate) key: Option<&'a [u8]>,
     pub(crate) value: Option<&'a [u8]>,
     pub(crate) content_type: Option<&'a [u8]>,
+    /// Of the header `event`.
+    pub(crate) event: Option<&'a [u8]>,
     /// Milliseconds since 1970; `None` if the record has none.
     pub(crate) timestamp_ms: Option<i64>,
 }
@@ -66,6 +70,51 @@ impl Rules {
     }
 }
 
+/// What the records of a route become.
+#[derive(Clone, Debug)]
+pub(crate) enum Judge {
+    /// Changes of the live map.
+    Locations(Rules),
+    /// Events, of this name where their header does not say.
+    Events { event: String },
+}
+
+impl Judge {
+    /// What to append of a record, as protobuf whose concatenation is one payload; `None` if it is too
+    /// old to count.
+    ///
+    /// # Errors
+    /// Why it is not valid.
+    pub(crate) fn judge(&self, record: Raw<'_>, now_ms: i64) -> Result<Option<Vec<u8>>, Invalid> {
+        match self {
+            Self::Locations(rules) => Ok(match rules.judge(record, now_ms)? {
+                Verdict::Stale => None,
+                Verdict::Change(change) => Some(Locations { changes: vec![change] }.encode_to_vec()),
+            }),
+            Self::Events { event } => {
+                let named = record.event.and_then(|name| std::str::from_utf8(name).ok());
+                let event = TopicEvent {
+                    key: record.key.unwrap_or_default().to_vec().into(),
+                    value: record.value.map(|value| value.to_vec().into()),
+                    event: named.filter(|name| is_event_name(name)).unwrap_or(event).to_owned(),
+                };
+                Ok(Some(TopicRecords { events: vec![event], gap: None }.encode_to_vec()))
+            }
+        }
+    }
+
+    /// The payload that tells of records that are missing in Kafka.
+    pub(crate) fn gap(&self, gap: Gap) -> Vec<u8> {
+        match self {
+            Self::Locations(_) => {
+                let changes = vec![Change { change: Some(change::Change::Gap(gap)) }];
+                Locations { changes }.encode_to_vec()
+            }
+            Self::Events { .. } => TopicRecords { events: Vec::new(), gap: Some(gap) }.encode_to_vec(),
+        }
+    }
+}
+
 /// Records of one partition on their way to one append.
 #[derive(Debug)]
 pub(crate) struct Batch {
@@ -73,7 +122,7 @@ pub(crate) struct Batch {
     from: i64,
     /// Where it stands after it.
     to: i64,
-    changes: Vec<(i64, Change)>,
+    parts: Vec<(i64, Vec<u8>)>,
     /// The offsets and Kafka timestamps of all records, those left out as well.
     records: Vec<(i64, Option<i64>)>,
     bytes: usize,
@@ -81,7 +130,7 @@ pub(crate) struct Batch {
 
 impl Batch {
     pub(crate) fn new(from: i64) -> Self {
-        Self { from, to: from, changes: Vec::new(), records: Vec::new(), bytes: 0 }
+        Self { from, to: from, parts: Vec::new(), records: Vec::new(), bytes: 0 }
     }
 
     pub(crate) fn from(&self) -> i64 {
@@ -105,20 +154,20 @@ impl Batch {
         self.records.len() >= MAX_RECORDS || self.bytes >= MAX_BYTES
     }
 
-    /// Adds a record; `None` as change if it only moves the position.
-    pub(crate) fn push(&mut self, record: &Raw<'_>, change: Option<Change>) {
+    /// Adds a record, and what it adds to the payload; `None` if it only moves the position.
+    pub(crate) fn push(&mut self, record: &Raw<'_>, part: Option<Vec<u8>>) {
         debug_assert!(record.offset >= self.to, "offsets grow");
         self.to = record.offset + 1;
         self.bytes += record.value.map_or(0, <[u8]>::len);
         self.records.push((record.offset, record.timestamp_ms));
-        self.changes.extend(change.map(|change| (record.offset, change)));
+        self.parts.extend(part.map(|part| (record.offset, part)));
     }
 
     /// Drops what Redis has already, and goes on from there; says how many records that were.
     pub(crate) fn skip_to(&mut self, position: i64) -> usize {
         let before = self.records.len();
         self.records.retain(|(offset, _)| *offset >= position);
-        self.changes.retain(|(offset, _)| *offset >= position);
+        self.parts.retain(|(offset, _)| *offset >= position);
         self.from = position;
         self.to = self.to.max(position);
         before - self.records.len()
@@ -126,11 +175,8 @@ impl Batch {
 
     /// The payload of the append; empty if it only moves the position.
     pub(crate) fn payload(&self) -> Bytes {
-        if self.changes.is_empty() {
-            return Bytes::new();
-        }
-        let changes = self.changes.iter().map(|(_, change)| change.clone()).collect();
-        Locations { changes }.encode_to_vec().into()
+        let all = self.parts.iter().flat_map(|(_, part)| part);
+        all.copied().collect::<Vec<u8>>().into()
     }
 }
 
@@ -147,6 +193,7 @@ mod tests {
             key: Some(b"taxi-7"),
             value: value.map(str::as_bytes),
             content_type: None,
+            event: None,
             timestamp_ms: Some(NOW - 5),
         }
     }
@@ -155,9 +202,10 @@ mod tests {
         format!(r#"{{"mediaId":"a","timestamp":{timestamp_ms},"latitude":1,"longitude":2}}"#)
     }
 
-    fn change(id: &str) -> Option<Change> {
+    fn change(id: &str) -> Option<Vec<u8>> {
         let removal = Removal { media_id: id.into(), timestamp_ms: 1 };
-        Some(Change { change: Some(change::Change::Removal(removal)) })
+        let change = Change { change: Some(change::Change::Removal(removal)) };
+        Some(Locations { changes: vec![change] }.encode_to_vec())
     }
 
     #[test]

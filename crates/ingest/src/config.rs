@@ -1,6 +1,6 @@
 //! What is carried from where.
 
-use std::collections::BTreeSet;
+use std::time::Duration;
 
 use tutti_feed::Limits;
 use tutti_model::location::Format;
@@ -16,8 +16,10 @@ pub struct Config {
     pub redis_url: SecretString,
     /// What defines the live map.
     pub locations: Locations,
-    /// What the log of a feed keeps.
+    /// What the log of a feed of the map keeps.
     pub limits: Limits,
+    /// What the log of a topic's feed keeps.
+    pub topic_limits: Limits,
     /// One loop each.
     pub routes: Vec<Route>,
 }
@@ -29,11 +31,33 @@ pub struct Route {
     pub topic: String,
     /// The consumer group.
     pub group: String,
-    /// How values are written, where their `content-type` header does not say.
-    pub format: Format,
+    /// What it carries.
+    pub kind: Kind,
     /// Where a partition begins that Redis does not know.
     pub start: Start,
+    /// It has to be there before this service is ready. One that nobody configured may be missing.
+    pub awaited: bool,
 }
+
+/// What a topic carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Fixes, for the live map.
+    Locations {
+        /// How values are written, where their `content-type` header does not say.
+        format: Format,
+    },
+    /// Anything: its values go to the feed of the topic as they are.
+    Events {
+        /// The event's name, where a record's header `event` does not say.
+        event: String,
+    },
+}
+
+/// The routes where none is configured.
+const DEFAULT_ROUTES: [&str; 2] = ["locations", QUEUEING_SYSTEM];
+/// The topic that waiting rooms are relayed to, and its route.
+const QUEUEING_SYSTEM: &str = "queueing-system";
 
 /// Where a partition begins that Redis does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,12 +103,40 @@ impl Config {
                 |n| if *n >= 1 << 20 { Ok(()) } else { Err("must be at least 1048576") },
             ),
         };
-        let mut names = settings.tables("routes");
+        let topic_limits = Limits {
+            max_age: Duration::from_secs(settings.get(
+                "topics.log_seconds",
+                3600,
+                "seconds for which the log of a topic's feed keeps its records",
+                |n| if (60..=7 * 86_400).contains(n) { Ok(()) } else { Err("must be 60 to 604800") },
+            )),
+            max_entries: 1_000_000,
+            max_bytes: settings.get(
+                "topics.log_max_bytes",
+                64 << 20,
+                "bytes of Redis's memory that the log of a topic's feed takes at most",
+                |n| if *n >= 1 << 20 { Ok(()) } else { Err("must be at least 1048576") },
+            ),
+        };
+        let tables = settings.tables("routes");
+        let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
+        let default = if tables.is_empty() { DEFAULT_ROUTES.to_vec() } else { tables.clone() };
+        let names = settings.list("ingest.routes", &default, "the routes to run, by name");
         if names.is_empty() {
-            names = BTreeSet::from(["locations".to_owned()]);
+            settings.mistake("ingest.routes is empty; it is: names of routes, as locations");
         }
-        let routes = names.iter().map(|name| Route::configure(settings, name)).collect();
-        Self { kafka, redis_url, locations, limits, routes }
+        for table in tables.iter().filter(|table| !names.iter().any(|name| name == *table)) {
+            settings
+                .mistake(format!("ingest.routes does not name the route {table}, which the file describes"));
+        }
+        let routes = names
+            .iter()
+            .map(|name| Route {
+                awaited: !tables.is_empty() || name == "locations",
+                ..Route::configure(settings, name)
+            })
+            .collect();
+        Self { kafka, redis_url, locations, limits, topic_limits, routes }
     }
 }
 
@@ -95,36 +147,60 @@ impl Route {
             move |s: &String| if words.contains(&s.as_str()) { Ok(()) } else { Err(why) }
         };
         let key = |part: &str| format!("routes.{name}.{part}");
-        settings.get(
+        let kind = settings.get(
             &key("kind"),
-            "locations".to_owned(),
-            "what the topic carries: locations",
-            one_of(&["locations"], "must be locations"),
+            if name == QUEUEING_SYSTEM { "events" } else { "locations" }.to_owned(),
+            "what the topic carries: locations, or events of any kind",
+            one_of(&["locations", "events"], "must be locations or events"),
         );
-        let topic = settings.get(&key("topic"), "media-locations".to_owned(), "the Kafka topic", not_empty);
-        let group =
-            settings.get(&key("group"), "tutti-locations".to_owned(), "the consumer group", not_empty);
-        let format = settings.get(
-            &key("format"),
-            "json".to_owned(),
-            "json or protobuf; a record's content-type header wins",
-            one_of(&["json", "protobuf"], "must be json or protobuf"),
-        );
+        let events = kind == "events";
+        let (topic, group) = match name {
+            QUEUEING_SYSTEM => (name.to_owned(), "queue-event-group".to_owned()),
+            _ if events => (name.to_owned(), format!("tutti-{name}")),
+            _ => ("media-locations".to_owned(), "tutti-locations".to_owned()),
+        };
+        let topic = settings.get(&key("topic"), topic, "the Kafka topic", not_empty);
+        let group = settings.get(&key("group"), group, "the consumer group", not_empty);
         let start = settings.get(
             &key("start"),
-            "log-age".to_owned(),
+            if events { "beginning" } else { "log-age" }.to_owned(),
             "where a partition begins that Redis does not know: log-age, beginning or end",
             one_of(&["log-age", "beginning", "end"], "must be log-age, beginning or end"),
         );
+        let kind = if events {
+            let event = settings.get(
+                &key("event"),
+                "message".to_owned(),
+                "the name of its events, where a record's header event does not say",
+                |event: &String| {
+                    if is_event_name(event) { Ok(()) } else { Err("must be one line of 1 to 128 bytes") }
+                },
+            );
+            Kind::Events { event }
+        } else {
+            let format = settings.get(
+                &key("format"),
+                "json".to_owned(),
+                "json or protobuf; a record's content-type header wins",
+                one_of(&["json", "protobuf"], "must be json or protobuf"),
+            );
+            Kind::Locations { format: if format == "protobuf" { Format::Protobuf } else { Format::Json } }
+        };
         Self {
             topic,
             group,
-            format: if format == "protobuf" { Format::Protobuf } else { Format::Json },
+            kind,
             start: match start.as_str() {
                 "beginning" => Start::Beginning,
                 "end" => Start::End,
                 _ => Start::LogAge,
             },
+            awaited: true,
         }
     }
+}
+
+/// Whether a text can be an event's name in a stream.
+pub(crate) fn is_event_name(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && !text.contains(['\r', '\n', '\0'])
 }

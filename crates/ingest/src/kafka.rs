@@ -311,14 +311,14 @@ pub(crate) struct Message<'a>(BorrowedMessage<'a>);
 
 impl Message<'_> {
     pub(crate) fn raw(&self) -> Raw<'_> {
-        let content_type = self.0.headers().and_then(|headers| {
-            headers.iter().find(|h| h.key.eq_ignore_ascii_case("content-type")).and_then(|h| h.value)
-        });
+        let headers = self.0.headers();
+        let header = |name: &str| headers?.iter().find(|h| h.key.eq_ignore_ascii_case(name))?.value;
         Raw {
             offset: self.0.offset(),
             key: self.0.key(),
             value: self.0.payload(),
-            content_type,
+            content_type: header("content-type"),
+            event: header("event"),
             timestamp_ms: self.0.timestamp().to_millis(),
         }
     }

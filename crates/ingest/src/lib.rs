@@ -23,7 +23,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use tutti_service::{Context, ExposeSecret as _, Failure, Registry, Service, Settings};
 
-pub use config::{Config, Route, Start};
+pub use config::{Config, Kind, Route, Start};
 pub use metrics::{Metrics, Partition as PartitionLabel, Topic};
 
 /// The service.
@@ -51,7 +51,9 @@ impl Service for Ingest {
         let kafka_latches: Vec<_> = config
             .routes
             .iter()
-            .map(|route| context.readiness.latch(format!("kafka topic {}", route.topic)))
+            .map(|route| {
+                route.awaited.then(|| context.readiness.latch(format!("kafka topic {}", route.topic)))
+            })
             .collect();
         let agreement = config.locations.agreement();
         tokio::select! {

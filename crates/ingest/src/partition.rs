@@ -7,11 +7,11 @@ use futures_util::future::FutureExt as _;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{info, warn};
-use tutti_feed::{Append, Client, Error as FeedError, Feed, Outcome};
-use tutti_model::{Change, Gap, Locations, change, names};
+use tutti_feed::{Append, Client, Error as FeedError, Feed, Limits, Outcome};
+use tutti_model::{Gap, names};
 
-use crate::batch::{Batch, Rules, Verdict};
-use crate::config::{Config, Route, Start};
+use crate::batch::{Batch, Judge, Rules};
+use crate::config::{Config, Kind, Route, Start};
 use crate::kafka::{Granted, Group, KafkaError, Queue};
 use crate::metrics::{Metrics, Topic};
 use crate::rejected::{Invalidated, Rejected};
@@ -45,7 +45,8 @@ pub(crate) struct Partition {
     granted: Granted,
     feed: Feed,
     source: String,
-    rules: Rules,
+    judge: Judge,
+    limits: Limits,
     topic: Topic,
 }
 
@@ -77,15 +78,23 @@ impl FeedClock {
 impl Partition {
     pub(crate) fn new(shared: Arc<Shared>, granted: Granted) -> Self {
         let Shared { cluster, client, config, route, metrics, .. } = &*shared;
-        let shard = names::shard_of(granted.partition, config.locations.shards);
-        let name = names::locations_feed(shard);
+        let (name, limits, judge) = match &route.kind {
+            Kind::Locations { format } => {
+                let shard = names::shard_of(granted.partition, config.locations.shards);
+                let stale_after_ms = config.locations.stale_after.as_millis() as i64;
+                let rules = Rules { format: *format, stale_after_ms };
+                (names::locations_feed(shard), config.limits, Judge::Locations(rules))
+            }
+            Kind::Events { event } => {
+                let judge = Judge::Events { event: event.clone() };
+                (names::topic_feed(&route.topic), config.topic_limits, judge)
+            }
+        };
         Self {
-            feed: Feed::new(client.clone(), &name, config.limits, metrics.append.clone()),
+            feed: Feed::new(client.clone(), &name, limits, metrics.append.clone()),
             source: format!("{cluster}/{}/{}", route.topic, granted.partition),
-            rules: Rules {
-                format: route.format,
-                stale_after_ms: config.locations.stale_after.as_millis() as i64,
-            },
+            judge,
+            limits,
             topic: Topic { topic: route.topic.clone() },
             granted,
             shared,
@@ -141,7 +150,7 @@ impl Partition {
                     Start::Beginning => start,
                     Start::End => end,
                     Start::LogAge => {
-                        let since = clock.now_ms() - self.shared.config.limits.max_age.as_millis() as i64;
+                        let since = clock.now_ms() - self.limits.max_age.as_millis() as i64;
                         self.shared.group.offset_at(partition, since, end).await?
                     }
                 };
@@ -167,8 +176,7 @@ impl Partition {
     async fn announce_gap(&self, from: i64, to: i64, reason: &str) -> Result<(), FeedError> {
         warn!(source = self.source, from, to, reason, "records are missing in Kafka; clients get a reset");
         let gap = Gap { source: self.source.clone(), from, to, reason: reason.to_owned() };
-        let changes = vec![Change { change: Some(change::Change::Gap(gap)) }];
-        let payload = prost::Message::encode_to_vec(&Locations { changes }).into();
+        let payload = self.judge.gap(gap).into();
         let append = Append { source: &self.source, from, to, fresh: false, payload };
         if let Outcome::Appended(_) = self.feed.append(append).await? {
             self.shared.metrics.gaps.get_or_create(&self.topic).inc();
@@ -230,18 +238,19 @@ impl Partition {
                 self.shared.metrics.duplicates.get_or_create(&self.topic).inc();
                 continue;
             }
-            let change = match self.rules.judge(record, clock.now_ms()) {
-                Ok(Verdict::Change(change)) => Some(change),
-                Ok(Verdict::Stale) => {
-                    self.shared.metrics.stale.get_or_create(&self.topic).inc();
-                    None
+            let part = match self.judge.judge(record, clock.now_ms()) {
+                Ok(part) => {
+                    if part.is_none() {
+                        self.shared.metrics.stale.get_or_create(&self.topic).inc();
+                    }
+                    part
                 }
                 Err(error) => {
                     invalid.push(Invalidated::new(record, error));
                     None
                 }
             };
-            batch.push(&record, change);
+            batch.push(&record, part);
         }
         self.shared.rejected.reject(self.granted.partition, invalid).await;
         Ok(batch)

@@ -31,7 +31,7 @@ pub(crate) async fn run(
     route: Route,
     client: Client,
     metrics: Metrics,
-    latch: Latch,
+    mut latch: Option<Latch>,
     stop: CancellationToken,
 ) -> Result<(), Failure> {
     let refused = |e| Failure::Config(kafka::refused(&e));
@@ -39,7 +39,6 @@ pub(crate) async fn run(
     let (group, mut granted) = Group::join(&config, &route, &metrics).map_err(refused)?;
     let group = Arc::new(group);
     let mut tasks: HashMap<i32, JoinHandle<()>> = HashMap::new();
-    let mut latch = Some(latch);
     let panicked = Arc::new(Notify::new());
     let work = async {
         let mut shared = None;

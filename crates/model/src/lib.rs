@@ -35,5 +35,5 @@ pub mod queue {
 
 pub use proto::v1::{
     Admitted, Change, Claimed, Fix, Gap, Gone, GoneReason, Joined, Locations, Mode, Opened, Pulse, Removal,
-    RoomEvent, RoomMode, RoomSettings, TicketState, change, room_event,
+    RoomEvent, RoomMode, RoomSettings, TicketState, TopicEvent, TopicRecords, change, room_event,
 };

@@ -17,3 +17,8 @@ pub fn shard_of(partition: i32, shards: u32) -> u32 {
 pub fn room_feed(room: &str) -> String {
     format!("room.{room}")
 }
+
+/// The feed of one `events` topic of Kafka: `topic.<name>`.
+pub fn topic_feed(name: &str) -> String {
+    format!("topic.{name}")
+}

@@ -6,8 +6,7 @@
 -- Returns {'ok'}, or a word: closed, opened (the opening time of an open room cannot change).
 local settings = {max = tonumber(ARGV[3]), rate = tonumber(ARGV[4]), claim = tonumber(ARGV[5]),
   session = tonumber(ARGV[6]), pass = tonumber(ARGV[7]), grace = tonumber(ARGV[8]), opens = tonumber(ARGV[9])}
-local now = redis.call('TIME')
-local now_us = now[1] * 1000000 + now[2]
+local now_us = clock_us()
 if not room then
   settings.opens = settings.opens or 0
   room = {

@@ -7,8 +7,7 @@
 if not room then
   return {'no_room'}
 end
-local now = redis.call('TIME')
-local now_us = now[1] * 1000000 + now[2]
+local now_us = clock_us()
 if ARGV[5] == epoch then
   room.relayed = math.max(room.relayed, tonumber(ARGV[6]))
 end

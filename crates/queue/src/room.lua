@@ -35,8 +35,7 @@ local records = {}
 -- Room time, microseconds. It moves at most 2 s at once, so that an outage of Redis or of the
 -- service expires nobody. With it grows what may be admitted, up to a quarter of a second's worth.
 local function advance()
-  local now = redis.call('TIME')
-  local now_us = now[1] * 1000000 + now[2]
+  local now_us = clock_us()
   local passed = math.max(0, math.min(now_us - room.at, 2000000))
   room.at = now_us
   room.now = room.now + passed
@@ -63,9 +62,10 @@ local function event(tag, ...)
   return string.char(tag * 8 + 2) .. varint(#body) .. body
 end
 
+-- Appends a record, as of the time of `advance`: what was admitted by that time is so by the records.
 local function append(payload)
   local prev_us
-  epoch, seq, time_us, prev_us = next_record(epoch, seq, time_us, nonce)
+  epoch, seq, time_us, prev_us = next_record(epoch, seq, time_us, nonce, room.at)
   records[#records + 1] = write_record(log, NO_LIMIT, epoch, seq, time_us, prev_us, payload)
 end
 

@@ -232,6 +232,16 @@ pub struct Read {
     pub active: Vec<u64>,
 }
 
+/// The text of the script that joins, to be measured alone.
+pub fn join_script() -> String {
+    whole(include_str!("join.lua"))
+}
+
+/// A script with what it follows.
+fn whole(own: &str) -> String {
+    format!("{RECORD_LUA}{}{own}", include_str!("room.lua"))
+}
+
 impl Rooms {
     /// Rooms in a Redis. Joins are refused where Kafka is behind by `max_unrelayed` changes.
     pub fn new(client: Client, max_unrelayed: u64) -> Self {
@@ -240,8 +250,7 @@ impl Rooms {
 
     /// The same, with each script's text changed first: a test may have a clock of its own.
     pub fn with_scripts(client: Client, max_unrelayed: u64, change: impl Fn(String) -> String) -> Self {
-        let room = include_str!("room.lua");
-        let script = |own: &str| Script::from_lua(change(format!("{RECORD_LUA}{room}{own}")));
+        let script = |own: &str| Script::from_lua(change(whole(own)));
         let scripts = Scripts {
             put: script(include_str!("put.lua")),
             mode: script(include_str!("mode.lua")),

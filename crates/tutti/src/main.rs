@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
+use tutti::bench::bench;
 use tutti::passes::{new_key, verify};
 use tutti::token::{DEVELOPMENT_SECRET, sign};
 use tutti::up::{Options, TOPIC, up};
@@ -49,6 +50,8 @@ enum Command {
         #[arg(long, env = "TUTTI_TOKEN", hide_env_values = true)]
         token: Option<String>,
     },
+    /// Measure what the waiting room costs, beside limits of the same run; see `make bench`
+    Bench(tutti::bench::Options),
     /// Print a new private key for tutti-queue to sign passes with (PEM)
     Key,
     /// Verify a waiting room's pass, as whatever stands behind the room does
@@ -161,6 +164,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
             writeln!(std::io::stdout(), "{}", sign(&secret, &sub, &scope, ttl)?)?;
             Ok(())
         }
+        Command::Bench(options) => bench(options).await,
         Command::Key => {
             write!(std::io::stdout(), "{}", new_key())?;
             Ok(())

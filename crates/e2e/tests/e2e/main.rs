@@ -14,4 +14,5 @@ mod room_faults;
 mod room_scripts;
 mod rooms;
 mod tokens;
+mod topics;
 mod up;

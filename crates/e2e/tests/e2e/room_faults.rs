@@ -47,18 +47,18 @@ fn changes_of(room: &str, log: &[Record]) -> Vec<Value> {
 
 /// Kafka has each change of the room, once for who drops what came before, in order.
 async fn kafka_is_complete(rooms: &Rooms, edge: &Edge, room: &str) -> Vec<Record> {
-    eventually("Kafka has every change", || async {
-        rooms.room(edge, room).await["figures"]["unrelayed"].as_u64().is_some_and(|n| n <= 1)
-    })
-    .await;
-    let relayed = rooms.relayed(room);
     let log = log_of(rooms, room).await;
     let expected = changes_of(room, &log);
     assert!(!expected.is_empty());
+    eventually("Kafka has every change", || async {
+        let behind = rooms.room(edge, room).await["figures"]["unrelayed"].as_u64();
+        behind.is_some_and(|n| n <= 1) && rooms.relayed(room).len() >= expected.len()
+    })
+    .await;
+    // The room went on meanwhile.
+    let relayed = rooms.relayed(room);
     let at = relayed.iter().zip(&expected).position(|(a, b)| a != b);
     assert_eq!(at, None, "{:?} but {:?}", at.map(|at| &relayed[at]), at.map(|at| &expected[at]));
-    // What came after the figures were read may be on its way.
-    assert!(relayed.len() <= expected.len() && expected.len() - relayed.len() <= 1);
     log
 }
 
@@ -86,15 +86,11 @@ impl Judge {
                     last_place = e.place;
                     inside.insert(e.ticket);
                     assert!(inside.len() as u64 <= self.max_active, "{} were inside", inside.len());
-                    // A record's time is a little later than the room's, by what a call of the script takes.
                     let passed = (record.position.time_us.saturating_sub(credit_at)) as f64 / 1e6;
                     credit = (credit + self.rate * passed).min((self.rate / 4.0).max(1.0)) - 1.0;
                     credit_at = record.position.time_us;
-                    assert!(
-                        credit > -1.0 - self.rate * 0.02,
-                        "too fast at {}: {credit}",
-                        record.position.seq
-                    );
+                    // Records of one call are a microsecond apart each.
+                    assert!(credit > -1.0, "too fast at {}: {credit}", record.position.seq);
                 }
                 Event::Gone(e) => {
                     inside.remove(&e.ticket);

@@ -1,0 +1,361 @@
+//! A worker's streams of topics.
+//!
+//! Who has heard all that there is lies in one list a topic, and gets the same bytes as all others.
+//! Who is new, behind or resuming is brought there by a task, out of the topic's newest records.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::rt::spawn;
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::Hub;
+use crate::approach::INCOMPLETE;
+use crate::frame::Events;
+use crate::stream::{End, Stream, Written};
+use crate::tick::Status;
+use crate::topic::{Place, Resume};
+use crate::topics::TopicStep;
+
+/// Bytes written at once to who is behind, about.
+const CHUNK_BYTES: usize = 16 * 1024;
+/// A client that is to wait for a place that this edge does not have yet is told so after this.
+const WAITING_SAID_AFTER: Duration = Duration::from_secs(2);
+
+/// On what terms a listener gets a stream.
+pub(crate) struct Listen {
+    pub(crate) topic: Arc<str>,
+    pub(crate) steps: watch::Receiver<Option<Arc<TopicStep>>>,
+    /// Only events of this key.
+    pub(crate) key: Option<Bytes>,
+    pub(crate) from: From,
+}
+
+/// Where a listener begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum From {
+    /// With what comes from now on.
+    Now,
+    /// After what it has heard, perhaps from another edge.
+    After(Place),
+    /// With a reset, and then all that there is: it came with something that we cannot tell.
+    Lost(&'static str),
+    /// With all that there is.
+    Oldest,
+}
+
+/// One listener's stream.
+struct Listener {
+    stream: Stream,
+    topic: Arc<str>,
+    key: Option<Bytes>,
+    from: From,
+    /// The generation that `from` is of; `None` if it came from the client.
+    generation: Option<u64>,
+    status: Option<Status>,
+    waiting_since: Option<Instant>,
+    /// How often the head had been asked for when it began to wait.
+    polls_then: Option<u64>,
+}
+
+/// The listeners of all topics.
+#[derive(Default)]
+pub(super) struct Audience {
+    topics: BTreeMap<Arc<str>, Topic>,
+}
+
+/// The listeners of one topic, once there was one.
+struct Topic {
+    step: Option<Arc<TopicStep>>,
+    live: Vec<Listener>,
+    stepped: Rc<Notify>,
+}
+
+/// What comes next for who is not among the others.
+enum NextWrite {
+    Write(Events),
+    Wait(Instant),
+    Arrived,
+}
+
+impl Hub {
+    /// Takes a listener's stream over, its response head written.
+    pub(super) fn admit_listener(self: Rc<Self>, stream: Stream, listen: Listen) {
+        let Listen { topic, mut steps, key, from } = listen;
+        let mut audience = self.audience.borrow_mut();
+        audience.topics.entry(topic.clone()).or_insert_with(|| {
+            let step = steps.borrow_and_update().clone();
+            let (hub, name) = (Rc::downgrade(&self), topic.clone());
+            spawn(async move {
+                while steps.changed().await.is_ok() {
+                    let Some(hub) = hub.upgrade() else { return };
+                    let step = steps.borrow_and_update().clone();
+                    hub.step_topic(&name, step);
+                }
+            });
+            Topic { step, live: Vec::new(), stepped: Rc::default() }
+        });
+        drop(audience);
+        let mut hello = Events::default();
+        hello.retry(Duration::from_secs(1));
+        let rest = hello.frame().bytes(stream.chunked).clone();
+        let listener = Listener {
+            stream,
+            topic,
+            key,
+            from,
+            generation: None,
+            status: None,
+            waiting_since: None,
+            polls_then: None,
+        };
+        self.serve_listener(listener, rest);
+    }
+
+    /// A topic moved on.
+    fn step_topic(self: &Rc<Self>, name: &str, step: Option<Arc<TopicStep>>) {
+        let mut audience = self.audience.borrow_mut();
+        let Some(topic) = audience.topics.get_mut(name) else { return };
+        let before = std::mem::replace(&mut topic.step, step);
+        topic.stepped.notify_waiters();
+        let (Some(before), Some(step)) = (before, topic.step.clone()) else { return };
+        let from = match step.view.resume(Place::after(before.view.position())) {
+            Resume::From(index, _) if before.generation == step.generation => Some(index),
+            _ => None,
+        };
+        let Some(index) = from.filter(|_| before.status == step.status) else {
+            for listener in topic.live.drain(..) {
+                self.clone().serve_listener(listener, Bytes::new());
+            }
+            return;
+        };
+        let place = Place::after(step.view.position());
+        let mut at = 0;
+        'listeners: while let Some(listener) = topic.live.get_mut(at) {
+            for entry in step.view.from(index) {
+                let bytes = match &listener.key {
+                    None => entry.frame().map(|frame| frame.bytes(listener.stream.chunked).clone()),
+                    Some(key) => {
+                        let events = entry.text(0, Some(key));
+                        (!events.is_empty()).then(|| events.frame().bytes(listener.stream.chunked).clone())
+                    }
+                };
+                // What was written, or begun, has been heard.
+                listener.from = From::After(Place::after(Some(entry.position)));
+                let Some(bytes) = bytes else { continue };
+                match self.write_listener(listener, bytes) {
+                    Written::All => {}
+                    Written::Rest(rest) => {
+                        self.metrics.fell_behind.inc();
+                        self.clone().serve_listener(topic.live.swap_remove(at), rest);
+                        continue 'listeners;
+                    }
+                    Written::Gone => {
+                        topic.live.swap_remove(at);
+                        self.ended(End::Left);
+                        continue 'listeners;
+                    }
+                }
+            }
+            listener.from = From::After(place);
+            at += 1;
+        }
+    }
+
+    /// Once a second: ends what is over, finds who left, sends heartbeats.
+    pub(super) fn sweep_topics(self: &Rc<Self>) {
+        let now = Instant::now();
+        let mut audience = self.audience.borrow_mut();
+        for topic in audience.topics.values_mut() {
+            let over = |listener: &mut Listener| listener.stream.has_left() || listener.stream.ends_at <= now;
+            for listener in topic.live.extract_if(.., over) {
+                let left = listener.stream.ends_at > now;
+                let end = if left { End::Left } else { listener.stream.close(self.retry()) };
+                self.ended(end);
+            }
+            let Some(step) = &topic.step else { continue };
+            let id = Place::after(step.view.position()).to_text();
+            let heartbeat = Events::default().comment("heartbeat").id(&id).frame();
+            let mut at = 0;
+            while let Some(listener) = topic.live.get_mut(at) {
+                if now - listener.stream.last_write < self.config.heartbeat {
+                    at += 1;
+                    continue;
+                }
+                let bytes = heartbeat.bytes(listener.stream.chunked).clone();
+                match self.write_listener(listener, bytes) {
+                    Written::All => at += 1,
+                    Written::Rest(rest) => {
+                        self.clone().serve_listener(topic.live.swap_remove(at), rest);
+                    }
+                    Written::Gone => {
+                        topic.live.swap_remove(at);
+                        self.ended(End::Left);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives each stream an end within the drain window.
+    pub(super) fn drain_topics(&self) {
+        let mut audience = self.audience.borrow_mut();
+        for listener in audience.topics.values_mut().flat_map(|topic| &mut topic.live) {
+            listener.stream.drain(self.drain_end());
+        }
+    }
+
+    fn write_listener(&self, listener: &mut Listener, bytes: Bytes) -> Written {
+        self.metrics.deliveries.inc();
+        self.metrics.delivered_bytes.inc_by(bytes.len() as u64);
+        listener.stream.last_write = Instant::now();
+        listener.stream.try_write(bytes)
+    }
+
+    /// Brings a listener to where the others are, as a task of its own, and puts it among them.
+    fn serve_listener(self: Rc<Self>, listener: Listener, rest: Bytes) {
+        spawn(async move {
+            self.metrics.behind.inc();
+            let served = self.bring_listener(listener, rest).await;
+            self.metrics.behind.dec();
+            if let Err(end) = served {
+                self.ended(end);
+            }
+        });
+    }
+
+    async fn bring_listener(&self, mut listener: Listener, rest: Bytes) -> Result<(), End> {
+        self.write(&mut listener.stream, rest).await?;
+        loop {
+            if self.draining.is_cancelled() {
+                listener.stream.drain(self.drain_end());
+            }
+            if listener.stream.ends_at <= Instant::now() {
+                return Err(listener.stream.close(self.retry()));
+            }
+            let (step, stepped) = {
+                let audience = self.audience.borrow();
+                let topic = audience.topics.get(&listener.topic).expect("a topic that was heard of stays");
+                (topic.step.clone(), topic.stepped.clone())
+            };
+            match listener.next(step.as_deref(), Instant::now()) {
+                NextWrite::Arrived => {
+                    let mut audience = self.audience.borrow_mut();
+                    let topic =
+                        audience.topics.get_mut(&listener.topic).expect("a topic that was heard of stays");
+                    topic.live.push(listener);
+                    return Ok(());
+                }
+                NextWrite::Write(events) => {
+                    let bytes = events.frame().bytes(listener.stream.chunked).clone();
+                    match self.write_listener(&mut listener, bytes) {
+                        Written::All => {}
+                        Written::Gone => return Err(End::Left),
+                        Written::Rest(rest) => self.write(&mut listener.stream, rest).await?,
+                    }
+                }
+                NextWrite::Wait(until) => {
+                    tokio::select! {
+                        () = stepped.notified() => {}
+                        () = self.pause(&mut listener.stream, until) => {}
+                    }
+                    self.keep_alive(&mut listener.stream).await?;
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Listener {
+    /// The next events, given the newest step, if there was one yet.
+    fn next(&mut self, step: Option<&TopicStep>, now: Instant) -> NextWrite {
+        let mut events = Events::default();
+        let Some(step) = step else { return self.wait(now, events) };
+        if self.generation.is_some_and(|generation| generation != step.generation) {
+            self.from = From::Lost(step.reset_reason);
+        }
+        let mut placed = false;
+        let (index, mut had) = match self.from {
+            From::Now => {
+                let place = Place::after(step.view.position());
+                placed = true;
+                self.from = From::After(place);
+                (usize::MAX, 0)
+            }
+            From::Oldest => (0, 0),
+            From::Lost(reason) => {
+                placed = true;
+                reset(reason, &mut events);
+                (0, 0)
+            }
+            From::After(place) => match step.view.resume(place) {
+                Resume::From(index, had) => (index, had),
+                Resume::TooOld => {
+                    placed = true;
+                    reset("too_old", &mut events);
+                    (0, 0)
+                }
+                Resume::Unknown => {
+                    // The poll under way when the client came may have asked before.
+                    let polls = *self.polls_then.get_or_insert(step.polls);
+                    let reached = step.head.is_none_or(|head| {
+                        step.view.position().is_some_and(|p| p.epoch == head.epoch && p.seq >= head.seq)
+                    });
+                    if step.polls < polls + 2 || !reached {
+                        return self.wait(now, events);
+                    }
+                    placed = true;
+                    reset("unknown_id", &mut events);
+                    (0, 0)
+                }
+            },
+        };
+        self.generation = Some(step.generation);
+        if self.status.replace(step.status) != Some(step.status) {
+            step.status.write(&mut events);
+        }
+        let (mut last, mut more) = (Place::after(step.view.position()), false);
+        let mut bytes = 0;
+        if index != usize::MAX {
+            for entry in step.view.from(index) {
+                let text = entry.text(had, self.key.as_deref());
+                bytes += text.len();
+                events.append(&text);
+                had = 0;
+                if bytes >= CHUNK_BYTES {
+                    (last, more) = (Place::after(Some(entry.position)), true);
+                    break;
+                }
+            }
+        }
+        if placed && !more {
+            // Also where there was no event: who comes back has heard it all.
+            events.id(&last.to_text());
+        }
+        self.from = From::After(last);
+        if events.is_empty() && !more { NextWrite::Arrived } else { NextWrite::Write(events) }
+    }
+
+    /// Until another step comes; who waits long is told that nothing is new.
+    fn wait(&mut self, now: Instant, mut events: Events) -> NextWrite {
+        let say_at = *self.waiting_since.get_or_insert(now) + WAITING_SAID_AFTER;
+        if now < say_at {
+            return NextWrite::Wait(say_at);
+        }
+        let stale = Status::Stale { since_ms: None };
+        if self.status.replace(stale) == Some(stale) {
+            return NextWrite::Wait(now + Duration::from_secs(10));
+        }
+        stale.write(&mut events);
+        NextWrite::Write(events)
+    }
+}
+
+fn reset(reason: &str, events: &mut Events) {
+    events.event("reset", &format!(r#"{{"reason":"{reason}"}}"#)).id(INCOMPLETE);
+}

@@ -1,0 +1,76 @@
+//! The HTTP routes of topics.
+
+use std::time::Duration;
+
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use serde_json::json;
+
+use crate::answer::{problem, refused, time_left};
+use crate::approach::INCOMPLETE;
+use crate::auth::{Refusal, query_of};
+use crate::hub::{From, Listen, What};
+use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, last_id, open};
+use crate::topic::Place;
+
+/// The scope that reading a topic needs, unless it is public; `topics:read:NAME` is good for one.
+const READ: &str = "topics:read";
+
+pub(crate) fn configure(app: &mut web::ServiceConfig) {
+    app.service(web::resource("/v1/topics").route(web::get().to(list)).route(web::head().to(list))).service(
+        web::resource("/v1/topics/{name}/stream").route(web::get().to(stream)).route(web::head().to(stream)),
+    );
+}
+
+/// Those that the request may read.
+async fn list(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
+    let names: Vec<&str> = shared
+        .topics
+        .keys()
+        .map(|name| &**name)
+        .filter(|name| may_read(&request, &shared, name).is_ok())
+        .collect();
+    HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(json!({ "topics": names }))
+}
+
+async fn stream(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> HttpResponse {
+    let name = path.into_inner();
+    // Who may not read it does not hear whether it is there.
+    let expires = match may_read(&request, &shared, &name) {
+        Ok(expires) => expires,
+        Err(refusal) => return refused(&shared, &refusal),
+    };
+    let Some((topic, steps)) = shared.topics.get_key_value(name.as_str()) else {
+        return problem(StatusCode::NOT_FOUND, "this edge does not serve that topic: see topics.names");
+    };
+    let query = match StreamQuery::of(&request) {
+        Ok(query) => query,
+        Err(refusal) => return refusal,
+    };
+    let from = match last_id(&request, query.since.clone()) {
+        None => From::Now,
+        Some(id) if id == "oldest" => From::Oldest,
+        Some(id) if id == INCOMPLETE => From::Lost("incomplete"),
+        Some(id) => match (id.len() <= MAX_ID_BYTES).then(|| Place::parse(&id)).flatten() {
+            Some(place) => From::After(place),
+            None => From::Lost("unknown_id"),
+        },
+    };
+    let key = query_of(&request, "key").map(Bytes::from);
+    let listen = Listen { topic: topic.clone(), steps: steps.clone(), key, from };
+    open(&request, &shared, &query, expires, What::Topic(listen))
+}
+
+/// How long the token is valid, if one was needed.
+fn may_read(request: &HttpRequest, shared: &Shared, name: &str) -> Result<Option<Duration>, Refusal> {
+    if shared.config.public_topics.iter().any(|public| public == name) {
+        return Ok(None);
+    }
+    let claims = shared.config.verifier.claims(request)?;
+    if claims.may(READ) || claims.may(&format!("{READ}:{name}")) {
+        Ok(Some(time_left(claims.exp)))
+    } else {
+        Err(Refusal::Scope(READ))
+    }
+}
