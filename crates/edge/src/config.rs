@@ -120,6 +120,9 @@ impl Config {
         );
         let public_topics =
             settings.list("topics.public", &[], "those of them that may be read without a token");
+        if topics.iter().enumerate().any(|(at, name)| topics[..at].contains(name)) {
+            settings.mistake("topics.names: each may stand there once");
+        }
         for name in public_topics.iter().filter(|name| !topics.contains(name)) {
             settings.mistake(format!("topics.public: {name:?} is not among topics.names"));
         }

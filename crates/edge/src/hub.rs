@@ -26,6 +26,7 @@ use crate::stream::{End, Stream, Written};
 use crate::tick::Tick;
 
 mod listeners;
+mod visitor;
 mod visitors;
 
 use listeners::Audience;

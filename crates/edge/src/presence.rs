@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use tonic::Code;
 use tracing::debug;
 use tutti_model::queue::PresenceRequest;
 use uuid::Uuid;
@@ -29,6 +30,8 @@ struct State {
     /// Changed since the service was told.
     opened: BTreeSet<u64>,
     closed: BTreeSet<u64>,
+    /// Changes are on their way to the service.
+    telling: bool,
 }
 
 /// One stream of a ticket, for as long as this is kept.
@@ -45,7 +48,7 @@ impl Presence {
     /// Whether there is no stream here, and the service knows.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.state();
-        state.streams.is_empty() && state.closed.is_empty()
+        state.streams.is_empty() && state.closed.is_empty() && !state.telling
     }
 
     /// What is to be told: all, or what changed. `None` if there is nothing to say at all.
@@ -55,12 +58,18 @@ impl Presence {
         if state.streams.is_empty() && closed.is_empty() {
             return None;
         }
+        state.telling = true;
         if all {
             let here = state.streams.keys().copied().collect();
             // They had a stream a moment ago: the service is to hear it from us, not to guess.
             return Some((here, closed.into_iter().collect()));
         }
         Some((opened.into_iter().collect(), closed.into_iter().collect()))
+    }
+
+    /// The service has answered.
+    fn told(&self) {
+        self.state().telling = false;
     }
 
     /// Those changes did not arrive.
@@ -138,6 +147,8 @@ pub(crate) async fn report(queue: &Queue, room: &Followed) -> Infallible {
                     reports.reset_immediately();
                 }
             }
+            // The room is gone, and whoever was in it.
+            Err(status) if status.code() == Code::NotFound => {}
             Err(status) => {
                 debug!(
                     room = &*room.name,
@@ -147,5 +158,6 @@ pub(crate) async fn report(queue: &Queue, room: &Followed) -> Infallible {
                 room.presence.put_back(opened, closed);
             }
         }
+        room.presence.told();
     }
 }

@@ -59,7 +59,7 @@ impl RoomView {
             mode: room.mode(),
             opened: room.opened,
             opens_at_ms: settings.opens_at_ms,
-            early: snapshot.early,
+            early: room.early,
             seed: room.seed.as_str().into(),
             waiting: Arc::new(bits.map(|place| place as u32).collect()),
             inside: Arc::new(snapshot.active.iter().map(|ticket| *ticket as u32).collect()),
@@ -150,7 +150,7 @@ mod tests {
             ..Room::default()
         };
         let waiting = Bytes::from_static(waiting);
-        let snapshot = RoomSnapshot { room: Some(room), waiting, first_place, active: vec![3], early: 0 };
+        let snapshot = RoomSnapshot { room: Some(room), waiting, first_place, active: vec![3] };
         RoomView::of_snapshot(snapshot).unwrap()
     }
 

@@ -42,6 +42,7 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
                 .route(web::put().to(async |r, s, p, b| either(put(r, s, p, b).await)))
                 .route(web::delete().to(async |r, s, p| either(set_mode(r, s, p, Mode::Closed).await))),
         )
+        .route("/v1/rooms/{room}/lottery", web::get().to(async |s, p| either(lottery(s, p).await)))
         .route(
             "/v1/rooms/{room}/pause",
             web::post().to(async |r, s, p| either(set_mode(r, s, p, Mode::Paused).await)),
@@ -150,6 +151,26 @@ async fn get(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<St
         async move { q.get_room(name).await }
     });
     Ok(ok(&room_json(&ask.await.map_err(|status| of_service(&status))?)))
+}
+
+/// What anyone may know of a room's opening, to check it.
+async fn lottery(shared: web::Data<Shared>, path: web::Path<String>) -> Answer {
+    configured(&shared)?;
+    let name = RoomName { room: path.into_inner() };
+    let ask = shared.rooms.queue.ask(|mut q| {
+        let name = name.clone();
+        async move { q.get_room(name).await }
+    });
+    let kept = ask.await.map_err(|status| of_service(&status))?;
+    let settings = kept.settings.as_ref().map(room::settings_json).unwrap_or_default();
+    let drawn = kept.opened && !kept.seed.is_empty();
+    Ok(ok(&json!({
+        "room": kept.room,
+        "opensAt": settings["opensAt"],
+        "seedSha256": settings["seedSha256"],
+        "seed": drawn.then_some(&kept.seed),
+        "early": drawn.then_some(kept.early),
+    })))
 }
 
 async fn put(

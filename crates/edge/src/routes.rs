@@ -46,6 +46,9 @@ pub(crate) struct Shared {
 
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
     app.service(web::resource("/").route(web::get().to(page)).route(web::head().to(page)))
+        .service(
+            web::resource("/rooms/{room}").route(web::get().to(room_page)).route(web::head().to(room_page)),
+        )
         .service(web::resource("/v1/edges").route(web::get().to(edges)).route(web::head().to(edges)))
         .service(
             web::resource("/v1/map/stream")
@@ -60,12 +63,22 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
         .default_service(web::to(not_found));
 }
 
+/// The map.
 async fn page() -> HttpResponse {
+    html(include_str!("../../../web/index.html"))
+}
+
+/// A waiting room, as one of those who wait sees it.
+async fn room_page() -> HttpResponse {
+    html(include_str!("../../../web/room.html"))
+}
+
+fn html(text: &'static str) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/html; charset=utf-8")
         .insert_header((header::CACHE_CONTROL, "no-cache"))
         .insert_header((header::REFERRER_POLICY, "no-referrer"))
-        .body(include_str!("../../../web/index.html"))
+        .body(text)
 }
 
 async fn edges(shared: web::Data<Shared>) -> HttpResponse {

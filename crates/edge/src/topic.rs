@@ -111,9 +111,12 @@ impl Entry {
             let mut text = Events::default();
             write(&event, &mut text);
             text.id(&place());
-            events.push(Told { key: Some(event.key), text });
+            // A copy: a part of the payload would keep all of it.
+            events.push(Told { key: Some(Bytes::copy_from_slice(&event.key)), text });
         }
-        let bytes = events.iter().map(|told| told.text.len() + 100).sum();
+        // The text is there twice: for who hears of one key only, and in the frame for all others.
+        let of = |told: &Told| 2 * told.text.len() + told.key.as_ref().map_or(0, Bytes::len) + 160;
+        let bytes = events.iter().map(of).sum();
         Some(Self {
             position: record.position,
             prev_time_us: record.prev_time_us,
@@ -185,9 +188,9 @@ impl TopicView {
         true
     }
 
-    /// The entries from an index on.
-    pub(crate) fn from(&self, index: usize) -> impl Iterator<Item = &Arc<Entry>> {
-        self.entries.iter().skip(index)
+    /// The entries from an index on. An iterator of the whole would walk up to it.
+    pub(crate) fn from(&self, index: usize) -> Vector<Arc<Entry>> {
+        self.entries.skip(index.min(self.entries.len()))
     }
 
     /// The first entry after a number.

@@ -25,6 +25,10 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
 
 /// Those that the request may read.
 async fn list(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
+    match shared.config.verifier.claims(&request) {
+        Ok(_) | Err(Refusal::Missing) => {}
+        Err(refusal) => return refused(&shared, &refusal),
+    }
     let names: Vec<&str> = shared
         .topics
         .keys()

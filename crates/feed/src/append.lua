@@ -21,9 +21,10 @@ elseif ARGV[5] ~= '1' then
 end
 
 local epoch, seq, time_us, prev_us = next_record(held[1], held[2], held[3], ARGV[6], clock_us())
-local record = write_record(log, ARGV[7], epoch, seq, time_us, prev_us, ARGV[10])
+local record = pack_record(epoch, seq, time_us, prev_us, ARGV[10])
+log_record(log, ARGV[7], seq, time_us, record)
 redis.call('HSET', head, 'epoch', string.format('%d', epoch), 'seq', string.format('%d', seq),
   'time_us', string.format('%d', time_us), 'source:' .. source, to)
-trim(log, seq, time_us, tonumber(ARGV[8]), tonumber(ARGV[9]))
+trim(log, seq, time_us, tonumber(ARGV[8]), tonumber(ARGV[9]), record)
 redis.call('PUBLISH', ARGV[1], record)
 return {1, epoch, seq, time_us}

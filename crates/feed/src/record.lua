@@ -23,21 +23,22 @@ local function next_record(epoch, seq, time_us, nonce, now_us)
   return tonumber(epoch), seq + 1, now_us, prev_us
 end
 
-local function write_record(log, max_entries, epoch, seq, time_us, prev_us, payload)
-  local record = struct.pack('>I4I8I8I8', epoch, seq, time_us, prev_us) .. payload
+-- A record as it is logged and published.
+local function pack_record(epoch, seq, time_us, prev_us, payload)
+  return struct.pack('>I4I8I8I8', epoch, seq, time_us, prev_us) .. payload
+end
+
+local function log_record(log, max_entries, seq, time_us, record)
   if seq == 1 then
     redis.call('DEL', log) -- of an earlier epoch, whose head was lost
   end
   redis.call('XADD', log, 'MAXLEN', '~', max_entries, string.format('%d-%d', seq, time_us), 'r', record)
-  return record
 end
 
 -- Every 64th record: drops what is older than max_age_us; the first entry young enough is found by
--- bisection over the numbers. Every 256th: as much more as brings the log under max_bytes.
-local function trim(log, seq, time_us, max_age_us, max_bytes)
-  if seq % 64 ~= 0 then
-    return
-  end
+-- bisection over the numbers. Every 256th, and after each that is large: as much more as brings the
+-- log under max_bytes.
+local function trim_by_age(log, seq, time_us, max_age_us)
   local function entry_at(n)
     local id = redis.call('XRANGE', log, n, '+', 'COUNT', 1)[1][1]
     local s, t = string.match(id, '^(%d+)-(%d+)$')
@@ -57,13 +58,27 @@ local function trim(log, seq, time_us, max_age_us, max_bytes)
   if low > first then
     redis.call('XTRIM', log, 'MINID', string.format('%d', low))
   end
-  if seq % 256 ~= 0 then
-    return
+end
+
+local function trim_by_bytes(log, max_bytes)
+  local entries = redis.call('XLEN', log)
+  while entries > 1 do
+    -- All nodes: a sample would be of the oldest, which may be of another size than the newest.
+    local bytes = redis.call('MEMORY', 'USAGE', log, 'SAMPLES', 0)
+    if bytes <= max_bytes then
+      return
+    end
+    -- The oldest may be small, and the next cut is of what is left.
+    entries = math.max(math.floor(entries * math.min(max_bytes / bytes * 0.9, 0.9)), 1)
+    redis.call('XTRIM', log, 'MAXLEN', entries)
   end
-  -- All nodes: a sample would be of the oldest, which may be of another size than the newest.
-  local bytes = redis.call('MEMORY', 'USAGE', log, 'SAMPLES', 0)
-  if bytes > max_bytes then
-    local keep = math.floor(redis.call('XLEN', log) * max_bytes / bytes * 0.9)
-    redis.call('XTRIM', log, 'MAXLEN', math.max(keep, 1))
+end
+
+local function trim(log, seq, time_us, max_age_us, max_bytes, record)
+  if seq % 64 == 0 then
+    trim_by_age(log, seq, time_us, max_age_us)
+  end
+  if seq % 256 == 0 or #record * 256 > max_bytes then
+    trim_by_bytes(log, max_bytes)
   end
 end

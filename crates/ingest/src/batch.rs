@@ -158,7 +158,7 @@ impl Batch {
     pub(crate) fn push(&mut self, record: &Raw<'_>, part: Option<Vec<u8>>) {
         debug_assert!(record.offset >= self.to, "offsets grow");
         self.to = record.offset + 1;
-        self.bytes += record.value.map_or(0, <[u8]>::len);
+        self.bytes += record.value.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len);
         self.records.push((record.offset, record.timestamp_ms));
         self.parts.extend(part.map(|part| (record.offset, part)));
     }
@@ -232,6 +232,20 @@ mod tests {
         let bytes = fix.encode_to_vec();
         let record = Raw { value: Some(&bytes), content_type: Some(b"application/protobuf"), ..raw(None) };
         assert!(matches!(RULES.judge(record, NOW), Ok(Verdict::Change(_))));
+    }
+
+    #[test]
+    fn an_event_is_named_by_its_header_but_not_as_streams_name_their_own() {
+        let judge = Judge::Events { event: "message".into() };
+        let named = |event: Option<&'static [u8]>| {
+            let part = judge.judge(Raw { event, ..raw(Some("x")) }, NOW).unwrap().unwrap();
+            TopicRecords::decode(part.as_slice()).unwrap().events[0].event.clone()
+        };
+        assert_eq!(named(None), "message");
+        assert_eq!(named(Some(b"order")), "order");
+        for bad in [&b"reset"[..], b"end", b"x.null", b"a\nb", b"", &[0xff]] {
+            assert_eq!(named(Some(bad)), "message");
+        }
     }
 
     #[test]

@@ -132,7 +132,7 @@ impl Config {
         let routes = names
             .iter()
             .map(|name| Route {
-                awaited: !tables.is_empty() || name == "locations",
+                awaited: name != QUEUEING_SYSTEM || names != DEFAULT_ROUTES,
                 ..Route::configure(settings, name)
             })
             .collect();
@@ -173,7 +173,7 @@ impl Route {
                 "message".to_owned(),
                 "the name of its events, where a record's header event does not say",
                 |event: &String| {
-                    if is_event_name(event) { Ok(()) } else { Err("must be one line of 1 to 128 bytes") }
+                    if is_event_name(event) { Ok(()) } else { Err("must be one line of 1 to 128 bytes, and no name or suffix that streams use themselves") }
                 },
             );
             Kind::Events { event }
@@ -200,7 +200,9 @@ impl Route {
     }
 }
 
-/// Whether a text can be an event's name in a stream.
+/// Whether a text can be an event's name in a stream: not one that a stream has a meaning for itself.
 pub(crate) fn is_event_name(text: &str) -> bool {
-    (1..=128).contains(&text.len()) && !text.contains(['\r', '\n', '\0'])
+    let ours = ["reset", "status", "end", "error", "open"].contains(&text)
+        || [".base64", ".null", ".empty"].iter().any(|suffix| text.ends_with(suffix));
+    (1..=128).contains(&text.len()) && !text.contains(['\r', '\n', '\0']) && !ours
 }

@@ -16,7 +16,7 @@ if not room then
     admitted = 0, claimed = 0, left = 0, no_shows = 0, expired = 0, away = 0,
     at = now_us, now = 0, credit = math.max(1, settings.rate / 4), swept = 0,
     pace = settings.rate, pulse_at = 0, pulse_admitted = 0,
-    relayed = 0, relay = '', relay_until = 0, purged = 0, last_away = 0,
+    relayed = 0, relay = '', relay_until = 0, purged = 0, last_away = 0, cleared = 0, clear_at = 0,
   }
 elseif room.mode == CLOSED then
   return {'closed'}

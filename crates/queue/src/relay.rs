@@ -95,7 +95,7 @@ impl Relay {
             }
         };
         self.metrics.relayed.inc_by(sent);
-        let (_, relayed, seq) = self.lease(room, Some((epoch, last.position.seq))).await?;
+        let (_, relayed, seq) = self.lease(room, Some(last.position)).await?;
         Ok(seq > relayed)
     }
 
@@ -152,7 +152,12 @@ impl Relay {
 
     /// What Kafka gets of a record: nothing of a pulse.
     fn value(&self, room: &str, record: &Record) -> Option<(Vec<u8>, &'static str)> {
-        let event = RoomEvent::decode(record.payload.clone()).ok()?;
+        let Ok(event) = RoomEvent::decode(record.payload.clone()) else {
+            self.metrics.relay_gaps.inc();
+            let seq = record.position.seq;
+            warn!(room, seq, "a change that this version cannot read; Kafka will not have it");
+            return None;
+        };
         let Position { epoch, seq, time_us } = record.position;
         let json = room::to_json(room, epoch, seq, time_us, &event)?;
         Some(match self.config.format {
@@ -161,7 +166,7 @@ impl Relay {
         })
     }
 
-    async fn lease(&self, room: &str, acknowledged: Option<(u32, u64)>) -> Result<(u32, u64, u64), Error> {
+    async fn lease(&self, room: &str, acknowledged: Option<Position>) -> Result<(u32, u64, u64), Error> {
         let lease_us = LEASE.as_micros() as u64;
         match self.rooms.relay(room, &self.name, lease_us, acknowledged).await {
             // Another took it while we had records under way: what Kafka has is noted all the same.

@@ -17,7 +17,7 @@ local LEFT, RELEASED, REMOVED, NO_SHOW, SESSION_OVER, AWAY = 11, 12, 13, 14, 15,
 local OPEN, PAUSED, DRAINING, CLOSED = 0, 1, 2, 3
 -- Its phases: nobody has a place yet; places are being given out; everybody has one.
 local EARLY, OPENING, OPENED = 0, 1, 2
--- The fields of a ticket. LISTED: it stands in one of the base:away lists.
+-- The fields of a ticket. DEADLINE: of who is inside; once it is gone, since when. LISTED: it stands in one of the base:away lists.
 local STATE, JOINED_AT, DEADLINE, SEEN_AT, LISTED, KEY = 1, 2, 3, 4, 5, 6
 -- The events.
 local JOINED_EVENT, ADMITTED_EVENT, CLAIMED_EVENT, GONE_EVENT, OPENED_EVENT, PULSE_EVENT = 1, 2, 3, 4, 7, 8
@@ -25,11 +25,17 @@ local JOINED_EVENT, ADMITTED_EVENT, CLAIMED_EVENT, GONE_EVENT, OPENED_EVENT, PUL
 -- Records that the log keeps, for edges that have to catch up; more where the relay needs them.
 local LOG_KEEPS = 100000
 local NO_LIMIT = 1000000000
+-- Room time for which a ticket that is gone is remembered, and with it its idempotency key.
+local KEEP_GONE = 86400000000
 local ROUNDS = 6
 
 local held = redis.call('HMGET', head, 'epoch', 'seq', 'time_us', 'room')
 local epoch, seq, time_us = held[1], tonumber(held[2]), tonumber(held[3])
 local room = held[4] and cmsgpack.unpack(held[4])
+if room then
+  -- Of a room that was made before there were these.
+  room.last_away, room.cleared, room.clear_at = room.last_away or 0, room.cleared or 0, room.clear_at or 0
+end
 local records = {}
 
 -- Room time, microseconds. It moves at most 2 s at once, so that an outage of Redis or of the
@@ -66,11 +72,15 @@ end
 local function append(payload)
   local prev_us
   epoch, seq, time_us, prev_us = next_record(epoch, seq, time_us, nonce, room.at)
-  records[#records + 1] = write_record(log, NO_LIMIT, epoch, seq, time_us, prev_us, payload)
+  records[#records + 1] = {seq, time_us, pack_record(epoch, seq, time_us, prev_us, payload)}
 end
 
--- Writes the room back, and publishes what was appended, last.
+-- Writes what was appended to the log, the room back, and publishes, last. An error before it leaves
+-- number and log as they were.
 local function finish()
+  for i = 1, #records do
+    log_record(log, NO_LIMIT, records[i][1], records[i][2], records[i][3])
+  end
   redis.call('HSET', head, 'epoch', string.format('%d', epoch), 'seq', string.format('%d', seq),
     'time_us', string.format('%d', time_us), 'room', cmsgpack.pack(room))
   if #records > 0 and (seq % 64) < #records then
@@ -80,7 +90,7 @@ local function finish()
     end
   end
   for i = 1, #records do
-    redis.call('PUBLISH', base, records[i])
+    redis.call('PUBLISH', base, records[i][3])
   end
 end
 
@@ -152,7 +162,7 @@ local function go(n, ticket, reason)
     redis.call('ZREM', base .. ':active', n)
     room.active = room.active - 1
   end
-  ticket[STATE] = reason
+  ticket[STATE], ticket[DEADLINE] = reason, room.now
   write_ticket(n, ticket)
   room[COUNTERS[reason]] = room[COUNTERS[reason]] + 1
   append(event(GONE_EVENT, n, place, reason, was))

@@ -6,7 +6,7 @@ use fred::types::InfoKind;
 use fred::types::scripts::Script;
 use prost::Message as _;
 use serde::Deserialize;
-use tutti_feed::{Client, RECORD_LUA, channel, head_key, log_key};
+use tutti_feed::{Client, Position, RECORD_LUA, channel, head_key, log_key};
 use tutti_model::{Mode, RoomSettings, names};
 
 /// The names of all rooms.
@@ -388,7 +388,7 @@ impl Rooms {
         }
     }
 
-    /// Takes or keeps the lease of a room's relay, and notes what Kafka has: an epoch and a version.
+    /// Takes or keeps the lease of a room's relay, and notes up to which record Kafka has all.
     /// The epoch, the version that Kafka has, and the room's.
     ///
     /// # Errors
@@ -398,11 +398,13 @@ impl Rooms {
         room: &str,
         relay: &str,
         lease_us: u64,
-        acknowledged: Option<(u32, u64)>,
+        acknowledged: Option<Position>,
     ) -> Result<(u32, u64, u64), Error> {
-        let (epoch, seq) = acknowledged
-            .map_or((Value::from(""), Value::from("")), |(e, s)| (e.to_string().into(), (s as i64).into()));
-        let args = vec![relay.into(), (lease_us as i64).into(), epoch, seq];
+        let texts = acknowledged.map_or_else(Default::default, |place| {
+            [place.epoch.to_string(), place.seq.to_string(), place.time_us.to_string()]
+        });
+        let mut args: Vec<Value> = vec![relay.into(), (lease_us as i64).into()];
+        args.extend(texts.map(Value::from));
         let answer = self.run(&self.scripts.relay, "relaying", room, args).await?;
         match integers(&answer)[..] {
             [epoch, relayed, seq] => Ok((epoch as u32, relayed, seq)),

@@ -128,7 +128,6 @@ impl Queue for Server {
             waiting: read.waiting,
             first_place: read.first_place,
             active: read.active,
-            early: read.kept.early as u64,
         }))
     }
 
@@ -292,5 +291,6 @@ fn room_of(room: String, read: &Read) -> Room {
             unrelayed: read.seq.saturating_sub(whole(kept.relayed)),
         }),
         version: Some(Version { epoch: read.epoch, seq: read.seq, time_us: read.time_us }),
+        early: if opened { whole(kept.early) } else { 0 },
     }
 }

@@ -111,7 +111,7 @@ while room.swept < second and done < most do
   else
     local n = tonumber(popped)
     local ticket = read_ticket(n)
-    if ticket[STATE] == WAITING then
+    if ticket and ticket[STATE] == WAITING then
       ticket[LISTED] = 0
       if is_present(n) then
         write_ticket(n, ticket)
@@ -127,6 +127,27 @@ while room.swept < second and done < most do
 end
 
 done = done + admit(math.max(most - done, 0))
+
+-- Forgets tickets that have been gone for long, 64 at once, in the order of their numbers.
+while room.now >= room.clear_at and done < most do
+  local bucket, newest = base .. ':tickets:' .. room.cleared, 0
+  local tickets = redis.call('HVALS', bucket)
+  for i = 1, #tickets do
+    tickets[i] = cmsgpack.unpack(tickets[i])
+    newest = math.max(newest, tickets[i][STATE] > CLAIMED and tickets[i][DEADLINE] or room.now)
+  end
+  if room.cleared * 64 + 63 > room.tickets or newest + KEEP_GONE > room.now then
+    room.clear_at = room.now + 60000000
+    break
+  end
+  for i = 1, #tickets do
+    local first, second = string.byte(tickets[i][KEY], 1, 2)
+    redis.call('HDEL', base .. ':keys:' .. (first * 256 + second) % 16384, tickets[i][KEY])
+  end
+  redis.call('DEL', bucket)
+  room.cleared = room.cleared + 1
+  done = done + 64
+end
 
 -- The pulse, once a second; with it the pace of the last ten seconds or so, while people waited.
 local passed = room.now - room.pulse_at

@@ -303,8 +303,17 @@ fn print_greeting(
          | kcat -P -b {kafka} -t {TOPIC} -k me"
     );
     println!(
-        "  curl -X POST -H \"Idempotency-Key: $(uuidgen)\" {}/v1/rooms/{ROOM}/tickets         # a place in line",
+        "  open \"{}/rooms/{ROOM}\"                              # a waiting room; in several browsers",
         urls[0]
+    );
+    println!(
+        "  target/debug/tutti sim crowd --people 200 --edge {} --edge {}    # and a crowd before it",
+        urls[0], urls[1]
+    );
+    println!(
+        "  curl -N -H \"Authorization: Bearer $(target/debug/tutti token --scope topics:read)\" \\\n    \
+         {}/v1/topics/{ROOMS_TOPIC}/stream?since=oldest",
+        urls[1]
     );
     println!("\nCtrl-C ends it all.\n");
     let _ = std::io::stdout().flush();

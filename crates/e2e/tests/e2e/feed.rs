@@ -234,3 +234,25 @@ async fn a_follower_whose_connection_is_killed_again_and_again_misses_nothing() 
     tokio::join!(appending, hearing);
     eventually("the reconnects are counted", || async { metrics.reconnects.get() > 0 }).await;
 }
+
+#[tokio::test]
+async fn a_log_of_small_records_and_then_large_ones_keeps_within_its_bytes() {
+    let redis = Redis::start().unwrap();
+    let limits = Limits { max_bytes: 8 << 20, ..LIMITS };
+    let feed = feed(&redis, "large", limits);
+    let mut at = 0;
+    for payload in std::iter::repeat_n(Bytes::new(), 3000)
+        .chain(std::iter::repeat_n(Bytes::from(vec![b'x'; 900_000]), 40))
+    {
+        let append = Append { source: "a", from: at, to: at + 1, fresh: at == 0, payload };
+        assert!(matches!(feed.append(append).await.unwrap(), Outcome::Appended(_)));
+        at += 1;
+        if at > 3000 {
+            let bytes: u64 =
+                redis.command(&["MEMORY", "USAGE", "tutti:{large}:log", "SAMPLES", "0"]).await.unwrap();
+            assert!(bytes <= 8 << 20, "{bytes} bytes after {at} records");
+        }
+    }
+    let entries: u64 = redis.command(&["XLEN", "tutti:{large}:log"]).await.unwrap();
+    assert!(entries > 4, "{entries}: and no less than fits");
+}

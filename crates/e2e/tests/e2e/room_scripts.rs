@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use prost::Message as _;
 use tutti_e2e::redis::Redis;
 use tutti_e2e::unique;
-use tutti_feed::read_log;
+use tutti_feed::{Position, read_log};
 use tutti_model::{GoneReason, Mode, RoomEvent, RoomSettings, lottery, names, room_event::Event};
 use tutti_queue::rooms::{Act, Error, Refusal, Rooms, Told};
 
@@ -357,6 +357,12 @@ impl Model {
     }
 }
 
+/// A script whose clock is a key that the test sets.
+fn with_own_clock(text: &str) -> String {
+    assert!(text.contains("redis.call('TIME')"));
+    text.replace("redis.call('TIME')", "redis.call('HMGET', KEYS[1] .. 'test:time', 's', 'us')")
+}
+
 /// A room in Redis beside its model.
 struct Pair {
     redis: Client,
@@ -371,10 +377,7 @@ struct Pair {
 impl Pair {
     async fn new(redis: &Redis, settings: RoomSettings, most: u32) -> Self {
         let client = redis.client().clone();
-        let rooms = Rooms::with_scripts(client.clone(), 1_000_000, |text| {
-            assert!(text.contains("redis.call('TIME')"));
-            text.replace("redis.call('TIME')", "redis.call('HMGET', KEYS[1] .. 'test:time', 's', 'us')")
-        });
+        let rooms = Rooms::with_scripts(client.clone(), 1_000_000, |text| with_own_clock(&text));
         let room = unique("room");
         let opened = settings.opens_at_ms * 1000 <= START;
         let pair = Self {
@@ -578,4 +581,74 @@ fn the_same_before_and_after_an_opening() {
 #[test]
 fn a_tick_that_does_little_at_a_time_comes_to_the_same_end() {
     check(80, 10_000, 2);
+}
+
+#[tokio::test]
+async fn tickets_that_are_gone_for_long_are_forgotten_and_their_keys_with_them() {
+    let redis = Redis::start().unwrap();
+    let settings = RoomSettings {
+        max_active: 1000,
+        admit_per_second: 10_000.0,
+        claim_seconds: 1,
+        session_seconds: 1,
+        pass_seconds: 1,
+        grace_seconds: 1000,
+        ..RoomSettings::default()
+    };
+    // A day of room time, at 2 s a tick, is long for a test: ten seconds do.
+    let mut pair = Pair::new(&redis, settings.clone(), 500).await;
+    pair.rooms = Rooms::with_scripts(pair.redis.clone(), 1_000_000, |text| {
+        assert!(text.contains("KEEP_GONE = 86400000000"));
+        with_own_clock(&text).replace("KEEP_GONE = 86400000000", "KEEP_GONE = 10000000")
+    });
+    let mut told = Vec::new();
+    for n in 0..200u8 {
+        told.push(pair.rooms.join(&pair.room, [n; 16]).await.unwrap());
+    }
+    let tickets = async || -> usize {
+        let keys: Vec<String> =
+            redis.command(&["KEYS", &format!("tutti:?room.{}?:tickets:*", pair.room)]).await.unwrap();
+        keys.len()
+    };
+    assert_eq!(tickets().await, 4);
+    // All are no-shows after a second; 60 s are between two looks at what can be forgotten.
+    for _ in 0..45 {
+        pair.model.clock += 2 * SECOND;
+        pair.set_clock().await;
+        pair.rooms.tick(&pair.room, 500).await.unwrap();
+    }
+    assert_eq!(tickets().await, 1, "those of the last, which may grow yet, stay");
+    let gone = pair.rooms.act(&pair.room, Act::See, 5, told[4].epoch, told[4].joined_us).await;
+    assert!(matches!(gone, Err(Error::Refused(Refusal::NoTicket))), "{gone:?}");
+    let anew = pair.rooms.join(&pair.room, [4; 16]).await.unwrap();
+    assert_eq!(anew.number, 201, "its key is forgotten, too");
+    let last = &told[199];
+    let kept = pair.rooms.act(&pair.room, Act::See, 200, last.epoch, last.joined_us).await.unwrap();
+    assert_eq!(kept.state, GoneReason::NoShow as u32);
+}
+
+#[tokio::test]
+async fn what_kafka_has_of_a_history_that_redis_lost_moves_no_position() {
+    let redis = Redis::start().unwrap();
+    let (rooms, room) = (Rooms::new(redis.client().clone(), 1_000_000), unique("room"));
+    let settings =
+        RoomSettings { max_active: 1, admit_per_second: 1.0, grace_seconds: 9, ..Default::default() };
+    rooms.put(&room, &settings, None, SEED, "").await.unwrap();
+    for n in 0..5u8 {
+        rooms.join(&room, [n; 16]).await.unwrap();
+    }
+    let (epoch, relayed, seq) = rooms.relay(&room, "a", 5 * SECOND, None).await.unwrap();
+    assert_eq!(relayed, 0);
+    let log = read_log(redis.client(), &names::room_feed(&room), None, 100).await.unwrap();
+    let third = log[2].position;
+    let unknown = [
+        Position { seq: seq + 20, ..third },
+        Position { time_us: third.time_us + 1, ..third },
+        Position { epoch: epoch + 1, ..third },
+    ];
+    for place in unknown {
+        assert_eq!(rooms.relay(&room, "a", 5 * SECOND, Some(place)).await.unwrap().1, 0, "{place:?}");
+    }
+    assert_eq!(rooms.relay(&room, "a", 5 * SECOND, Some(third)).await.unwrap().1, 3);
+    assert!(matches!(rooms.relay(&room, "b", 5 * SECOND, None).await, Err(Error::Refused(Refusal::Held))));
 }

@@ -3,16 +3,18 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use prost::Message as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tutti::passes::verify;
 use tutti_e2e::bed::{Bed, Edge};
 use tutti_e2e::eventually;
-use tutti_e2e::rooms::{Joined, Rooms, SECRET, admin, key};
+use tutti_e2e::rooms::{Joined, Rooms, SECRET, admin, key, read_topic};
 use tutti_load::crowd::Visitor;
 use tutti_load::now_ms;
 use tutti_load::sse::{Request, Source};
-use tutti_model::lottery;
+use tutti_model::room_event::Event;
+use tutti_model::{RoomEvent, lottery};
 
 /// A stream of a visitor, heard in the background.
 struct Stream {
@@ -410,6 +412,11 @@ async fn the_early_get_their_places_by_the_published_permutation() {
     assert_eq!(changed["settings"]["opensAt"], json!(opens_at));
     let moved = rooms.call(Method::PUT, &a, "/v1/rooms/none", Some(&admin()), r#"{"opensAt":1e3}"#).await;
     assert_eq!(moved.0, 400, "a time is a whole number of milliseconds");
+    let (status, before) = rooms.call(Method::GET, &b, "/v1/rooms/sale/lottery", None, "").await;
+    assert_eq!(
+        (status.as_u16(), &before["seedSha256"], &before["seed"]),
+        (200, &json!(promised), &Value::Null)
+    );
     let mut all = Vec::new();
     for _ in 0..40 {
         all.push(rooms.join(&b, "sale").await);
@@ -425,8 +432,9 @@ async fn the_early_get_their_places_by_the_published_permutation() {
 
     eventually("it opens", || async { rooms.room(&a, "sale").await["opened"] == true }).await;
     let late = rooms.join(&a, "sale").await;
-    let room = rooms.room(&a, "sale").await;
-    let seed = room["seed"].as_str().unwrap();
+    let (_, drawn) = rooms.call(Method::GET, &b, "/v1/rooms/sale/lottery", None, "").await;
+    assert_eq!((&drawn["early"], &drawn["seedSha256"]), (&json!(40), &json!(promised)));
+    let seed = drawn["seed"].as_str().unwrap();
     assert_eq!(sha256(seed), promised, "the seed is the one whose hash was published");
     // As anyone would do it, from the seed.
     let mut line: Vec<(u64, u64)> = all
@@ -559,4 +567,25 @@ async fn without_its_service_an_edge_says_so_and_goes_on_when_it_is_back() {
     let bare = rooms.bed.edge(&[]);
     bare.service.wait_ready().await;
     assert_eq!(rooms.call(Method::GET, &bare, "/v1/rooms/sale/stream", None, "").await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_may_have_the_changes_as_protobuf() {
+    let rooms = Rooms::start(Bed::new(1).await, 1, &[("relay.format", "protobuf")]).await;
+    let edge = rooms.edge(&[]).await;
+    rooms.put(&edge, "sale", r#"{"maxActive":1,"admitPerSecond":50,"graceSeconds":7}"#).await;
+    rooms.join(&edge, "sale").await;
+    eventually("Kafka has every change", || async {
+        rooms.room(&edge, "sale").await["figures"]["unrelayed"].as_u64().is_some_and(|n| n <= 1)
+    })
+    .await;
+    let events: Vec<Event> = read_topic(rooms.bed.brokers(), &rooms.topic)
+        .iter()
+        .map(|value| RoomEvent::decode(value.as_slice()).unwrap().event.unwrap())
+        .collect();
+    assert!(
+        matches!(&events[..], [Event::Settings(s), Event::Joined(j), Event::Admitted(a)]
+            if s.grace_seconds == 7 && j.ticket == 1 && a.ticket == 1),
+        "{events:?}"
+    );
 }

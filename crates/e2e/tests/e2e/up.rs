@@ -7,9 +7,11 @@ use std::time::Duration;
 use fantoccini::{Client, ClientBuilder};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use reqwest::Method;
 use serde_json::json;
 use tutti::local::{Owned, find, wait_for_port};
 use tutti_e2e::bed::{Bed, Input, fix};
+use tutti_e2e::rooms::{Rooms, key};
 use tutti_e2e::service::program;
 use tutti_e2e::viewer::Following;
 use tutti_e2e::{eventually, free_port};
@@ -49,6 +51,14 @@ async fn tutti_up_runs_everything_takes_fixes_from_any_kafka_client_and_ends_cle
         let viewer = Following::start(&format!("{edge}/v1/map/stream")).await;
         eventually("the fix is on both", || async { viewer.viewer().devices.contains_key("me") }).await;
     }
+
+    let rooms = reqwest::Client::new();
+    let join = async || {
+        let url = format!("{}/v1/rooms/demo/tickets", edges[0]);
+        let answer = rooms.post(url).header("idempotency-key", key()).send().await.unwrap();
+        answer.json::<serde_json::Value>().await.unwrap_or_default()
+    };
+    eventually("its waiting room lets in", || async { join().await["state"] == "admitted" }).await;
 
     let second =
         Command::new(program("tutti")).args(["up", "--port-base", &base.to_string()]).output().unwrap();
@@ -164,4 +174,28 @@ async fn the_page_shows_moving_devices_and_goes_on_at_the_other_edge() {
     assert_eq!(browser.tell("document.querySelector('#devices').textContent").await, "50");
     browser.client.close().await.unwrap();
     flow.abort();
+}
+
+#[tokio::test]
+async fn a_visitor_gets_in_by_the_page_of_a_waiting_room() {
+    let rooms = Rooms::start(Bed::new(1).await, 1, &[]).await;
+    let edge = rooms.edge(&[]).await;
+    rooms.put(&edge, "sale", r#"{"maxActive":1,"admitPerSecond":50}"#).await;
+    let inside = rooms.join(&edge, "sale").await;
+    let waits = rooms.join(&edge, "sale").await;
+
+    let browser = Browser::start(rooms.bed.folder()).await;
+    browser.client.goto(&format!("{}/rooms/sale", edge.url)).await.unwrap();
+    let place = async || browser.tell("document.querySelector('#place').textContent").await;
+    eventually("it shows the place", || async { place().await == "2" }).await;
+    browser.client.refresh().await.unwrap();
+    eventually("a reload keeps it", || async { place().await == "2" }).await;
+    assert_eq!(rooms.room(&edge, "sale").await["figures"]["joined"], 3);
+    rooms.act(Method::DELETE, &edge, "sale", &waits, "").await;
+    eventually("it moves up", || async { place().await == "1" }).await;
+    rooms.act(Method::POST, &edge, "sale", &inside, "/release").await;
+    eventually("it is in", || async { place().await == "✓" }).await;
+    let figures = rooms.room(&edge, "sale").await["figures"].clone();
+    assert_eq!((&figures["active"], &figures["claimed"]), (&json!(1), &json!(1)));
+    browser.client.close().await.unwrap();
 }

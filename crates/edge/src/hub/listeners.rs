@@ -133,10 +133,11 @@ impl Hub {
             }
             return;
         };
+        let fresh = step.view.from(index);
         let place = Place::after(step.view.position());
         let mut at = 0;
         'listeners: while let Some(listener) = topic.live.get_mut(at) {
-            for entry in step.view.from(index) {
+            for entry in &fresh {
                 let bytes = match &listener.key {
                     None => entry.frame().map(|frame| frame.bytes(listener.stream.chunked).clone()),
                     Some(key) => {
@@ -322,7 +323,7 @@ impl Listener {
         let (mut last, mut more) = (Place::after(step.view.position()), false);
         let mut bytes = 0;
         if index != usize::MAX {
-            for entry in step.view.from(index) {
+            for entry in &step.view.from(index) {
                 let text = entry.text(had, self.key.as_deref());
                 bytes += text.len();
                 events.append(&text);

@@ -11,21 +11,20 @@ use std::time::Duration;
 
 use actix_web::rt::spawn;
 use bytes::Bytes;
-use serde_json::json;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tonic::Status as Refused;
 use tonic::transport::Channel;
 use tutti_feed::Position;
+use tutti_model::Mode;
 use tutti_model::queue::{Ticket, TicketId};
-use tutti_model::{Mode, TicketState, room};
 
 use super::Hub;
+use super::visitor::{Settled, Visitor};
 use crate::frame::Events;
 use crate::presence::Present;
-use crate::queue::{QueueClient, is_passing, reason};
-use crate::room::{Rank, RoomView};
+use crate::queue::{QueueClient, is_passing};
 use crate::rooms::{Followed, RoomStep, Rooms};
 use crate::stream::{End, Stream, Written};
 use crate::tick::Status;
@@ -46,31 +45,6 @@ pub(crate) struct Visit {
     pub(crate) id: TicketId,
     /// What the client was shown before.
     pub(crate) shown: Option<Position>,
-}
-
-/// One visitor's stream.
-struct Visitor {
-    stream: Stream,
-    rooms: Arc<Rooms>,
-    id: TicketId,
-    /// What the client was shown before it came here.
-    before: Option<Position>,
-    status: Option<Status>,
-    /// What it was told of its place.
-    told: Option<Told>,
-    /// The pass was sent, in this state.
-    passed: Option<TicketState>,
-    generation: u64,
-    present: Present,
-}
-
-/// What a visitor is told of a place in line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Told {
-    rank: Option<Rank>,
-    mode: Mode,
-    /// Until the opening: how many wait, and when it is.
-    early: Option<(u64, u64)>,
 }
 
 /// The visitors of all rooms.
@@ -106,10 +80,18 @@ impl Drop for Room {
     }
 }
 
-/// Where a visitor belongs.
-enum Settled {
-    Waiting,
-    Inside,
+/// Why a visitor's stream is over.
+enum Stop {
+    /// Its client is gone, or a frame is half written.
+    Cut(End),
+    /// It was to end, between two frames.
+    Close(End),
+}
+
+impl From<End> for Stop {
+    fn from(end: End) -> Self {
+        Self::Cut(end)
+    }
 }
 
 impl Default for Lobby {
@@ -325,10 +307,10 @@ impl Hub {
         spawn(async move {
             self.metrics.behind.inc();
             let name = visitor.id.room.clone();
-            loop {
+            let stop = loop {
                 let settled = match self.write(&mut visitor.stream, std::mem::take(&mut rest)).await {
                     Ok(()) => self.find_out(&mut visitor).await,
-                    Err(end) => Err(end),
+                    Err(end) => Err(end.into()),
                 };
                 match settled {
                     Ok(settled) => match self.place(visitor, &settled) {
@@ -338,18 +320,19 @@ impl Hub {
                         }
                         Err(back) => visitor = *back,
                     },
-                    Err(end) => {
-                        self.metrics.behind.dec();
-                        if !matches!(end, End::Left | End::Stalled) {
-                            visitor.stream.end = end;
-                            visitor.stream.close(self.retry());
-                        }
-                        drop(visitor.present);
-                        self.left_room(&name, end);
-                        return;
-                    }
+                    Err(stop) => break stop,
                 }
-            }
+            };
+            self.metrics.behind.dec();
+            let end = match stop {
+                Stop::Cut(end) => end,
+                Stop::Close(end) => {
+                    visitor.stream.end = end;
+                    visitor.stream.close(self.retry())
+                }
+            };
+            drop(visitor.present);
+            self.left_room(&name, end);
         });
     }
 
@@ -380,14 +363,14 @@ impl Hub {
     }
 
     /// Asks after a visitor until this edge knows as much as the answer.
-    async fn find_out(&self, visitor: &mut Visitor) -> Result<Settled, End> {
+    async fn find_out(&self, visitor: &mut Visitor) -> Result<Settled, Stop> {
         let mut misses = 0;
         loop {
             if self.draining.is_cancelled() {
                 visitor.stream.drain(self.drain_end());
             }
             if visitor.stream.ends_at <= Instant::now() {
-                return Err(visitor.stream.end);
+                return Err(Stop::Close(visitor.stream.end));
             }
             self.keep_alive(&mut visitor.stream).await?;
             // Before the answer, so that what comes between is not missed.
@@ -403,12 +386,12 @@ impl Hub {
                 Err(status) => {
                     visitor.tell_end(&status, &mut events);
                     self.write_events(visitor, &events).await?;
-                    return Err(End::Over);
+                    return Err(Stop::Close(End::Over));
                 }
                 Ok(ticket) => {
                     let Some(settled) = visitor.hear(&ticket, &mut events) else {
                         self.write_events(visitor, &events).await?;
-                        return Err(End::Over);
+                        return Err(Stop::Close(End::Over));
                     };
                     self.write_events(visitor, &events).await?;
                     visitor.generation = generation;
@@ -426,7 +409,7 @@ impl Hub {
     }
 
     /// Asks after a visitor, whose stream is kept alive meanwhile.
-    async fn ask(&self, visitor: &mut Visitor) -> Result<Result<Ticket, Refused>, End> {
+    async fn ask(&self, visitor: &mut Visitor) -> Result<Result<Ticket, Refused>, Stop> {
         let (queue, id) = (visitor.rooms.queue.clone(), visitor.id.clone());
         let turns = self.lobby.borrow().asking.clone();
         let asking = async move {
@@ -447,7 +430,7 @@ impl Hub {
             }
             self.keep_alive(&mut visitor.stream).await?;
             if visitor.stream.ends_at <= Instant::now() {
-                return Err(visitor.stream.end);
+                return Err(Stop::Close(visitor.stream.end));
             }
         }
     }
@@ -498,87 +481,6 @@ impl Hub {
             Written::All => Ok(()),
             Written::Gone => Err(End::Left),
             Written::Rest(rest) => self.write(&mut visitor.stream, rest).await,
-        }
-    }
-}
-
-impl Visitor {
-    /// What is new to one who waits; of its position only, or all that it is told.
-    fn news(&mut self, key: u64, view: &RoomView, step: &RoomStep, all: bool) -> Events {
-        let mut events = Events::default();
-        self.tell_status(step.status, &mut events);
-        let rank = view.rank(key);
-        let early = rank.is_none().then(|| (view.waiting(), view.opens_at_ms));
-        let told = Told { rank, mode: view.mode, early };
-        let position_of = |told: Told| told.rank.map(|rank| rank.position);
-        let moved = self.told.map(position_of) != Some(position_of(told));
-        if moved || (all && self.told != Some(told)) {
-            self.told = Some(told);
-            let position = rank.map(|rank| rank.position);
-            let mut data = json!({
-                "ticket": self.id.number,
-                "position": position,
-                "ahead": position.map(|position| position - 1),
-                "behind": rank.map(|rank| rank.behind),
-                "etaSeconds": position.and_then(|position| view.eta_seconds(position)),
-                "version": view.version.seq,
-            });
-            if let Some((waiting, opens_at_ms)) = early {
-                data["waiting"] = waiting.into();
-                data["opensAt"] = opens_at_ms.into();
-            }
-            events.event("queueUpdate", &data.to_string()).id(&step.id);
-        }
-        events
-    }
-
-    fn tell_status(&mut self, status: Status, events: &mut Events) {
-        if self.status.replace(status) != Some(status) {
-            status.write(events);
-        }
-    }
-
-    /// What an answer means for this visitor; `None` if its stream is over.
-    fn hear(&mut self, ticket: &Ticket, events: &mut Events) -> Option<Settled> {
-        let number = self.id.number;
-        let version = ticket.version.unwrap_or_default();
-        // Redis itself is behind what the client was shown: it lost something.
-        if let Some(before) = self.before.take()
-            && (before.epoch != version.epoch || before.seq > version.seq)
-        {
-            events.event("reset", r#"{"reason":"history_changed"}"#);
-        }
-        match ticket.state() {
-            TicketState::Waiting => {
-                self.passed = None;
-                Some(Settled::Waiting)
-            }
-            state @ (TicketState::Admitted | TicketState::Claimed) => {
-                if self.passed.replace(state) != Some(state) {
-                    let by = if state == TicketState::Admitted { "claimBy" } else { "until" };
-                    let data = json!({"ticket": number, "pass": ticket.pass, by: ticket.until_ms});
-                    events.event("queueAdmitted", &data.to_string());
-                }
-                Some(Settled::Inside)
-            }
-            TicketState::Gone | TicketState::Unknown => {
-                let reason = room::reason(ticket.reason());
-                events.event("queueLost", &json!({"ticket": number, "reason": reason}).to_string());
-                events.event("end", r#"{"reason":"queue_lost"}"#);
-                None
-            }
-        }
-    }
-
-    /// The service knows no such ticket, or no such room any more.
-    fn tell_end(&self, status: &Refused, events: &mut Events) {
-        if reason(status) == Some("closed") {
-            events.event("queueClosed", &json!({"ticket": self.id.number}).to_string());
-            events.event("end", r#"{"reason":"queue_closed"}"#);
-        } else {
-            let data = json!({"ticket": self.id.number, "reason": "forgotten"});
-            events.event("queueLost", &data.to_string());
-            events.event("end", r#"{"reason":"queue_lost"}"#);
         }
     }
 }

@@ -1,0 +1,133 @@
+//! One visitor of a waiting room: what it has been told, and what it is to be told next.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use tonic::Status as Refused;
+use tutti_feed::Position;
+use tutti_model::queue::{Ticket, TicketId};
+use tutti_model::{Mode, TicketState, room};
+
+use crate::frame::Events;
+use crate::presence::Present;
+use crate::queue::reason;
+use crate::room::{Rank, RoomView};
+use crate::rooms::{RoomStep, Rooms};
+use crate::stream::Stream;
+use crate::tick::Status;
+
+/// One visitor's stream.
+pub(super) struct Visitor {
+    pub(super) stream: Stream,
+    pub(super) rooms: Arc<Rooms>,
+    pub(super) id: TicketId,
+    /// What the client was shown before it came here.
+    pub(super) before: Option<Position>,
+    pub(super) status: Option<Status>,
+    /// What it was told of its place.
+    pub(super) told: Option<Told>,
+    /// The pass was sent, in this state.
+    pub(super) passed: Option<TicketState>,
+    pub(super) generation: u64,
+    pub(super) present: Present,
+}
+
+/// What a visitor is told of a place in line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) rank: Option<Rank>,
+    pub(super) mode: Mode,
+    /// Until the opening: how many wait, and when it is.
+    pub(super) early: Option<(u64, u64)>,
+}
+
+/// Where a visitor belongs.
+pub(super) enum Settled {
+    Waiting,
+    Inside,
+}
+
+impl Visitor {
+    /// What is new to one who waits; of its position only, or all that it is told.
+    pub(super) fn news(&mut self, key: u64, view: &RoomView, step: &RoomStep, all: bool) -> Events {
+        let mut events = Events::default();
+        self.tell_status(step.status, &mut events);
+        let rank = view.rank(key);
+        let early = rank.is_none().then(|| (view.waiting(), view.opens_at_ms));
+        let told = Told { rank, mode: view.mode, early };
+        let position_of = |told: Told| told.rank.map(|rank| rank.position);
+        let moved = self.told.map(position_of) != Some(position_of(told));
+        if moved || (all && self.told != Some(told)) {
+            self.told = Some(told);
+            let (ticket, version) = (self.id.number, view.version.seq);
+            // By hand, for it is written for each visitor each second.
+            let data = match rank {
+                Some(Rank { position, behind }) => {
+                    let ahead = position - 1;
+                    let eta = view.eta_seconds(position).map_or("null".to_owned(), |eta| eta.to_string());
+                    format!(
+                        r#"{{"ticket":{ticket},"position":{position},"ahead":{ahead},"behind":{behind},"etaSeconds":{eta},"version":{version}}}"#
+                    )
+                }
+                None => {
+                    let (waiting, opens_at_ms) = (view.waiting(), view.opens_at_ms);
+                    format!(
+                        r#"{{"ticket":{ticket},"position":null,"ahead":null,"behind":null,"etaSeconds":null,"version":{version},"waiting":{waiting},"opensAt":{opens_at_ms}}}"#
+                    )
+                }
+            };
+            events.event("queueUpdate", &data).id(&step.id);
+        }
+        events
+    }
+
+    pub(super) fn tell_status(&mut self, status: Status, events: &mut Events) {
+        if self.status.replace(status) != Some(status) {
+            status.write(events);
+        }
+    }
+
+    /// What an answer means for this visitor; `None` if its stream is over.
+    pub(super) fn hear(&mut self, ticket: &Ticket, events: &mut Events) -> Option<Settled> {
+        let number = self.id.number;
+        let version = ticket.version.unwrap_or_default();
+        // Redis itself is behind what the client was shown: it lost something.
+        if let Some(before) = self.before.take()
+            && (before.epoch != version.epoch || before.seq > version.seq)
+        {
+            events.event("reset", r#"{"reason":"history_changed"}"#);
+        }
+        match ticket.state() {
+            TicketState::Waiting => {
+                self.passed = None;
+                Some(Settled::Waiting)
+            }
+            state @ (TicketState::Admitted | TicketState::Claimed) => {
+                if self.passed.replace(state) != Some(state) {
+                    let by = if state == TicketState::Admitted { "claimBy" } else { "until" };
+                    let data = json!({"ticket": number, "pass": ticket.pass, by: ticket.until_ms});
+                    events.event("queueAdmitted", &data.to_string());
+                }
+                Some(Settled::Inside)
+            }
+            TicketState::Gone | TicketState::Unknown => {
+                let reason = room::reason(ticket.reason());
+                events.event("queueLost", &json!({"ticket": number, "reason": reason}).to_string());
+                events.event("end", r#"{"reason":"queue_lost"}"#);
+                None
+            }
+        }
+    }
+
+    /// The service knows no such ticket, or no such room any more.
+    pub(super) fn tell_end(&self, status: &Refused, events: &mut Events) {
+        if reason(status) == Some("closed") {
+            events.event("queueClosed", &json!({"ticket": self.id.number}).to_string());
+            events.event("end", r#"{"reason":"queue_closed"}"#);
+        } else {
+            let data = json!({"ticket": self.id.number, "reason": "forgotten"});
+            events.event("queueLost", &data.to_string());
+            events.event("end", r#"{"reason":"queue_lost"}"#);
+        }
+    }
+}
