@@ -7,7 +7,7 @@ TOOLS := target/tools
 
 # $(call need,command:package ...): installs what is missing by apt-get where it may, else says what to install.
 define need
-@missing=""; for pair in $(1); do \
+@PATH="$$PATH:/usr/sbin"; missing=""; for pair in $(1); do \
   command -v "$${pair%%:*}" >/dev/null 2>&1 || missing="$$missing $${pair##*:}"; \
 done; \
 if [ -n "$$missing" ]; then \

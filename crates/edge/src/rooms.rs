@@ -103,11 +103,14 @@ impl Rooms {
 
     /// Waits until a room has had no stream for a while, and takes it off the list.
     async fn until_unused(&self, room: &Arc<Followed>) {
+        let mut idle_since = Instant::now();
         loop {
-            sleep(LINGER).await;
+            sleep(LINGER / 10).await;
             let mut all = self.followed();
             // The list's and the task's own: nobody else has it, nor gets it while this is locked.
-            if Arc::strong_count(room) <= 2 && room.presence.is_idle() {
+            if Arc::strong_count(room) > 2 || !room.presence.is_idle() {
+                idle_since = Instant::now();
+            } else if idle_since.elapsed() >= LINGER {
                 all.remove(&*room.name);
                 return;
             }

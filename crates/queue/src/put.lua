@@ -30,13 +30,14 @@ elseif room.phase ~= EARLY then
 elseif settings.opens == 0 then
   settings.opens = math.floor(now_us / 1000)
 end
+local raised = settings.max > (room.max or settings.max)
 for name, value in pairs(settings) do
   room[name] = value
 end
 advance()
 -- A limit that was lowered holds at once, and a line that was not moving is not taken for slow.
 room.pace = math.min(room.pace, room.rate)
-if room.pace == 0 then
+if raised or room.pace < 0.001 then
   room.pace = room.rate
 end
 local body = ARGV[12]

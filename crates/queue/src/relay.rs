@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prost::Message as _;
-use tokio::time::{interval, sleep};
+use tokio::time::{Instant, interval_at, sleep};
 use tracing::warn;
 use tutti_feed::{Client, Position, Record, read_log};
 use tutti_model::{RoomEvent, names, room};
@@ -84,7 +84,7 @@ impl Relay {
             warn!(room, from = relayed + 1, lost, "changes are missing in Redis; Kafka will not have them");
         }
         let producer = self.producer()?;
-        let mut keep = interval(LEASE / 4);
+        let mut keep = interval_at(Instant::now() + LEASE / 4, LEASE / 4);
         let sending = self.send(room, &page, &producer);
         tokio::pin!(sending);
         let sent = loop {

@@ -141,8 +141,11 @@ while room.now >= room.clear_at and done < most do
     break
   end
   for i = 1, #tickets do
-    local first, second = string.byte(tickets[i][KEY], 1, 2)
-    redis.call('HDEL', base .. ':keys:' .. (first * 256 + second) % 16384, tickets[i][KEY])
+    local key = tickets[i][KEY]
+    if key then
+      local first, second = string.byte(key, 1, 2)
+      redis.call('HDEL', base .. ':keys:' .. (first * 256 + second) % 16384, key)
+    end
   end
   redis.call('DEL', bucket)
   room.cleared = room.cleared + 1

@@ -43,7 +43,7 @@ pub struct Options {
     /// Streams that are told their place once a second
     #[arg(long, default_value_t = 10_000)]
     streams: usize,
-    /// Each rate is taken so often; the median counts
+    /// Rates of scripts and shares of a core are taken so often; the median counts
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Ports from this one up

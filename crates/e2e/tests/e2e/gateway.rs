@@ -8,7 +8,7 @@ use std::time::Duration;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method};
 use tokio::time::sleep;
-use tutti::local::{Owned, wait_for_port};
+use tutti::local::{Owned, find, wait_for_port};
 use tutti_e2e::bed::Bed;
 use tutti_e2e::free_port;
 use tutti_e2e::rooms::Rooms;
@@ -54,7 +54,10 @@ async fn the_gateways_let_in_who_has_a_pass_of_the_room_and_nobody_else() {
     // What root starts would have workers of another user, whom this folder is closed to.
     std::fs::write(prefix.join("nginx.conf"), format!("user root;\n{conf}")).unwrap();
     let prefix: &str = prefix.to_str().unwrap();
-    let command = ["nginx", "-e", "stderr", "-p", prefix, "-c", "nginx.conf"].map(PathBuf::from);
+    // Debian has it where the PATH of users does not go.
+    let nginx_program = find("nginx").unwrap_or_else(|| "/usr/sbin/nginx".into());
+    let arguments = ["-e", "stderr", "-p", prefix, "-c", "nginx.conf"].map(PathBuf::from);
+    let command: Vec<PathBuf> = [nginx_program].into_iter().chain(arguments).collect();
     let _nginx = start(&command, nginx);
 
     let client = Client::builder().redirect(Policy::none()).build().unwrap();

@@ -166,7 +166,7 @@ async fn a_crowd_gets_in_in_order_once_and_not_too_fast_while_servers_are_killed
         kills += 1;
     }
     let visitors = coming.await.unwrap().unwrap();
-    assert!(kills >= 5, "{kills} kills");
+    assert!(kills >= 3, "{kills} kills");
     let edge = &edges[0];
     eventually("all are through", || async {
         let figures = rooms.room(edge, "sale").await["figures"].clone();
