@@ -1,6 +1,7 @@
 //! Waiting rooms: their service, edges that know it, and what visitors and administrators say.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,12 +12,15 @@ use rdkafka::metadata::MetadataPartition;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
+use tokio::task::JoinHandle;
 use tutti::passes::new_key;
 use tutti::token::sign;
+use tutti_load::crowd::Visitor;
+use tutti_load::sse::{Request, Source};
 
 use crate::bed::{Bed, Edge};
 use crate::service::Service;
-use crate::{free_port, unique};
+use crate::{eventually, free_port, unique};
 
 /// Of these tests, and of nothing else.
 pub const SECRET: &str = "a-secret-of-these-tests-and-of-nothing-else";
@@ -188,6 +192,17 @@ impl Rooms {
         body
     }
 
+    /// Waits until Kafka has every change of a room, but perhaps for a pulse.
+    ///
+    /// # Panics
+    /// If it does not get them.
+    pub async fn until_relayed(&self, edge: &Edge, room: &str) {
+        eventually("Kafka has every change", || async {
+            self.room(edge, room).await["figures"]["unrelayed"].as_u64().is_some_and(|n| n <= 1)
+        })
+        .await;
+    }
+
     /// The changes of a room that Kafka has, each once, in the order in which it has them: as a
     /// consumer sees them who drops what came before by epoch and version.
     ///
@@ -222,6 +237,60 @@ impl Joined {
         let ticket = body["ticket"].as_u64().expect("a ticket");
         let token = body["token"].as_str().expect("a token").to_owned();
         Self { ticket, token, body }
+    }
+
+    /// Who has the ticket, and has heard nothing yet.
+    pub fn visitor(&self) -> Visitor {
+        Visitor { ticket: self.ticket, token: self.token.clone(), ..Visitor::default() }
+    }
+}
+
+/// A stream of a visitor, heard in the background.
+pub struct Stream {
+    visitor: Arc<Mutex<Visitor>>,
+    task: JoinHandle<()>,
+}
+
+impl Stream {
+    /// Opens it, from where the visitor was.
+    ///
+    /// # Panics
+    /// If it does not open.
+    pub async fn open(edge: &Edge, room: &str, visitor: Visitor) -> Self {
+        let request = Request {
+            url: format!("{}/v1/rooms/{room}/stream", edge.url),
+            last_event_id: (!visitor.last_id.is_empty()).then(|| visitor.last_id.clone()),
+            token: Some(visitor.token.clone()),
+        };
+        let mut source = Source::open(&request).await.expect("the stream opens");
+        let visitor = Arc::new(Mutex::new(visitor));
+        let ours = visitor.clone();
+        let task = tokio::spawn(async move {
+            while let Ok(Some(event)) = source.next().await {
+                let mut visitor = ours.lock().expect("no test panics while it holds this");
+                visitor.hear(&event).expect("an event as it is documented");
+            }
+        });
+        Self { visitor, task }
+    }
+
+    /// What was heard so far.
+    ///
+    /// # Panics
+    /// If hearing failed.
+    pub fn heard(&self) -> Visitor {
+        self.visitor.lock().expect("hearing does not panic").clone()
+    }
+
+    /// Whether it has ended.
+    pub fn is_over(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Breaks it off.
+    pub fn cut(self) -> Visitor {
+        self.task.abort();
+        self.heard()
     }
 }
 

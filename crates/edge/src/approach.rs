@@ -1,23 +1,16 @@
 //! The way of one client from what it was shown to the newest step: pure, one write at a time.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 use tutti_feed::Cursor;
 
 use crate::frame::Events;
 use crate::metrics::Metrics;
+use crate::patience::{INCOMPLETE, Patience, write_reset};
 use crate::replay::Replay;
 use crate::tick::{Status, Tick};
 use crate::view::Resume;
-
-/// A client that is to wait for a cursor that this edge does not have yet is told so after this.
-const WAITING_SAID_AFTER: Duration = Duration::from_secs(2);
-
-/// The id of a client that has been shown a part of a snapshot. Who comes back with it must forget
-/// that part: what was removed meanwhile is not in the next snapshot.
-pub(crate) const INCOMPLETE: &str = "0";
 
 /// What a stream was shown so far.
 #[derive(Clone, Debug)]
@@ -45,9 +38,7 @@ pub(crate) struct Approach {
     /// The status that it was told.
     status: Option<Status>,
     pass: Option<Pass>,
-    waiting_since: Option<Instant>,
-    /// How often heads had been asked for at the first step that it saw waiting.
-    polls_then: Option<u64>,
+    patience: Patience,
 }
 
 /// One replay to a target.
@@ -72,13 +63,13 @@ pub(crate) enum NextWrite {
 
 impl Approach {
     pub(crate) fn new(shown: Shown, status: Option<Status>) -> Self {
-        Self { shown, status, pass: None, waiting_since: None, polls_then: None }
+        Self { shown, status, pass: None, patience: Patience::default() }
     }
 
     /// The next events, given the newest step, if there was one yet.
     pub(crate) fn next(&mut self, tick: Option<&Tick>, now: Instant, metrics: &Metrics) -> NextWrite {
         let Some(tick) = tick else {
-            let (until, events) = self.keep_waiting(now);
+            let (until, events) = self.patience.wait(now, &mut self.status);
             return if events.is_empty() { NextWrite::Wait(until) } else { NextWrite::Write(events) };
         };
         if self.pass.as_ref().is_some_and(|pass| pass.generation != tick.generation) {
@@ -147,10 +138,14 @@ impl Approach {
                     Replay::since(from)
                 }
                 Resume::TooOld => self.reset("too_old", events, metrics),
-                Resume::Unknown => match self.wait(tick, now, events) {
-                    Some(until) => return Begin::Wait(until),
-                    None => self.reset("unknown_id", events, metrics),
-                },
+                Resume::Unknown if self.patience.is_over(tick.polls, tick.view.reaches(&tick.heads)) => {
+                    self.reset("unknown_id", events, metrics)
+                }
+                Resume::Unknown => {
+                    let (until, waiting) = self.patience.wait(now, &mut self.status);
+                    events.append(&waiting);
+                    return Begin::Wait(until);
+                }
             },
             Shown::Lost(reason) => {
                 let reason = *reason;
@@ -167,36 +162,8 @@ impl Approach {
         })
     }
 
-    /// A cursor that this edge does not know may be ahead of it. Only once Redis's heads have been
-    /// asked for after the client came, and this edge has reached them, is it known to be none.
-    fn wait(&mut self, tick: &Tick, now: Instant, events: &mut Events) -> Option<Instant> {
-        let polls = *self.polls_then.get_or_insert(tick.polls);
-        // The poll under way when the client came may have asked before.
-        if tick.polls >= polls + 2 && tick.view.reaches(&tick.heads) {
-            return None;
-        }
-        let (until, waiting) = self.keep_waiting(now);
-        events.append(&waiting);
-        Some(until)
-    }
-
-    /// Until when to wait for another step, and the status if that has lasted for a while.
-    fn keep_waiting(&mut self, now: Instant) -> (Instant, Events) {
-        let mut events = Events::default();
-        let say_at = *self.waiting_since.get_or_insert(now) + WAITING_SAID_AFTER;
-        if now < say_at {
-            return (say_at, events);
-        }
-        let stale = Status::Stale { since_ms: None };
-        if self.status.replace(stale) != Some(stale) {
-            stale.write(&mut events);
-        }
-        (now + Duration::from_secs(10), events)
-    }
-
     fn reset(&self, reason: &str, events: &mut Events, metrics: &Metrics) -> Replay {
-        metrics.resets.inc();
-        events.event("reset", &format!(r#"{{"reason":"{reason}"}}"#)).id(INCOMPLETE);
+        write_reset(reason, events, metrics);
         Replay::all()
     }
 }

@@ -13,16 +13,13 @@ use tutti_service::{ExposeSecret as _, Latch};
 use crate::config::Config;
 use crate::map::MapState;
 use crate::metrics::Metrics;
-use crate::tick::{Status, Step, Tick};
+use crate::tick::{STALE_AFTER, Status, Step, Tick};
 
 /// Steps that a worker may be late by before its clients are served by replays.
 pub(crate) const TICKS_WAITING: usize = 256;
 
 /// Events applied in a row before other work has its turn: a long log must not hold a tick up.
 const EVENTS_A_TURN: usize = 256;
-
-/// A feed from which nothing came for so long is stale; ingest writes to each once a second.
-const STALE_AFTER: Duration = Duration::from_secs(5);
 
 /// The heads of all feeds, as Redis had them.
 type Heads = Vec<Option<Position>>;

@@ -143,15 +143,12 @@ impl Hub {
         let stream = Stream { socket, chunked, ends_at, end, last_write, drained: false };
         self.metrics.opened.inc();
         self.metrics.streams.inc();
+        let mut hello = Events::default();
+        let hello = hello.retry(Duration::from_secs(1)).frame().bytes(chunked).clone();
         match what {
-            What::Room(visit) => self.admit_visitor(stream, visit),
-            What::Topic(listen) => self.admit_listener(stream, listen),
-            What::Map(shown) => {
-                let mut hello = Events::default();
-                hello.retry(Duration::from_secs(1));
-                let rest = hello.frame().bytes(chunked).clone();
-                self.serve(stream, rest, Approach::new(shown, None));
-            }
+            What::Room(visit) => self.admit_visitor(stream, hello, visit),
+            What::Topic(listen) => self.admit_listener(stream, hello, listen),
+            What::Map(shown) => self.serve(stream, hello, Approach::new(shown, None)),
         }
     }
 
@@ -215,12 +212,8 @@ impl Hub {
         let mut live = self.live.borrow_mut();
         let mut at = 0;
         while at < live.len() {
-            let stream = &live[at];
-            if stream.has_left() {
-                live.swap_remove(at);
-                self.ended(End::Left);
-            } else if stream.ends_at <= now {
-                let end = live.swap_remove(at).close(self.retry());
+            if live[at].is_over() {
+                let end = self.close(live.swap_remove(at));
                 self.ended(end);
             } else {
                 at += 1;
@@ -297,10 +290,7 @@ impl Hub {
                 NextWrite::Write(events) if events.is_empty() => {}
                 NextWrite::Write(events) => {
                     let bytes = events.frame().bytes(stream.chunked).clone();
-                    self.metrics.deliveries.inc();
-                    self.metrics.delivered_bytes.inc_by(bytes.len() as u64);
-                    stream.last_write = Instant::now();
-                    match stream.try_write(bytes) {
+                    match self.deliver(&mut stream, bytes) {
                         Written::All if self.current().is_some_and(|tick| approach.is_at(&tick)) => {
                             self.join(stream);
                             return Ok(());
@@ -349,6 +339,19 @@ impl Hub {
                 return Ok(None);
             }
         }
+    }
+
+    /// Writes a frame as far as the socket takes it.
+    fn deliver(&self, stream: &mut Stream, bytes: Bytes) -> Written {
+        self.metrics.deliveries.inc();
+        self.metrics.delivered_bytes.inc_by(bytes.len() as u64);
+        stream.last_write = Instant::now();
+        stream.try_write(bytes)
+    }
+
+    /// Ends a stream that is over, between two frames.
+    fn close(&self, stream: Stream) -> End {
+        if stream.ends_at > Instant::now() { End::Left } else { stream.close(self.retry()) }
     }
 
     /// Writes all of it, however long the client takes, within the bounds of its stream.

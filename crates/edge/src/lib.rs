@@ -28,6 +28,7 @@ mod handoff;
 mod hub;
 mod map;
 mod metrics;
+mod patience;
 mod presence;
 mod queue;
 mod replay;

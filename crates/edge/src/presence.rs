@@ -132,11 +132,8 @@ pub(crate) async fn report(queue: &Queue, room: &Followed) -> Infallible {
             opened: opened.clone(),
             closed: closed.clone(),
         };
-        let answer = queue.ask(|mut replica| {
-            let request = request.clone();
-            async move { replica.presence(request).await }
-        });
-        match answer.await {
+        let ask = queue.ask(request, |mut q, request| async move { q.presence(request).await });
+        match ask.await {
             Ok(answer) => {
                 if all {
                     all_at = Instant::now();

@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
+use tutti_feed::Position;
+use tutti_model::queue::Version;
 
 use crate::metrics::Metrics;
 
@@ -68,9 +70,10 @@ impl Queue {
     ///
     /// # Errors
     /// What the service says, or that none of its replicas does.
-    pub(crate) async fn ask<T, F: Future<Output = Result<Response<T>, Status>>>(
+    pub(crate) async fn ask<R: Clone, T, F: Future<Output = Result<Response<T>, Status>>>(
         &self,
-        call: impl Fn(QueueClient<Channel>) -> F,
+        request: R,
+        call: impl Fn(QueueClient<Channel>, R) -> F,
     ) -> Result<T, Status> {
         let (first, began) = (self.next.fetch_add(1, Ordering::Relaxed), Instant::now());
         let mut why = Status::unavailable("no waiting room is configured");
@@ -79,7 +82,7 @@ impl Queue {
             let Some(replica) = self.replicas.get((first + attempt) % self.replicas.len().max(1)) else {
                 break;
             };
-            match call(replica.clone()).await {
+            match call(replica.clone(), request.clone()).await {
                 Ok(answer) => return Ok(answer.into_inner()),
                 // Its Redis is away; the other replicas have no other.
                 Err(status) if reason(&status).is_some() => return Err(status),
@@ -109,4 +112,10 @@ pub(crate) fn is_passing(status: &Status) -> bool {
         Code::Internal | Code::ResourceExhausted => reason(status).is_none(),
         _ => false,
     }
+}
+
+/// A version of a room as the place in its feed that it is.
+pub(crate) fn position(version: Option<Version>) -> Position {
+    let Version { epoch, seq, time_us } = version.unwrap_or_default();
+    Position { epoch, seq, time_us }
 }

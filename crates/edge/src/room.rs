@@ -8,6 +8,8 @@ use tutti_feed::{Position, Record};
 use tutti_model::queue::RoomSnapshot;
 use tutti_model::{GoneReason, Mode, RoomEvent, lottery, room, room_event::Event};
 
+use crate::queue::position;
+
 /// A room at one version.
 #[derive(Clone, Debug)]
 pub(crate) struct RoomView {
@@ -48,14 +50,14 @@ impl RoomView {
     /// A room as the service tells it; `None` if the answer is not whole.
     pub(crate) fn of_snapshot(snapshot: RoomSnapshot) -> Option<Self> {
         let room = snapshot.room?;
-        let version = room.version?;
+        let version = position(Some(room.version?));
         let settings = room.settings.clone()?;
         let first = snapshot.first_place;
         let bits = snapshot.waiting.iter().enumerate().flat_map(|(i, byte)| {
             (0..8).filter(move |bit| byte & (0x80 >> bit) != 0).map(move |bit| first + (i as u64) * 8 + bit)
         });
         Some(Self {
-            version: Position { epoch: version.epoch, seq: version.seq, time_us: version.time_us },
+            version,
             mode: room.mode(),
             opened: room.opened,
             opens_at_ms: settings.opens_at_ms,

@@ -4,7 +4,8 @@ use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tonic::Status;
+use tonic::transport::Channel;
+use tonic::{Response, Status};
 use tutti_feed::Cursor;
 use tutti_model::queue::{
     JoinRequest, ListRoomsRequest, PutRoomRequest, RemoveRequest, Room, RoomName, SetModeRequest, Ticket,
@@ -16,6 +17,7 @@ use uuid::Uuid;
 use crate::answer::{of_service, problem, refused, time_left, unavailable};
 use crate::auth::{Refusal, token_of};
 use crate::hub::{Visit, What};
+use crate::queue::QueueClient;
 use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, last_id, open};
 use crate::tickets::Untaken;
 
@@ -138,30 +140,23 @@ async fn jwks(shared: web::Data<Shared>) -> Answer {
 
 async fn list(request: HttpRequest, shared: web::Data<Shared>) -> Answer {
     administrator(&request, &shared)?;
-    let ask = shared.rooms.queue.ask(|mut q| async move { q.list_rooms(ListRoomsRequest {}).await });
-    let rooms = ask.await.map_err(|status| of_service(&status))?.rooms;
+    let rooms =
+        ask(&shared, ListRoomsRequest {}, |mut q, all| async move { q.list_rooms(all).await }).await?.rooms;
     Ok(ok(&json!({ "rooms": rooms.iter().map(room_json).collect::<Vec<_>>() })))
 }
 
 async fn get(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> Answer {
     administrator(&request, &shared)?;
     let name = RoomName { room: path.into_inner() };
-    let ask = shared.rooms.queue.ask(|mut q| {
-        let name = name.clone();
-        async move { q.get_room(name).await }
-    });
-    Ok(ok(&room_json(&ask.await.map_err(|status| of_service(&status))?)))
+    let answer = ask(&shared, name, |mut q, name| async move { q.get_room(name).await }).await?;
+    Ok(ok(&room_json(&answer)))
 }
 
 /// What anyone may know of a room's opening, to check it.
 async fn lottery(shared: web::Data<Shared>, path: web::Path<String>) -> Answer {
     configured(&shared)?;
     let name = RoomName { room: path.into_inner() };
-    let ask = shared.rooms.queue.ask(|mut q| {
-        let name = name.clone();
-        async move { q.get_room(name).await }
-    });
-    let kept = ask.await.map_err(|status| of_service(&status))?;
+    let kept = ask(&shared, name, |mut q, name| async move { q.get_room(name).await }).await?;
     let settings = kept.settings.as_ref().map(room::settings_json).unwrap_or_default();
     let drawn = kept.opened && !kept.seed.is_empty();
     Ok(ok(&json!({
@@ -205,11 +200,8 @@ async fn put(
     room::check(&settings).map_err(bad)?;
     let opens_at_ms = given.opens_at.map(|at| at.unwrap_or(0));
     let asked = PutRoomRequest { room: name, settings: Some(settings), opens_at_ms };
-    let ask = shared.rooms.queue.ask(|mut q| {
-        let asked = asked.clone();
-        async move { q.put_room(asked).await }
-    });
-    Ok(ok(&room_json(&ask.await.map_err(|status| of_service(&status))?)))
+    let answer = ask(&shared, asked, |mut q, asked| async move { q.put_room(asked).await }).await?;
+    Ok(ok(&room_json(&answer)))
 }
 
 async fn set_mode(
@@ -220,11 +212,8 @@ async fn set_mode(
 ) -> Answer {
     administrator(&request, &shared)?;
     let asked = SetModeRequest { room: path.into_inner(), mode: mode.into() };
-    let ask = shared.rooms.queue.ask(|mut q| {
-        let asked = asked.clone();
-        async move { q.set_mode(asked).await }
-    });
-    Ok(ok(&room_json(&ask.await.map_err(|status| of_service(&status))?)))
+    let answer = ask(&shared, asked, |mut q, asked| async move { q.set_mode(asked).await }).await?;
+    Ok(ok(&room_json(&answer)))
 }
 
 async fn join(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> Answer {
@@ -247,22 +236,19 @@ async fn join(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<S
             "the header Idempotency-Key must be a UUID: draw one for each visit, and keep it when you try again",
         )
     })?;
+    let room = path.into_inner();
     let asked = JoinRequest {
-        room: path.into_inner(),
+        room: room.clone(),
         idempotency_key: key.to_string(),
         sub: claims.map(|claims| claims.sub).unwrap_or_default(),
     };
-    let ask = shared.rooms.queue.ask(|mut q| {
-        let asked = asked.clone();
-        async move { q.join(asked).await }
-    });
-    let ticket = ask.await.map_err(|status| of_service(&status))?;
+    let ticket = ask(&shared, asked, |mut q, asked| async move { q.join(asked).await }).await?;
     let mut body = ticket_json(&ticket);
     body["token"] = ticket.token.as_str().into();
     let number = ticket.id.unwrap_or_default().number;
     Ok(HttpResponse::Created()
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .insert_header((header::LOCATION, format!("/v1/rooms/{}/tickets/{number}", asked.room)))
+        .insert_header((header::LOCATION, format!("/v1/rooms/{room}/tickets/{number}")))
         .json(body))
 }
 
@@ -277,18 +263,15 @@ async fn act(
     if number.parse() != Ok(id.number) {
         return Err(refused(&shared, &Refusal::Invalid("of another ticket".to_owned())));
     }
-    let ask = shared.rooms.queue.ask(|mut q| {
-        let id = id.clone();
-        async move {
-            match act {
-                Act::See => q.get_ticket(id).await,
-                Act::Claim => q.claim(id).await,
-                Act::Renew => q.renew(id).await,
-                Act::Leave => q.leave(id).await,
-            }
+    let call = |mut q: QueueClient<Channel>, id| async move {
+        match act {
+            Act::See => q.get_ticket(id).await,
+            Act::Claim => q.claim(id).await,
+            Act::Renew => q.renew(id).await,
+            Act::Leave => q.leave(id).await,
         }
-    });
-    Ok(ok(&ticket_json(&ask.await.map_err(|status| of_service(&status))?)))
+    };
+    Ok(ok(&ticket_json(&ask(&shared, id, call).await?)))
 }
 
 /// By the ticket's token, or as an administrator.
@@ -302,11 +285,8 @@ async fn leave(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<
         .parse()
         .map_err(|_| problem(StatusCode::BAD_REQUEST, "a ticket is a whole number from 1 up"))?;
     let asked = RemoveRequest { room, number };
-    let ask = shared.rooms.queue.ask(|mut q| {
-        let asked = asked.clone();
-        async move { q.remove(asked).await }
-    });
-    Ok(ok(&ticket_json(&ask.await.map_err(|status| of_service(&status))?)))
+    let answer = ask(&shared, asked, |mut q, asked| async move { q.remove(asked).await }).await?;
+    Ok(ok(&ticket_json(&answer)))
 }
 
 async fn stream(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> Answer {
@@ -337,6 +317,15 @@ async fn visitor(
     let id =
         TicketId { room: claims.room, epoch: claims.epoch, number: claims.ticket, joined_us: claims.joined };
     Ok((id, claims.exp))
+}
+
+/// Asks the service; what it says against it as the answer.
+async fn ask<R: Clone, T, F: Future<Output = Result<Response<T>, Status>>>(
+    shared: &Shared,
+    request: R,
+    call: impl Fn(QueueClient<Channel>, R) -> F,
+) -> Result<T, HttpResponse> {
+    shared.rooms.queue.ask(request, call).await.map_err(|status| of_service(&status))
 }
 
 fn administrator(request: &HttpRequest, shared: &Shared) -> Result<(), HttpResponse> {

@@ -19,12 +19,10 @@ use crate::metrics::Metrics;
 use crate::presence::{Presence, report};
 use crate::queue::{Queue, is_passing};
 use crate::room::{Applied, RoomView};
-use crate::tick::Status;
+use crate::tick::{STALE_AFTER, Status};
 
 /// A room is told of at most once in this time.
 const STEP: Duration = Duration::from_millis(50);
-/// A room from which nothing came for so long is stale: its pulse comes once a second.
-const STALE_AFTER: Duration = Duration::from_secs(5);
 /// A room without streams is followed on for so long.
 const LINGER: Duration = Duration::from_secs(30);
 /// Between attempts at something that failed.
@@ -166,11 +164,8 @@ impl Conductor<'_> {
         let mut said = false;
         loop {
             let name = RoomName { room: self.room.name.to_string() };
-            let answer = self.rooms.queue.ask(|mut replica| {
-                let name = name.clone();
-                async move { replica.snapshot(name).await }
-            });
-            match answer.await {
+            let ask = self.rooms.queue.ask(name, |mut q, name| async move { q.snapshot(name).await });
+            match ask.await {
                 Ok(snapshot) => return RoomView::of_snapshot(snapshot),
                 Err(status) if status.code() == Code::NotFound => return None,
                 Err(status) => {

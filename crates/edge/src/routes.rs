@@ -14,11 +14,12 @@ use tokio::time::Instant;
 use tutti_feed::Cursor;
 
 use crate::answer::{problem, refused, time_left, unavailable};
-use crate::approach::{INCOMPLETE, Shown};
+use crate::approach::Shown;
 use crate::config::Config;
 use crate::handoff::{self, Slot};
 use crate::hub::{Admission, Hub, What};
 use crate::metrics::Metrics;
+use crate::patience::INCOMPLETE;
 use crate::rooms::Rooms;
 use crate::stream::End;
 use crate::tickets::TicketKeys;

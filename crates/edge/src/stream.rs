@@ -88,6 +88,11 @@ impl Stream {
         false
     }
 
+    /// Whether its client has left, or its time is over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.has_left() || self.ends_at <= Instant::now()
+    }
+
     /// Its edge is stopping: it ends then, if not before.
     pub(crate) fn drain(&mut self, ends_at: Instant) {
         if !std::mem::replace(&mut self.drained, true) && ends_at < self.ends_at {

@@ -2,6 +2,7 @@
 //! before.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -10,6 +11,9 @@ use tutti_feed::{Cursor, Position};
 use crate::frame::{Events, Frame};
 use crate::map::MapState;
 use crate::view::MapView;
+
+/// What brought nothing for so long is stale: ingest and the waiting room write to each feed once a second.
+pub(crate) const STALE_AFTER: Duration = Duration::from_secs(5);
 
 /// Whether news arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -90,7 +90,7 @@ impl TicketKeys {
         if let Some(held) = current().filter(fresh) {
             return Ok(held);
         }
-        let answer = self.queue.ask(|mut replica| async move { replica.keys(KeysRequest {}).await }).await;
+        let answer = self.queue.ask(KeysRequest {}, |mut q, all| async move { q.keys(all).await }).await;
         match answer.and_then(|answer| read(&answer.jwks)) {
             Ok(held) => {
                 let held = Arc::new(held);

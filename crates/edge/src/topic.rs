@@ -169,6 +169,11 @@ impl TopicView {
         self.position
     }
 
+    /// Whether it holds everything up to this head.
+    pub(crate) fn reaches(&self, head: Option<Position>) -> bool {
+        head.is_none_or(|head| self.position.is_some_and(|held| held.covers(head)))
+    }
+
     /// Takes the next record in, and forgets the oldest above so many bytes. Whether this version
     /// could read it.
     pub(crate) fn push(&mut self, record: &Record, max_bytes: usize) -> bool {
@@ -209,7 +214,7 @@ impl TopicView {
             }
             (Some(shown), Some(held)) => (shown, held),
         };
-        if shown.epoch != held.epoch || shown.seq > held.seq {
+        if !held.covers(shown) {
             return Resume::Unknown;
         }
         let next = self.after(shown.seq);

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use serde_json::json;
 
 use crate::answer::{problem, refused, time_left};
-use crate::approach::INCOMPLETE;
 use crate::auth::{Refusal, query_of};
 use crate::hub::{From, Listen, What};
+use crate::patience::INCOMPLETE;
 use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, last_id, open};
 use crate::topic::Place;
 

@@ -13,11 +13,9 @@ use tutti_service::ExposeSecret as _;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::tick::Status;
+use crate::tick::{STALE_AFTER, Status};
 use crate::topic::TopicView;
 
-/// A topic from which nothing came for so long is stale; ingest writes to each once a second.
-const STALE_AFTER: Duration = Duration::from_secs(5);
 /// Records taken in before a topic's streams are told of them.
 const RECORDS_A_TURN: usize = 256;
 
@@ -114,10 +112,7 @@ impl Conductor {
         match event {
             Event::Heads(heads) => {
                 for (topic, head) in self.topics.iter_mut().zip(heads) {
-                    let reached = head.is_none_or(|head| {
-                        topic.step.view.position().is_some_and(|p| p.epoch == head.epoch && p.seq >= head.seq)
-                    });
-                    topic.caught_up |= reached;
+                    topic.caught_up |= topic.step.view.reaches(head);
                     topic.step.head = head;
                     topic.step.polls += 1;
                     topic.dirty = true;

@@ -137,7 +137,7 @@ impl MapView {
         self.shards.iter().zip(heads).all(|(shard, head)| match (shard.position, head) {
             (_, None) => true,
             (None, Some(_)) => false,
-            (Some(held), Some(head)) => held.epoch == head.epoch && held.seq >= head.seq,
+            (Some(held), Some(head)) => held.covers(*head),
         })
     }
 }

@@ -35,9 +35,8 @@ local function log_record(log, max_entries, seq, time_us, record)
   redis.call('XADD', log, 'MAXLEN', '~', max_entries, string.format('%d-%d', seq, time_us), 'r', record)
 end
 
--- Every 64th record: drops what is older than max_age_us; the first entry young enough is found by
--- bisection over the numbers. Every 256th, and after each that is large: as much more as brings the
--- log under max_bytes.
+-- Drops what is older than max_age_us; the first entry young enough is found by bisection over the
+-- numbers.
 local function trim_by_age(log, seq, time_us, max_age_us)
   local function entry_at(n)
     local id = redis.call('XRANGE', log, n, '+', 'COUNT', 1)[1][1]
@@ -60,6 +59,7 @@ local function trim_by_age(log, seq, time_us, max_age_us)
   end
 end
 
+-- Drops as much as brings the log under max_bytes.
 local function trim_by_bytes(log, max_bytes)
   local entries = redis.call('XLEN', log)
   while entries > 1 do
@@ -74,6 +74,7 @@ local function trim_by_bytes(log, max_bytes)
   end
 end
 
+-- By age every 64th record; by bytes every 256th, and after each that is large.
 local function trim(log, seq, time_us, max_age_us, max_bytes, record)
   if seq % 64 == 0 then
     trim_by_age(log, seq, time_us, max_age_us)

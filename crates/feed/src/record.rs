@@ -13,6 +13,13 @@ pub struct Position {
     pub time_us: u64,
 }
 
+impl Position {
+    /// Whether who has this place has all up to the other, if the two are of one history.
+    pub fn covers(self, other: Self) -> bool {
+        self.epoch == other.epoch && self.seq >= other.seq
+    }
+}
+
 /// One record of a feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {

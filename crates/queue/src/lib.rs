@@ -68,7 +68,8 @@ impl Service for Queue {
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|e| Failure::Other(format!("grpc.listen: cannot listen on {}: {e}", config.listen)))?;
-        kafka::Producer::new(&config.kafka).map_err(|e| Failure::Config(kafka::refused(&e)))?;
+        let producer =
+            kafka::Producer::new(&config.kafka).map_err(|e| Failure::Config(kafka::refused(&e)))?;
         let mut redis = tutti_feed::connect(config.redis_url.expose_secret())
             .map_err(|e| Failure::Config(e.to_string()))?;
         let latch = context.readiness.latch("redis");
@@ -88,7 +89,7 @@ impl Service for Queue {
             rooms: rooms.clone(),
             config: Arc::new(config),
             metrics,
-            producer: Mutex::default(),
+            producer: Mutex::new(Some(Arc::new(producer))),
         });
         let ticking = async {
             let version = loop {

@@ -291,10 +291,13 @@ impl Rooms {
             sha256.into(),
             Bytes::from(event).into(),
         ];
-        let redis = |source| Error::Redis { doing: "listing", room: room.to_owned(), source };
-        let () = self.client.sadd(ROOMS, room).await.map_err(redis)?;
+        self.enlist(room).await?;
         self.run(&self.scripts.put, "setting", room, args).await?;
         // A room that was just found to be gone may have been taken off the list meanwhile.
+        self.enlist(room).await
+    }
+
+    async fn enlist(&self, room: &str) -> Result<(), Error> {
         let redis = |source| Error::Redis { doing: "listing", room: room.to_owned(), source };
         self.client.sadd(ROOMS, room).await.map_err(redis)
     }

@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method};
-use tokio::time::sleep;
 use tutti::local::{Owned, find, wait_for_port};
 use tutti_e2e::bed::Bed;
-use tutti_e2e::free_port;
 use tutti_e2e::rooms::Rooms;
 use tutti_e2e::service::program;
+use tutti_e2e::{eventually, free_port};
 use tutti_model::lottery;
 
 fn example(name: &str) -> PathBuf {
@@ -87,9 +86,7 @@ async fn the_gateways_let_in_who_has_a_pass_of_the_room_and_nobody_else() {
         assert_eq!(answer.status(), 303);
         assert!(answer.headers()["location"].to_str().unwrap().starts_with("/waiting"));
     }
-    while ask(node, "/verify", pass).await.status() == 204 {
-        sleep(Duration::from_millis(100)).await; // until it expires
-    }
+    eventually("it expires", || async { ask(node, "/verify", pass).await.status() == 401 }).await;
     assert_eq!(ask(rust, "/verify", pass).await.status(), 401);
     assert_eq!(ask(nginx, "/basket", pass).await.status(), 303);
 }

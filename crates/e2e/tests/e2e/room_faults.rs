@@ -13,11 +13,10 @@ use tokio::time::sleep;
 use tutti_e2e::bed::{Bed, Edge};
 use tutti_e2e::eventually;
 use tutti_e2e::kafka::Kafka;
-use tutti_e2e::rooms::{Joined, Rooms, key};
+use tutti_e2e::rooms::{Joined, Rooms, Stream, key};
 use tutti_e2e::service::Service;
 use tutti_feed::{Position, Record, read_log};
 use tutti_load::crowd::{Crowd, Figures, Visitor};
-use tutti_load::sse::{Request, Source};
 use tutti_model::{RoomEvent, names, room, room_event::Event};
 
 /// The whole log of a room.
@@ -50,11 +49,8 @@ async fn kafka_is_complete(rooms: &Rooms, edge: &Edge, room: &str) -> Vec<Record
     let log = log_of(rooms, room).await;
     let expected = changes_of(room, &log);
     assert!(!expected.is_empty());
-    eventually("Kafka has every change", || async {
-        let behind = rooms.room(edge, room).await["figures"]["unrelayed"].as_u64();
-        behind.is_some_and(|n| n <= 1) && rooms.relayed(room).len() >= expected.len()
-    })
-    .await;
+    rooms.until_relayed(edge, room).await;
+    eventually("it can be read there", || async { rooms.relayed(room).len() >= expected.len() }).await;
     // The room went on meanwhile.
     let relayed = rooms.relayed(room);
     let at = relayed.iter().zip(&expected).position(|(a, b)| a != b);
@@ -204,7 +200,7 @@ async fn while_kafka_is_down_rooms_go_on_and_then_it_has_every_change_in_order()
     let until = tokio::time::Instant::now() + Duration::from_secs(20); // the fault itself lasts so long
     while tokio::time::Instant::now() < until {
         all.push(rooms.join(&edge, "sale").await);
-        sleep(Duration::from_millis(100)).await;
+        sleep(Duration::from_millis(100)).await; // ten come in a second
     }
     let figures = rooms.room(&edge, "sale").await["figures"].clone();
     assert!(figures["admitted"].as_u64().unwrap() > 40, "admissions went on: {figures}");
@@ -246,24 +242,8 @@ async fn while_redis_is_down_joins_are_refused_and_afterwards_nothing_is_lost_or
     let inside = rooms.join(&edge, "sale").await;
     rooms.act(reqwest::Method::POST, &edge, "sale", &inside, "/claim").await;
     let waits = rooms.join(&edge, "sale").await;
-    let request = Request {
-        url: format!("{}/v1/rooms/sale/stream", edge.url),
-        last_event_id: None,
-        token: Some(waits.token.clone()),
-    };
-    let mut source = Source::open(&request).await.unwrap();
-    let visitor = Arc::new(std::sync::Mutex::new(Visitor {
-        ticket: waits.ticket,
-        token: waits.token.clone(),
-        ..Visitor::default()
-    }));
-    let ours = visitor.clone();
-    let stream = tokio::spawn(async move {
-        while let Ok(Some(event)) = source.next().await {
-            ours.lock().unwrap().hear(&event).unwrap();
-        }
-    });
-    let status_is = |word: &str| visitor.lock().unwrap().statuses.last().is_some_and(|s| s == word);
+    let stream = Stream::open(&edge, "sale", waits.visitor()).await;
+    let status_is = |word: &str| stream.heard().statuses.last().is_some_and(|s| s == word);
     eventually("it is live", || async { status_is("live") }).await;
 
     rooms.bed.redis.signal(Signal::SIGSTOP);
@@ -274,7 +254,7 @@ async fn while_redis_is_down_joins_are_refused_and_afterwards_nothing_is_lost_or
         assert_eq!((status.as_u16(), after.as_deref()), (503, Some("2")), "{body}");
     }
     eventually("the stream says stale", || async { status_is("stale") }).await;
-    assert!(!stream.is_finished(), "and stays open");
+    assert!(!stream.is_over(), "and stays open");
     rooms.bed.redis.signal(Signal::SIGCONT);
     eventually("joins go on", || async {
         rooms.ask_to_join(&edge, "sale", &keys[0], None).await.unwrap().0 == 201
@@ -288,8 +268,8 @@ async fn while_redis_is_down_joins_are_refused_and_afterwards_nothing_is_lost_or
     }
     assert_eq!(tickets.len(), keys.len(), "a key is a ticket, however often it was tried");
     eventually("the stream is live again", || async { status_is("live") }).await;
-    assert!(!stream.is_finished(), "on the same connection");
-    let heard = visitor.lock().unwrap().clone();
+    assert!(!stream.is_over(), "on the same connection");
+    let heard = stream.heard();
     assert_eq!((heard.grew, heard.lost), (0, None));
     assert_eq!(heard.updates.last().unwrap().0, Some(1), "nobody lost the place while Redis was away");
     let log = kafka_is_complete(&rooms, &edge, "sale").await;

@@ -9,51 +9,11 @@ use serde_json::{Value, json};
 use tutti::passes::verify;
 use tutti_e2e::bed::{Bed, Edge};
 use tutti_e2e::eventually;
-use tutti_e2e::rooms::{Joined, Rooms, SECRET, admin, key, read_topic};
+use tutti_e2e::rooms::{Joined, Rooms, SECRET, Stream, admin, key, read_topic};
 use tutti_load::crowd::Visitor;
 use tutti_load::now_ms;
-use tutti_load::sse::{Request, Source};
 use tutti_model::room_event::Event;
 use tutti_model::{RoomEvent, lottery};
-
-/// A stream of a visitor, heard in the background.
-struct Stream {
-    visitor: std::sync::Arc<std::sync::Mutex<Visitor>>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Stream {
-    async fn open(edge: &Edge, room: &str, visitor: Visitor) -> Self {
-        let request = Request {
-            url: format!("{}/v1/rooms/{room}/stream", edge.url),
-            last_event_id: (!visitor.last_id.is_empty()).then(|| visitor.last_id.clone()),
-            token: Some(visitor.token.clone()),
-        };
-        let mut source = Source::open(&request).await.unwrap();
-        let visitor = std::sync::Arc::new(std::sync::Mutex::new(visitor));
-        let ours = visitor.clone();
-        let task = tokio::spawn(async move {
-            while let Ok(Some(event)) = source.next().await {
-                ours.lock().unwrap().hear(&event).unwrap();
-            }
-        });
-        Self { visitor, task }
-    }
-
-    fn heard(&self) -> Visitor {
-        self.visitor.lock().unwrap().clone()
-    }
-
-    /// Breaks it off.
-    fn cut(self) -> Visitor {
-        self.task.abort();
-        self.heard()
-    }
-}
-
-fn visitor(joined: &Joined) -> Visitor {
-    Visitor { ticket: joined.ticket, token: joined.token.clone(), ..Visitor::default() }
-}
 
 fn position(visitor: &Visitor) -> Option<u64> {
     visitor.updates.last().and_then(|(position, _)| *position)
@@ -65,10 +25,7 @@ fn of_type<'a>(changes: &'a [Value], kind: &str) -> Vec<&'a Value> {
 }
 
 async fn relayed_all(rooms: &Rooms, edge: &Edge, room: &str) -> Vec<Value> {
-    eventually("Kafka has every change", || async {
-        rooms.room(edge, room).await["figures"]["unrelayed"].as_u64().is_some_and(|n| n <= 1)
-    })
-    .await;
+    rooms.until_relayed(edge, room).await;
     rooms.relayed(room)
 }
 
@@ -83,7 +40,7 @@ async fn a_visitor_sees_the_place_move_gets_in_and_leaves_and_kafka_hears_of_eac
     assert_eq!((&second.body["position"], &second.body["ahead"]), (&json!(1), &json!(0)));
     assert_eq!((&third.body["position"], &third.body["behind"]), (&json!(2), &json!(0)));
 
-    let stream = Stream::open(&b, "sale", visitor(&third)).await;
+    let stream = Stream::open(&b, "sale", third.visitor()).await;
     eventually("the stream tells the same place", || async { position(&stream.heard()) == Some(2) }).await;
     let keys = format!("{}/.well-known/jwks.json", b.url);
     let pass = first.body["pass"].as_str().unwrap();
@@ -157,7 +114,7 @@ async fn an_administrator_makes_pauses_drains_and_closes_a_room() {
     assert_eq!(removed["reason"], "removed");
     call(Method::POST, "/v1/rooms/sale/pause", "").await;
     let fifth = rooms.join(&edge, "sale").await;
-    let stream = Stream::open(&edge, "sale", visitor(&fifth)).await;
+    let stream = Stream::open(&edge, "sale", fifth.visitor()).await;
     eventually("the fifth waits", || async { position(&stream.heard()) == Some(1) }).await;
     let figures = rooms.room(&edge, "sale").await["figures"].clone();
     assert_eq!(
@@ -169,7 +126,7 @@ async fn an_administrator_makes_pauses_drains_and_closes_a_room() {
     assert_eq!(closed["mode"], "closed");
     eventually("the stream says so, and ends for good", || async {
         let heard = stream.heard();
-        heard.lost.as_deref() == Some("closed") && heard.ended && stream.task.is_finished()
+        heard.lost.as_deref() == Some("closed") && heard.ended && stream.is_over()
     })
     .await;
     let (status, _, refused) = rooms.ask_to_join(&edge, "sale", &key(), None).await.unwrap();
@@ -280,9 +237,9 @@ async fn an_expired_ticket_token_is_refused_and_ends_its_stream() {
     rooms.put(&edge, "sale", r#"{"maxActive":1,"admitPerSecond":50}"#).await;
     rooms.join(&edge, "sale").await;
     let waits = rooms.join(&edge, "sale").await;
-    let stream = Stream::open(&edge, "sale", visitor(&waits)).await;
+    let stream = Stream::open(&edge, "sale", waits.visitor()).await;
     eventually("it is open", || async { position(&stream.heard()) == Some(1) }).await;
-    eventually("it ends, and says so", || async { stream.heard().ended && stream.task.is_finished() }).await;
+    eventually("it ends, and says so", || async { stream.heard().ended && stream.is_over() }).await;
     let (status, body) = rooms.act(Method::GET, &edge, "sale", &waits, "").await;
     assert_eq!(status, 401);
     assert!(body["detail"].as_str().unwrap().contains("expired"), "{body}");
@@ -345,10 +302,10 @@ async fn who_is_away_for_the_grace_period_leaves_the_line_also_when_the_edge_was
         }
         <[Joined; 5]>::try_from(all).unwrap()
     };
-    let closing = Stream::open(&stays, "sale", visitor(&closes)).await;
-    let kept = Stream::open(&stays, "sale", visitor(&on_both)).await;
-    let _other = Stream::open(&dies, "sale", visitor(&on_both)).await;
-    let killed = Stream::open(&dies, "sale", visitor(&dead)).await;
+    let closing = Stream::open(&stays, "sale", closes.visitor()).await;
+    let kept = Stream::open(&stays, "sale", on_both.visitor()).await;
+    let _other = Stream::open(&dies, "sale", on_both.visitor()).await;
+    let killed = Stream::open(&dies, "sale", dead.visitor()).await;
     for stream in [&closing, &kept, &killed] {
         eventually("its place is told", || async { position(&stream.heard()).is_some() }).await;
     }
@@ -380,7 +337,7 @@ async fn a_new_edge_is_exact_from_its_first_event_and_who_slept_keeps_the_place(
     for gone in [5, 6, 9] {
         rooms.act(Method::DELETE, &a, "sale", &all[gone], "").await;
     }
-    let phone = Stream::open(&a, "sale", visitor(&all[20])).await;
+    let phone = Stream::open(&a, "sale", all[20].visitor()).await;
     eventually("its place", || async { position(&phone.heard()) == Some(17) }).await;
     let asleep = phone.cut();
     for gone in [2, 3] {
@@ -389,7 +346,7 @@ async fn a_new_edge_is_exact_from_its_first_event_and_who_slept_keeps_the_place(
     let b = rooms.edge(&[]).await;
     for who in [1, 4, 15, 29] {
         let expected = rooms.ticket(&b, "sale", &all[who]).await["position"].as_u64();
-        let stream = Stream::open(&b, "sale", visitor(&all[who])).await;
+        let stream = Stream::open(&b, "sale", all[who].visitor()).await;
         eventually("a first event", || async { !stream.heard().updates.is_empty() }).await;
         assert_eq!(stream.heard().updates[0].0, expected, "ticket {}", all[who].ticket);
     }
@@ -422,7 +379,7 @@ async fn the_early_get_their_places_by_the_published_permutation() {
         all.push(rooms.join(&b, "sale").await);
     }
     assert_eq!(all[7].body["position"], Value::Null, "nobody has a place yet");
-    let stream = Stream::open(&b, "sale", visitor(&all[7])).await;
+    let stream = Stream::open(&b, "sale", all[7].visitor()).await;
     eventually("so says the stream", || async {
         stream.heard().updates.first().is_some_and(|u| u.0.is_none())
     })
@@ -474,8 +431,8 @@ async fn a_failover_that_forgot_a_ticket_refuses_its_token_and_gives_no_place_tw
     let kept = rooms.join(&edge, "sale").await;
     rooms.bed.redis.save().await.unwrap();
     let (forgotten, third) = (rooms.join(&edge, "sale").await, rooms.join(&edge, "sale").await);
-    let stream = Stream::open(&edge, "sale", visitor(&forgotten)).await;
-    let of_kept = Stream::open(&edge, "sale", visitor(&kept)).await;
+    let stream = Stream::open(&edge, "sale", forgotten.visitor()).await;
+    let of_kept = Stream::open(&edge, "sale", kept.visitor()).await;
     eventually("its place", || async { position(&stream.heard()) == Some(2) }).await;
     eventually("its place", || async { position(&of_kept.heard()) == Some(1) }).await;
 
@@ -500,10 +457,10 @@ async fn a_failover_that_forgot_a_ticket_refuses_its_token_and_gives_no_place_tw
     assert_eq!(rooms.ticket(&edge, "sale", &kept).await["position"], 1);
     assert_eq!(rooms.ticket(&edge, "sale", &anew).await["state"], "waiting");
     eventually("the stream is told", || async {
-        stream.heard().lost.as_deref() == Some("forgotten") && stream.task.is_finished()
+        stream.heard().lost.as_deref() == Some("forgotten") && stream.is_over()
     })
     .await;
-    assert!(!of_kept.task.is_finished(), "who was not forgotten waits on");
+    assert!(!of_kept.is_over(), "who was not forgotten waits on");
     assert_eq!(of_kept.heard().lost, None);
 }
 
@@ -544,7 +501,7 @@ async fn without_its_service_an_edge_says_so_and_goes_on_when_it_is_back() {
     rooms.put(&edge, "sale", r#"{"maxActive":1,"admitPerSecond":50}"#).await;
     rooms.join(&edge, "sale").await;
     let waits = rooms.join(&edge, "sale").await;
-    let stream = Stream::open(&edge, "sale", visitor(&waits)).await;
+    let stream = Stream::open(&edge, "sale", waits.visitor()).await;
     eventually("its place", || async { position(&stream.heard()) == Some(1) }).await;
     rooms.queues.iter_mut().for_each(tutti_e2e::service::Service::kill);
     let (status, after, body) = rooms.ask_to_join(&edge, "sale", &key(), None).await.unwrap();
@@ -553,7 +510,7 @@ async fn without_its_service_an_edge_says_so_and_goes_on_when_it_is_back() {
         stream.heard().statuses.last().is_some_and(|s| s == "stale")
     })
     .await;
-    let newcomer = Stream::open(&edge, "sale", visitor(&waits)).await;
+    let newcomer = Stream::open(&edge, "sale", waits.visitor()).await;
     eventually("a newcomer is told, too", || async { newcomer.heard().statuses == ["stale"] }).await;
     rooms.queues[1].run();
     rooms.queues[1].wait_ready().await;
@@ -575,10 +532,7 @@ async fn kafka_may_have_the_changes_as_protobuf() {
     let edge = rooms.edge(&[]).await;
     rooms.put(&edge, "sale", r#"{"maxActive":1,"admitPerSecond":50,"graceSeconds":7}"#).await;
     rooms.join(&edge, "sale").await;
-    eventually("Kafka has every change", || async {
-        rooms.room(&edge, "sale").await["figures"]["unrelayed"].as_u64().is_some_and(|n| n <= 1)
-    })
-    .await;
+    rooms.until_relayed(&edge, "sale").await;
     let events: Vec<Event> = read_topic(rooms.bed.brokers(), &rooms.topic)
         .iter()
         .map(|value| RoomEvent::decode(value.as_slice()).unwrap().event.unwrap())

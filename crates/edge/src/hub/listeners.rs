@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::rt::spawn;
 use bytes::Bytes;
@@ -14,8 +13,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::Hub;
-use crate::approach::INCOMPLETE;
 use crate::frame::Events;
+use crate::metrics::Metrics;
+use crate::patience::{Patience, write_reset};
 use crate::stream::{End, Stream, Written};
 use crate::tick::Status;
 use crate::topic::{Place, Resume};
@@ -23,8 +23,6 @@ use crate::topics::TopicStep;
 
 /// Bytes written at once to who is behind, about.
 const CHUNK_BYTES: usize = 16 * 1024;
-/// A client that is to wait for a place that this edge does not have yet is told so after this.
-const WAITING_SAID_AFTER: Duration = Duration::from_secs(2);
 
 /// On what terms a listener gets a stream.
 pub(crate) struct Listen {
@@ -57,9 +55,7 @@ struct Listener {
     /// The generation that `from` is of; `None` if it came from the client.
     generation: Option<u64>,
     status: Option<Status>,
-    waiting_since: Option<Instant>,
-    /// How often the head had been asked for when it began to wait.
-    polls_then: Option<u64>,
+    patience: Patience,
 }
 
 /// The listeners of all topics.
@@ -84,7 +80,7 @@ enum NextWrite {
 
 impl Hub {
     /// Takes a listener's stream over, its response head written.
-    pub(super) fn admit_listener(self: Rc<Self>, stream: Stream, listen: Listen) {
+    pub(super) fn admit_listener(self: Rc<Self>, stream: Stream, hello: Bytes, listen: Listen) {
         let Listen { topic, mut steps, key, from } = listen;
         let mut audience = self.audience.borrow_mut();
         audience.topics.entry(topic.clone()).or_insert_with(|| {
@@ -100,9 +96,6 @@ impl Hub {
             Topic { step, live: Vec::new(), stepped: Rc::default() }
         });
         drop(audience);
-        let mut hello = Events::default();
-        hello.retry(Duration::from_secs(1));
-        let rest = hello.frame().bytes(stream.chunked).clone();
         let listener = Listener {
             stream,
             topic,
@@ -110,10 +103,9 @@ impl Hub {
             from,
             generation: None,
             status: None,
-            waiting_since: None,
-            polls_then: None,
+            patience: Patience::default(),
         };
-        self.serve_listener(listener, rest);
+        self.serve_listener(listener, hello);
     }
 
     /// A topic moved on.
@@ -148,7 +140,7 @@ impl Hub {
                 // What was written, or begun, has been heard.
                 listener.from = From::After(Place::after(Some(entry.position)));
                 let Some(bytes) = bytes else { continue };
-                match self.write_listener(listener, bytes) {
+                match self.deliver(&mut listener.stream, bytes) {
                     Written::All => {}
                     Written::Rest(rest) => {
                         self.metrics.fell_behind.inc();
@@ -172,10 +164,8 @@ impl Hub {
         let now = Instant::now();
         let mut audience = self.audience.borrow_mut();
         for topic in audience.topics.values_mut() {
-            let over = |listener: &mut Listener| listener.stream.has_left() || listener.stream.ends_at <= now;
-            for listener in topic.live.extract_if(.., over) {
-                let left = listener.stream.ends_at > now;
-                let end = if left { End::Left } else { listener.stream.close(self.retry()) };
+            for listener in topic.live.extract_if(.., |listener| listener.stream.is_over()) {
+                let end = self.close(listener.stream);
                 self.ended(end);
             }
             let Some(step) = &topic.step else { continue };
@@ -188,7 +178,7 @@ impl Hub {
                     continue;
                 }
                 let bytes = heartbeat.bytes(listener.stream.chunked).clone();
-                match self.write_listener(listener, bytes) {
+                match self.deliver(&mut listener.stream, bytes) {
                     Written::All => at += 1,
                     Written::Rest(rest) => {
                         self.clone().serve_listener(topic.live.swap_remove(at), rest);
@@ -208,13 +198,6 @@ impl Hub {
         for listener in audience.topics.values_mut().flat_map(|topic| &mut topic.live) {
             listener.stream.drain(self.drain_end());
         }
-    }
-
-    fn write_listener(&self, listener: &mut Listener, bytes: Bytes) -> Written {
-        self.metrics.deliveries.inc();
-        self.metrics.delivered_bytes.inc_by(bytes.len() as u64);
-        listener.stream.last_write = Instant::now();
-        listener.stream.try_write(bytes)
     }
 
     /// Brings a listener to where the others are, as a task of its own, and puts it among them.
@@ -243,7 +226,7 @@ impl Hub {
                 let topic = audience.topics.get(&listener.topic).expect("a topic that was heard of stays");
                 (topic.step.clone(), topic.stepped.clone())
             };
-            match listener.next(step.as_deref(), Instant::now()) {
+            match listener.next(step.as_deref(), Instant::now(), &self.metrics) {
                 NextWrite::Arrived => {
                     let mut audience = self.audience.borrow_mut();
                     let topic =
@@ -253,7 +236,7 @@ impl Hub {
                 }
                 NextWrite::Write(events) => {
                     let bytes = events.frame().bytes(listener.stream.chunked).clone();
-                    match self.write_listener(&mut listener, bytes) {
+                    match self.deliver(&mut listener.stream, bytes) {
                         Written::All => {}
                         Written::Gone => return Err(End::Left),
                         Written::Rest(rest) => self.write(&mut listener.stream, rest).await?,
@@ -274,9 +257,9 @@ impl Hub {
 
 impl Listener {
     /// The next events, given the newest step, if there was one yet.
-    fn next(&mut self, step: Option<&TopicStep>, now: Instant) -> NextWrite {
+    fn next(&mut self, step: Option<&TopicStep>, now: Instant, metrics: &Metrics) -> NextWrite {
         let mut events = Events::default();
-        let Some(step) = step else { return self.wait(now, events) };
+        let Some(step) = step else { return self.wait(now) };
         if self.generation.is_some_and(|generation| generation != step.generation) {
             self.from = From::Lost(step.reset_reason);
         }
@@ -291,27 +274,22 @@ impl Listener {
             From::Oldest => (0, 0),
             From::Lost(reason) => {
                 placed = true;
-                reset(reason, &mut events);
+                write_reset(reason, &mut events, metrics);
                 (0, 0)
             }
             From::After(place) => match step.view.resume(place) {
                 Resume::From(index, had) => (index, had),
                 Resume::TooOld => {
                     placed = true;
-                    reset("too_old", &mut events);
+                    write_reset("too_old", &mut events, metrics);
                     (0, 0)
                 }
                 Resume::Unknown => {
-                    // The poll under way when the client came may have asked before.
-                    let polls = *self.polls_then.get_or_insert(step.polls);
-                    let reached = step.head.is_none_or(|head| {
-                        step.view.position().is_some_and(|p| p.epoch == head.epoch && p.seq >= head.seq)
-                    });
-                    if step.polls < polls + 2 || !reached {
-                        return self.wait(now, events);
+                    if !self.patience.is_over(step.polls, step.view.reaches(step.head)) {
+                        return self.wait(now);
                     }
                     placed = true;
-                    reset("unknown_id", &mut events);
+                    write_reset("unknown_id", &mut events, metrics);
                     (0, 0)
                 }
             },
@@ -342,21 +320,8 @@ impl Listener {
         if events.is_empty() && !more { NextWrite::Arrived } else { NextWrite::Write(events) }
     }
 
-    /// Until another step comes; who waits long is told that nothing is new.
-    fn wait(&mut self, now: Instant, mut events: Events) -> NextWrite {
-        let say_at = *self.waiting_since.get_or_insert(now) + WAITING_SAID_AFTER;
-        if now < say_at {
-            return NextWrite::Wait(say_at);
-        }
-        let stale = Status::Stale { since_ms: None };
-        if self.status.replace(stale) == Some(stale) {
-            return NextWrite::Wait(now + Duration::from_secs(10));
-        }
-        stale.write(&mut events);
-        NextWrite::Write(events)
+    fn wait(&mut self, now: Instant) -> NextWrite {
+        let (until, events) = self.patience.wait(now, &mut self.status);
+        if events.is_empty() { NextWrite::Wait(until) } else { NextWrite::Write(events) }
     }
-}
-
-fn reset(reason: &str, events: &mut Events) {
-    events.event("reset", &format!(r#"{{"reason":"{reason}"}}"#)).id(INCOMPLETE);
 }

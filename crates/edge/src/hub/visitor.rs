@@ -10,7 +10,7 @@ use tutti_model::{Mode, TicketState, room};
 
 use crate::frame::Events;
 use crate::presence::Present;
-use crate::queue::reason;
+use crate::queue::{position, reason};
 use crate::room::{Rank, RoomView};
 use crate::rooms::{RoomStep, Rooms};
 use crate::stream::Stream;
@@ -90,10 +90,9 @@ impl Visitor {
     /// What an answer means for this visitor; `None` if its stream is over.
     pub(super) fn hear(&mut self, ticket: &Ticket, events: &mut Events) -> Option<Settled> {
         let number = self.id.number;
-        let version = ticket.version.unwrap_or_default();
         // Redis itself is behind what the client was shown: it lost something.
         if let Some(before) = self.before.take()
-            && (before.epoch != version.epoch || before.seq > version.seq)
+            && !position(ticket.version).covers(before)
         {
             events.event("reset", r#"{"reason":"history_changed"}"#);
         }

@@ -15,7 +15,6 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tonic::Status as Refused;
-use tonic::transport::Channel;
 use tutti_feed::Position;
 use tutti_model::Mode;
 use tutti_model::queue::{Ticket, TicketId};
@@ -24,7 +23,7 @@ use super::Hub;
 use super::visitor::{Settled, Visitor};
 use crate::frame::Events;
 use crate::presence::Present;
-use crate::queue::{QueueClient, is_passing};
+use crate::queue::{is_passing, position};
 use crate::rooms::{Followed, RoomStep, Rooms};
 use crate::stream::{End, Stream, Written};
 use crate::tick::Status;
@@ -102,13 +101,10 @@ impl Default for Lobby {
 
 impl Hub {
     /// Takes a visitor's stream over, its response head written.
-    pub(super) fn admit_visitor(self: Rc<Self>, stream: Stream, visit: Visit) {
+    pub(super) fn admit_visitor(self: Rc<Self>, stream: Stream, hello: Bytes, visit: Visit) {
         let Visit { rooms, room, id, shown } = visit;
         let present = Present::new(room.clone(), id.number);
         self.enter_room(&room);
-        let mut hello = Events::default();
-        hello.retry(Duration::from_secs(1));
-        let rest = hello.frame().bytes(stream.chunked).clone();
         let visitor = Visitor {
             stream,
             rooms,
@@ -120,7 +116,7 @@ impl Hub {
             generation: 0,
             present,
         };
-        self.settle(visitor, rest);
+        self.settle(visitor, hello);
     }
 
     fn enter_room(self: &Rc<Self>, followed: &Followed) {
@@ -182,15 +178,13 @@ impl Hub {
 
     /// Once a second, of each room: ends what is over, finds who left, tells all where they are.
     pub(super) fn sweep_rooms(self: &Rc<Self>) {
-        let now = Instant::now();
         let mut gone = Vec::new();
         {
             let mut lobby = self.lobby.borrow_mut();
             for (name, room) in &mut lobby.rooms {
-                let over = |stream: &Stream| stream.has_left() || stream.ends_at <= now;
-                let waiting = room.waiting.extract_if(.., |_, visitor| over(&visitor.stream));
+                let waiting = room.waiting.extract_if(.., |_, visitor| visitor.stream.is_over());
                 let mut ended: Vec<Visitor> = waiting.map(|(_, visitor)| visitor).collect();
-                ended.extend(room.inside.extract_if(.., |visitor| over(&visitor.stream)));
+                ended.extend(room.inside.extract_if(.., |visitor| visitor.stream.is_over()));
                 gone.extend(ended.into_iter().map(|visitor| (name.clone(), visitor)));
                 if let Some(step) = room.step.clone() {
                     self.walk(room, &step, true);
@@ -198,8 +192,7 @@ impl Hub {
             }
         }
         for (name, visitor) in gone {
-            let left = visitor.stream.ends_at > now;
-            let end = if left { End::Left } else { visitor.stream.close(self.retry()) };
+            let end = self.close(visitor.stream);
             drop(visitor.present);
             self.left_room(&name, end);
         }
@@ -296,10 +289,7 @@ impl Hub {
             return Written::All;
         }
         let bytes = events.frame().bytes(visitor.stream.chunked).clone();
-        self.metrics.deliveries.inc();
-        self.metrics.delivered_bytes.inc_by(bytes.len() as u64);
-        visitor.stream.last_write = Instant::now();
-        visitor.stream.try_write(bytes)
+        self.deliver(&mut visitor.stream, bytes)
     }
 
     /// Finds out where a visitor belongs, as a task of its own, and puts it there.
@@ -395,8 +385,7 @@ impl Hub {
                     };
                     self.write_events(visitor, &events).await?;
                     visitor.generation = generation;
-                    let version = ticket.version.unwrap_or_default();
-                    if self.caught_up(visitor, version.epoch, version.seq, &settled).await? {
+                    if self.caught_up(visitor, position(ticket.version), &settled).await? {
                         return Ok(settled);
                     }
                     // It has moved on since, or we see it otherwise: not to be asked in a loop.
@@ -414,11 +403,7 @@ impl Hub {
         let turns = self.lobby.borrow().asking.clone();
         let asking = async move {
             let _turn = turns.acquire().await;
-            let ask = |mut replica: QueueClient<Channel>| {
-                let id = id.clone();
-                async move { replica.get_ticket(id).await }
-            };
-            queue.ask(ask).await
+            queue.ask(id, |mut q, id| async move { q.get_ticket(id).await }).await
         };
         tokio::pin!(asking);
         loop {
@@ -439,8 +424,7 @@ impl Hub {
     async fn caught_up(
         &self,
         visitor: &mut Visitor,
-        epoch: u32,
-        seq: u64,
+        answer: Position,
         settled: &Settled,
     ) -> Result<bool, End> {
         let until = Instant::now() + CATCH_UP;
@@ -451,8 +435,7 @@ impl Hub {
             };
             if let Some(step) = self.room_step(&visitor.id.room)
                 && let Some(view) = &step.view
-                && view.version.epoch == epoch
-                && view.version.seq >= seq
+                && view.version.covers(answer)
             {
                 let number = visitor.id.number;
                 return Ok(step.generation == visitor.generation
