@@ -8,7 +8,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "tutti/v1/location.proto",
             "tutti/v1/room.proto",
             "tutti/v1/topic.proto",
+            "tutti/v1/notification.proto",
             "tutti/queue/v1/queue.proto",
+            "tutti/notify/v1/notify.proto",
         ],
         [root],
     )?;

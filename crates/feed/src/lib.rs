@@ -9,6 +9,8 @@
 //!    decides which record comes next; every hole is refilled from the log.
 //! 3. What cannot be refilled becomes [`Event::Reset`]: it is never passed over in silence.
 //!
+//! [`Mailboxes`] are feeds whose records are addressed, with a short list for each address.
+//!
 //! A [`Cursor`] is a place in several feeds, as the short text that browsers send back.
 //!
 //! *Invariant:* only `redis.rs` configures the driver, and only scripts write a feed.
@@ -17,9 +19,12 @@ mod append;
 pub mod chain;
 mod cursor;
 mod error;
+mod history;
+mod mailbox;
 mod metrics;
 mod record;
 mod redis;
+mod registry;
 mod settings;
 mod subscriber;
 
@@ -27,8 +32,11 @@ pub use append::{Append, Feed, Limits, Outcome, RECORD_LUA, channel, head_key, l
 pub use cursor::Cursor;
 pub use error::Error;
 pub use fred::clients::Client;
-pub use metrics::{AppendMetrics, FollowMetrics};
+pub use history::{History, Stood};
+pub use mailbox::{Filed, Filing, Item, Keep, Letter, Mailbox, Mailboxes, Mark, Marked, News, Since};
+pub use metrics::{AppendMetrics, FollowMetrics, MailboxMetrics};
 pub use record::{HEADER_BYTES, Position, Record};
-pub use redis::{Connection, connect, time_us};
+pub use redis::{Connection, connect, connects, time_us};
+pub use registry::{Connected, Registry};
 pub use settings::agree_when_there;
-pub use subscriber::{Event, Following, ResetReason, follow, follow_from, read_log};
+pub use subscriber::{Event, Following, ResetReason, follow, follow_from, follow_newest, read_log};

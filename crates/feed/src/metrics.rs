@@ -34,6 +34,28 @@ impl AppendMetrics {
     }
 }
 
+/// Counted by who files in mailboxes.
+#[derive(Clone, Debug, Default)]
+pub struct MailboxMetrics {
+    /// Items filed.
+    pub filed: Counter,
+    /// Items that were there before: they came again, and changed nothing.
+    pub known: Counter,
+    /// Items that had expired before they came.
+    pub expired: Counter,
+}
+
+impl MailboxMetrics {
+    /// Makes the counters and registers them.
+    pub fn new(registry: &mut Registry) -> Self {
+        let m = Self::default();
+        registry.register("mailbox_filed", "Items filed in mailboxes", m.filed.clone());
+        registry.register("mailbox_known", "Items that were in their mailbox before", m.known.clone());
+        registry.register("mailbox_expired", "Items that had expired before they came", m.expired.clone());
+        m
+    }
+}
+
 /// Counted by who follows.
 #[derive(Clone, Debug, Default)]
 pub struct FollowMetrics {

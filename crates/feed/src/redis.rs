@@ -6,6 +6,8 @@ use fred::prelude::*;
 use fred::types::RespVersion;
 use fred::types::config::{ReconnectError, UnresponsiveConfig};
 use fred::types::{ClusterHash, ConnectHandle, CustomCommand};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 
 use crate::error::Error;
 
@@ -76,6 +78,20 @@ pub fn connect(url: &str) -> Result<Connection, Error> {
         .map_err(Error::Url)?;
     let task = client.connect();
     Ok(Connection { client, task })
+}
+
+/// How often a client has been connected: each time, it may be to a Redis that has lost something. Needs a
+/// runtime.
+pub fn connects(client: &Client) -> watch::Receiver<u64> {
+    let (sender, receiver) = watch::channel(0);
+    let mut reconnects = client.reconnect_rx();
+    tokio::spawn(async move {
+        // One that was missed is one more all the same.
+        while !matches!(reconnects.recv().await, Err(RecvError::Closed)) && !sender.is_closed() {
+            sender.send_modify(|count| *count += 1);
+        }
+    });
+    receiver
 }
 
 /// Redis's own clock, microseconds since 1970: the one that feeds take their time from.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fred::prelude::*;
 use fred::types::Message;
+use futures_util::future::try_join_all;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -101,7 +102,16 @@ impl Drop for Following {
 /// # Errors
 /// Those of [`connect`]; what Redis does later is waited out.
 pub fn follow(url: &str, names: &[String], metrics: FollowMetrics) -> Result<Following, Error> {
-    start(url, names.iter().map(|name| (name.clone(), Chain::from_oldest())).collect(), metrics)
+    start(url, names.iter().map(|name| (name.clone(), Chain::from_oldest())).collect(), false, metrics)
+}
+
+/// Follows feeds from the newest record that each log has, that one included; so too after a reset.
+/// For who knows otherwise what was before.
+///
+/// # Errors
+/// As [`follow`].
+pub fn follow_newest(url: &str, names: &[String], metrics: FollowMetrics) -> Result<Following, Error> {
+    start(url, names.iter().map(|name| (name.clone(), Chain::from_oldest())).collect(), true, metrics)
 }
 
 /// Follows one feed from the record after `position`.
@@ -114,16 +124,22 @@ pub fn follow_from(
     position: Position,
     metrics: FollowMetrics,
 ) -> Result<Following, Error> {
-    start(url, vec![(name.to_owned(), Chain::after(Some(position)))], metrics)
+    start(url, vec![(name.to_owned(), Chain::after(Some(position)))], false, metrics)
 }
 
-fn start(url: &str, feeds: Vec<(String, Chain)>, metrics: FollowMetrics) -> Result<Following, Error> {
+fn start(
+    url: &str,
+    feeds: Vec<(String, Chain)>,
+    newest: bool,
+    metrics: FollowMetrics,
+) -> Result<Following, Error> {
     let (events, receiver) = mpsc::channel(EVENTS_WAITING);
     let first = connect(url)?;
     let url = url.to_owned();
     let mut follower = Follower {
         by_channel: feeds.iter().enumerate().map(|(i, (name, _))| (channel(name), i)).collect(),
         feeds: feeds.into_iter().map(|(name, chain)| Followed { name, chain }).collect(),
+        newest,
         events,
         metrics,
         failed_polls: 0,
@@ -154,6 +170,8 @@ struct Followed {
 struct Follower {
     feeds: Vec<Followed>,
     by_channel: HashMap<String, usize>,
+    /// Where nothing has been delivered yet, begin at the newest record.
+    newest: bool,
     events: mpsc::Sender<Event>,
     metrics: FollowMetrics,
     failed_polls: u32,
@@ -251,10 +269,10 @@ impl Follower {
     }
 
     async fn try_poll(&mut self, client: &Client) -> Result<Vec<Option<Position>>, Error> {
-        let mut heads = Vec::with_capacity(self.feeds.len());
-        for feed in 0..self.feeds.len() {
-            let head = read_head(client, &self.feeds[feed].name).await?;
-            heads.push(head);
+        // Asked at once: there may be many.
+        let asked = self.feeds.iter().map(|feed| read_head(client, &feed.name));
+        let heads: Vec<_> = try_join_all(asked).await?;
+        for (feed, &head) in heads.iter().enumerate() {
             match self.feeds[feed].chain.compare(head) {
                 Look::Fine => {}
                 Look::Differs if self.dirty => {}
@@ -290,7 +308,16 @@ impl Follower {
         loop {
             let held = self.feeds[feed].chain.held();
             let name = self.feeds[feed].name.clone();
-            let page = read_log(client, &name, held, count).await?;
+            let page = if self.newest && self.feeds[feed].chain.is_open() {
+                let newest = read_newest(client, &name).await?;
+                if newest.is_empty() {
+                    // The first that ever comes is the next.
+                    self.feeds[feed].chain = Chain::after(None);
+                }
+                newest
+            } else {
+                read_log(client, &name, held, count).await?
+            };
             let entries = page.len() as u64;
             let bytes: usize = page.iter().map(|r| r.payload.len() + 64).sum();
             let mut records = page.into_iter().peekable();
@@ -378,10 +405,18 @@ pub async fn read_log(
     count: u64,
 ) -> Result<Vec<Record>, Error> {
     let start = from.map_or("-".to_owned(), |p| format!("{}-{}", p.seq, p.time_us));
-    let entries: Vec<(String, HashMap<String, Bytes>)> = client
-        .xrange(log_key(name), start, "+", Some(count))
-        .await
-        .map_err(Error::redis(format!("reading the log of feed {name}")))?;
+    let entries = client.xrange(log_key(name), start, "+", Some(count)).await;
+    records_of(name, entries)
+}
+
+async fn read_newest(client: &Client, name: &str) -> Result<Vec<Record>, Error> {
+    records_of(name, client.xrevrange(log_key(name), "+", "-", Some(1)).await)
+}
+
+type Entries = Vec<(String, HashMap<String, Bytes>)>;
+
+fn records_of(name: &str, entries: Result<Entries, fred::error::Error>) -> Result<Vec<Record>, Error> {
+    let entries = entries.map_err(Error::redis(format!("reading the log of feed {name}")))?;
     entries
         .into_iter()
         .map(|(id, mut fields)| {

@@ -22,3 +22,6 @@ pub fn room_feed(room: &str) -> String {
 pub fn topic_feed(name: &str) -> String {
     format!("topic.{name}")
 }
+
+/// The feeds of users' and topics' mailboxes: `inbox.<bucket>`.
+pub const INBOX: &str = "inbox";

@@ -91,3 +91,53 @@ impl Locations {
         ]
     }
 }
+
+/// What defines the inboxes. All services that share a Redis must agree on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Inboxes {
+    /// Feeds that mailboxes are spread over.
+    pub buckets: u32,
+    /// What a mailbox keeps at most: notifications,
+    pub items: u32,
+    /// bytes of them,
+    pub bytes: u32,
+    /// and none that is older.
+    pub age: Duration,
+}
+
+impl Inboxes {
+    /// Asks for them.
+    pub fn configure(settings: &mut Settings) -> Self {
+        let buckets = settings.get(
+            "inbox.buckets",
+            16u32,
+            "feeds that the inboxes are spread over, and with them the nodes of a Redis Cluster",
+            |n| if (1..=256).contains(n) { Ok(()) } else { Err("must be 1 to 256") },
+        );
+        let items = settings.get(
+            "inbox.keep",
+            200u32,
+            "notifications that an inbox keeps; the oldest go first",
+            |n| {
+                if (1..=1000).contains(n) { Ok(()) } else { Err("must be 1 to 1000") }
+            },
+        );
+        let bytes = settings.get("inbox.keep_bytes", 256 << 10, "bytes of them that it keeps", |n| {
+            if (1 << 10..=4 << 20).contains(n) { Ok(()) } else { Err("must be 1024 to 4194304") }
+        });
+        let days = settings.get("inbox.keep_days", 30u64, "days for which it keeps them", |n| {
+            if (1..=366).contains(n) { Ok(()) } else { Err("must be 1 to 366") }
+        });
+        Self { buckets, items, bytes, age: Duration::from_secs(days * 86_400) }
+    }
+
+    /// The values to compare with other services.
+    pub fn agreement(&self) -> [(&'static str, String); 4] {
+        [
+            ("inbox.buckets", self.buckets.to_string()),
+            ("inbox.keep", self.items.to_string()),
+            ("inbox.keep_bytes", self.bytes.to_string()),
+            ("inbox.keep_days", (self.age.as_secs() / 86_400).to_string()),
+        ]
+    }
+}

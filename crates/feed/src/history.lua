@@ -1,0 +1,26 @@
+-- Where a source stands, as a short history: the newest place, and the one that was the newest a while ago.
+--
+-- KEYS: the history
+-- ARGV: 'write', offset, or 'read', how long ago (microseconds), or 'begin', offset (what was before is void)
+-- Returns, to 'read', {offset then, newest offset}, or nothing.
+local KEEP = 128
+local now = redis.call('TIME')
+local now_us = now[1] * 1000000 + now[2]
+if ARGV[1] == 'read' then
+  local all = redis.call('LRANGE', KEYS[1], 0, -1)
+  local resume, newest
+  for at, entry in ipairs(all) do
+    local time_us, offset = string.match(entry, '^(%d+):(%d+)$')
+    if at == 1 or tonumber(time_us) <= now_us - ARGV[2] then
+      resume = offset
+    end
+    newest = offset
+  end
+  return {resume, newest}
+end
+if ARGV[1] == 'begin' then
+  redis.call('DEL', KEYS[1])
+end
+redis.call('RPUSH', KEYS[1], string.format('%d:%s', now_us, ARGV[2]))
+redis.call('LTRIM', KEYS[1], -KEEP, -1)
+return {}

@@ -1,0 +1,74 @@
+//! Where a source stands whose records go to many feeds: no one feed's head could say it.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use fred::prelude::*;
+use fred::types::scripts::Script;
+
+use crate::error::Error;
+
+static HISTORY: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("history.lua")));
+
+/// The positions of one source over the last two minutes or more, as Redis has them. Redis may have lost
+/// what came last, in the feeds too: so a source goes on from where it stood a while ago, and what it
+/// brings again must do no harm.
+#[derive(Clone)]
+pub struct History {
+    client: Client,
+    key: String,
+    source: String,
+}
+
+/// Where a source stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stood {
+    /// Where it stood so long ago.
+    pub then: i64,
+    /// Where it stands.
+    pub now: i64,
+}
+
+impl History {
+    /// Of a source; touches Redis only when used.
+    pub fn new(client: Client, source: &str) -> Self {
+        Self { client, key: format!("tutti:positions:{source}"), source: source.to_owned() }
+    }
+
+    /// Where the source stood so long ago (at its first place, if it is not that old), and where it
+    /// stands; `None` if it is not known.
+    ///
+    /// # Errors
+    /// [`Error::Redis`] if Redis does not answer.
+    pub async fn read(&self, ago: Duration) -> Result<Option<Stood>, Error> {
+        let found = self.run("read", ago.as_micros() as i64).await?;
+        Ok(match found[..] {
+            [then, now] => Some(Stood { then, now }),
+            _ => None,
+        })
+    }
+
+    /// Notes where it stands. At most once a second, for 128 places are kept.
+    ///
+    /// # Errors
+    /// As [`History::read`].
+    pub async fn write(&self, offset: i64) -> Result<(), Error> {
+        self.run("write", offset).await.map(drop)
+    }
+
+    /// The same, and what was before is void.
+    ///
+    /// # Errors
+    /// As [`History::read`].
+    pub async fn begin(&self, offset: i64) -> Result<(), Error> {
+        self.run("begin", offset).await.map(drop)
+    }
+
+    async fn run(&self, what: &str, number: i64) -> Result<Vec<i64>, Error> {
+        let args: Vec<Value> = vec![what.into(), number.into()];
+        HISTORY
+            .evalsha_with_reload(&self.client, vec![self.key.as_str()], args)
+            .await
+            .map_err(Error::redis(format!("the positions of {}", self.source)))
+    }
+}

@@ -1,0 +1,140 @@
+-- Shared by all scripts of mailboxes; follows record.lua. A mailbox has an address, and is told of in
+-- a feed that it shares with others; all its keys have the feed's hash tag. mailbox.rs reads the same
+-- layouts.
+--
+-- KEYS: log, head
+-- ARGV: base (the channel's name, which all keys begin with), nonce, what the log keeps (max_entries,
+--       max_age_us, max_bytes), what a mailbox keeps (items, bytes, microseconds), and what the
+--       script says.
+--
+-- Keys: base:box:A    a list of items, oldest first, laid out as ITEM says, then the id, then the payload.
+--       base:marks:A  a hash, id to MARK: what was read, and what was deleted, for who has not heard of it.
+--       base:ids:A:N  two sets of numbers of ids that were filed; one is filled, then the other.
+--       base:state:A  as STATE says.
+local log, head, base, nonce = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+local KEEP_ITEMS, KEEP_BYTES, KEEP_US = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+
+-- Of an item: the number and time of its record, when it expires, and the length of its id.
+local ITEM = '>I8I8I8I2'
+local ITEM_BYTES = 26
+-- Of a mark: what it is, and the number and time of its record.
+local MARK = '>BI8I8'
+-- Of a mailbox: how many items are unread, bytes of all; the place up to which something was cut off;
+-- the place of the last mark; when the next item expires; which set of ids is being filled, and since
+-- when; the day on which keys were last told to live on.
+local STATE = '>I4I4I8I8I8I8I8I4I8I4'
+
+-- What a letter in a record says: an item was filed, items were read, one was deleted; or, without an
+-- address: something is missing for good.
+local FILED, READ, DELETED, GAP = 1, 2, 3, 4
+
+-- An id is known for so long, and as long as its item is there: a set has many more ids than a
+-- mailbox has items.
+local KNOWN_US = 86400000000
+local IDS_A_SET = math.max(512, 2 * KEEP_ITEMS)
+local DAY_US = 86400000000
+
+local function key(kind, address)
+  return base .. ':' .. kind .. ':' .. address
+end
+
+local function load(address)
+  local box = {address = address}
+  local packed = redis.call('GET', key('state', address))
+  if packed then
+    box.unread, box.bytes, box.cut_seq, box.cut_us, box.mark_seq, box.mark_us, box.next_us, box.set, box.set_us,
+      box.day = struct.unpack(STATE, packed)
+  else
+    box.unread, box.bytes, box.cut_seq, box.cut_us, box.mark_seq, box.mark_us = 0, 0, 0, 0, 0, 0
+    box.next_us, box.set, box.set_us, box.day = 0, 0, 0, 0
+  end
+  return box
+end
+
+-- Keys live on for longer than anything in them.
+local function save(box, now_us, made_a_key)
+  local seconds = math.ceil(KEEP_US / 1000000) + 2 * 86400
+  local day = math.floor(now_us / DAY_US)
+  if made_a_key or box.day ~= day then
+    box.day = day
+    for _, name in ipairs({key('box', box.address), key('marks', box.address), key('ids', box.address) .. ':0',
+        key('ids', box.address) .. ':1'}) do
+      redis.call('EXPIRE', name, seconds)
+    end
+  end
+  redis.call('SET', key('state', box.address), struct.pack(STATE, math.max(box.unread, 0), box.bytes,
+    box.cut_seq, box.cut_us, box.mark_seq, box.mark_us, box.next_us, box.set, box.set_us, box.day),
+    'EX', seconds)
+end
+
+-- The number and time of an item's record, when it expires, and its id.
+local function read_item(item)
+  local seq, time_us, expires_us, length = struct.unpack(ITEM, item)
+  return seq, time_us, expires_us, string.sub(item, ITEM_BYTES + 1, ITEM_BYTES + length)
+end
+
+-- Forgets an item that has left the list; who was shown less than this place has missed something.
+local function forget(box, item)
+  local seq, time_us, _, id = read_item(item)
+  box.bytes = box.bytes - #item
+  local mark = box.mark_seq > 0 and redis.call('HGET', key('marks', box.address), id)
+  if mark then
+    redis.call('HDEL', key('marks', box.address), id)
+    local _, mark_seq, mark_us = struct.unpack(MARK, mark)
+    seq, time_us = math.max(seq, mark_seq), math.max(time_us, mark_us)
+  else
+    box.unread = box.unread - 1
+  end
+  return seq, time_us
+end
+
+-- Drops what has expired, and counts what is left: the list may have gone with its key. Nobody is told:
+-- each item says when it expires.
+local function expire(box, now_us)
+  if box.next_us == 0 or box.next_us > now_us then
+    return false
+  end
+  box.next_us, box.unread, box.bytes = 0, 0, 0
+  local name, marks = key('box', box.address), key('marks', box.address)
+  for _, item in ipairs(redis.call('LRANGE', name, 0, -1)) do
+    local _, _, expires_us, id = read_item(item)
+    if expires_us <= now_us then
+      redis.call('LREM', name, 1, item)
+      redis.call('HDEL', marks, id)
+    else
+      box.bytes = box.bytes + #item
+      if redis.call('HEXISTS', marks, id) == 0 then
+        box.unread = box.unread + 1
+      end
+      if box.next_us == 0 or expires_us < box.next_us then
+        box.next_us = expires_us
+      end
+    end
+  end
+  return true
+end
+
+-- A part of a record, for who follows the address.
+local function letter(kind, address, unread, id, payload)
+  return struct.pack('>BI2c0I4I2c0I4c0', kind, #address, address, math.max(unread, 0), #id, id, #payload, payload)
+end
+
+-- Numbers and logs each payload as a record, and publishes them, last.
+local held = redis.call('HMGET', head, 'epoch', 'seq', 'time_us', 'gap_seq', 'gap_us')
+local epoch, seq, time_us, prev_us = held[1], tonumber(held[2]), tonumber(held[3]), nil
+local function begin_record(now_us)
+  epoch, seq, time_us, prev_us = next_record(epoch, seq, time_us, nonce, now_us)
+end
+local function write_records(records)
+  for _, record in ipairs(records) do
+    log_record(log, ARGV[3], record[1], record[2], record[3])
+  end
+  redis.call('HSET', head, 'epoch', string.format('%d', epoch), 'seq', string.format('%d', seq),
+    'time_us', string.format('%d', time_us))
+  for _, record in ipairs(records) do
+    trim(log, record[1], record[2], tonumber(ARGV[4]), tonumber(ARGV[5]), record[3])
+  end
+  for _, record in ipairs(records) do
+    redis.call('PUBLISH', base, record[3])
+  end
+end

@@ -1,0 +1,110 @@
+//! Who is connected where: answers "is she online?". Delivery never depends on it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use fred::prelude::*;
+
+use crate::error::Error;
+
+/// A server that has not been heard of for so long is gone, and all who were connected to it.
+const LEASE: Duration = Duration::from_secs(20);
+
+/// The connections of all users to all servers: a hash `tutti:sse_connections:{USER}` of
+/// `SERVER/DEVICE` to milliseconds since 1970, and a lease for each server,
+/// `tutti:sse_connections/SERVER`.
+#[derive(Clone)]
+pub struct Registry {
+    client: Client,
+    server: String,
+    /// No connection lasts longer.
+    longest: Duration,
+}
+
+/// One connection of a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connected {
+    /// The device's own name.
+    pub device: String,
+    /// The server that it is connected to.
+    pub server: String,
+    /// Since when, milliseconds since 1970.
+    pub since_ms: i64,
+}
+
+impl Registry {
+    /// Of a server, whose name has no `/`; touches Redis only when used.
+    pub fn new(client: Client, server: &str, longest: Duration) -> Self {
+        Self { client, server: server.to_owned(), longest }
+    }
+
+    /// Says that this server is alive. To be repeated every 5 seconds or so.
+    ///
+    /// # Errors
+    /// [`Error::Redis`] if Redis does not answer.
+    pub async fn renew(&self) -> Result<(), Error> {
+        let lasts = Some(Expiration::EX(LEASE.as_secs() as i64));
+        self.client
+            .set(lease(&self.server), 1, lasts, None, false)
+            .await
+            .map_err(Error::redis("renewing the lease of this server"))
+    }
+
+    /// Writes down devices of users that came (with the time, milliseconds since 1970) and left.
+    ///
+    /// # Errors
+    /// [`Error::Redis`] if Redis does not answer; some may be written down then. May be repeated.
+    pub async fn tell(&self, came: &[(String, String, i64)], left: &[(String, String)]) -> Result<(), Error> {
+        let doing = || Error::redis("writing connections down");
+        let pipeline = self.client.pipeline();
+        for (user, device, since_ms) in came {
+            let () = pipeline.hset(key(user), (self.field(device), *since_ms)).await.map_err(doing())?;
+            // A server that dies leaves its entries behind; they go with the key.
+            let seconds = self.longest.as_secs() as i64 + 60;
+            let () = pipeline.expire(key(user), seconds, None).await.map_err(doing())?;
+        }
+        for (user, device) in left {
+            let () = pipeline.hdel(key(user), self.field(device)).await.map_err(doing())?;
+        }
+        if came.is_empty() && left.is_empty() {
+            return Ok(());
+        }
+        let _: Vec<Value> = pipeline.all().await.map_err(doing())?;
+        Ok(())
+    }
+
+    /// The connections of a user, to servers that are alive.
+    ///
+    /// # Errors
+    /// [`Error::Redis`] if Redis does not answer.
+    pub async fn of(&self, user: &str) -> Result<Vec<Connected>, Error> {
+        let doing = || Error::redis("reading the connections of a user");
+        let all: HashMap<String, i64> = self.client.hgetall(key(user)).await.map_err(doing())?;
+        let mut alive: HashMap<String, bool> = HashMap::new();
+        let mut found = Vec::new();
+        for (field, since_ms) in all {
+            let Some((server, device)) = field.split_once('/') else { continue };
+            if !alive.contains_key(server) {
+                let exists: i64 = self.client.exists(lease(server)).await.map_err(doing())?;
+                alive.insert(server.to_owned(), exists > 0);
+            }
+            if alive[server] {
+                found.push(Connected { device: device.to_owned(), server: server.to_owned(), since_ms });
+            }
+        }
+        found.sort_by(|a, b| (a.since_ms, &a.device).cmp(&(b.since_ms, &b.device)));
+        Ok(found)
+    }
+
+    fn field(&self, device: &str) -> String {
+        format!("{}/{device}", self.server)
+    }
+}
+
+fn key(user: &str) -> String {
+    format!("tutti:sse_connections:{{{user}}}")
+}
+
+fn lease(server: &str) -> String {
+    format!("tutti:sse_connections/{server}")
+}

@@ -1,0 +1,369 @@
+//! Notifications: what arrives on Kafka, checked, and the JSON that browsers get.
+
+use prost::Message as _;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use sha1::{Digest as _, Sha1};
+
+use crate::location::Format;
+use crate::{Notification, Recipients};
+
+/// A notification goes to at most so many users at once.
+pub const MAX_USERS: usize = 1000;
+/// The name of a user may be this long, in bytes of UTF-8.
+pub const MAX_USER_BYTES: usize = 256;
+/// The name of a topic may be this long.
+pub const MAX_TOPIC_BYTES: usize = 64;
+/// Title and body may be this long together, in bytes of UTF-8.
+pub const MAX_TEXT_BYTES: usize = 4096;
+/// `data` may be this long, in bytes of JSON without blanks between its parts.
+pub const MAX_DATA_BYTES: usize = 16 * 1024;
+/// The category may be this long, in bytes of UTF-8.
+pub const MAX_CATEGORY_BYTES: usize = 64;
+/// An id may be this long.
+pub const MAX_ID_BYTES: usize = 128;
+/// The longest time to live: ten years.
+pub const MAX_TTL_SECONDS: u64 = 315_360_000;
+
+/// Why something is not a notification. [`Invalid::reason`] is the word for metrics and headers, the
+/// `Display` form says more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// Not a JSON text.
+    #[error("it is not JSON: {0}")]
+    NotJson(String),
+    /// JSON, but not an object with the right fields and types.
+    #[error("the JSON is not a notification: {0}")]
+    WrongShape(String),
+    /// Not a protobuf `Notification`.
+    #[error("it is not a protobuf Notification: {0}")]
+    NotProtobuf(String),
+    /// Neither users nor a topic, or both.
+    #[error(r#"to must name users or a topic: {{"users":["7"]}} or {{"topic":"news"}}"#)]
+    Recipients,
+    /// More users than [`MAX_USERS`].
+    #[error("to.users has {0} users, at most {MAX_USERS} are allowed")]
+    TooManyUsers(usize),
+    /// A user's name is empty or too long.
+    #[error("a user's name has {0} bytes; it must have 1 to {MAX_USER_BYTES}")]
+    User(usize),
+    /// A topic's name has other characters, or too many.
+    #[error("a topic's name has 1 to {MAX_TOPIC_BYTES} of the characters A-Z a-z 0-9 . _ -")]
+    Topic,
+    /// An id has other characters, or too many.
+    #[error("an id has 1 to {MAX_ID_BYTES} of the characters A-Z a-z 0-9 . _ ~ : -")]
+    Id,
+    /// Neither title nor body nor data.
+    #[error("a notification needs a title, a body or data")]
+    Empty,
+    /// Title and body are too long.
+    #[error("title and body have {0} bytes, at most {MAX_TEXT_BYTES} are allowed")]
+    Text(usize),
+    /// `data` is too long.
+    #[error("data has {0} bytes, at most {MAX_DATA_BYTES} are allowed")]
+    Data(usize),
+    /// `data` is no JSON.
+    #[error("data is not JSON: {0}")]
+    DataNotJson(String),
+    /// The category is too long.
+    #[error("category has {0} bytes, at most {MAX_CATEGORY_BYTES} are allowed")]
+    Category(usize),
+    /// The time to live is too long.
+    #[error("ttlSeconds must be 1 to {MAX_TTL_SECONDS}")]
+    Ttl,
+}
+
+impl Invalid {
+    /// One stable word for each kind, for metrics and the `tutti-reason` header.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotJson(_) => "not_json",
+            Self::WrongShape(_) => "wrong_shape",
+            Self::NotProtobuf(_) => "not_protobuf",
+            Self::Recipients => "recipients",
+            Self::TooManyUsers(_) => "too_many_users",
+            Self::User(_) => "user",
+            Self::Topic => "topic",
+            Self::Id => "id",
+            Self::Empty => "empty",
+            Self::Text(_) => "text",
+            Self::Data(_) => "data",
+            Self::DataNotJson(_) => "data_not_json",
+            Self::Category(_) => "category",
+            Self::Ttl => "ttl",
+        }
+    }
+}
+
+/// Reads a notification as it stands on Kafka or in a request, and checks it. Its id may be absent.
+///
+/// # Errors
+/// What is wrong with it, in an [`Invalid`].
+pub fn decode(format: Format, value: &[u8]) -> Result<Notification, Invalid> {
+    let notification = match format {
+        Format::Json => {
+            serde_json::from_slice::<Json>(value).map_err(|e| json_error(&e))?.into_notification()?
+        }
+        Format::Protobuf => Notification::decode(value).map_err(|e| Invalid::NotProtobuf(e.to_string()))?,
+    };
+    checked(notification)
+}
+
+/// Checks a notification; its data come back without blanks between their parts.
+///
+/// # Errors
+/// What is wrong with it, in an [`Invalid`].
+pub fn checked(mut n: Notification) -> Result<Notification, Invalid> {
+    let to = n.to.as_ref().ok_or(Invalid::Recipients)?;
+    match (to.users.len(), to.topic.is_empty()) {
+        (0, false) if is_topic(&to.topic) => {}
+        (0, false) => return Err(Invalid::Topic),
+        (1.., true) => {}
+        _ => return Err(Invalid::Recipients),
+    }
+    if to.users.len() > MAX_USERS {
+        return Err(Invalid::TooManyUsers(to.users.len()));
+    }
+    if let Some(user) = to.users.iter().find(|user| !is_user(user)) {
+        return Err(Invalid::User(user.len()));
+    }
+    if !n.id.is_empty() && !is_id(&n.id) {
+        return Err(Invalid::Id);
+    }
+    if n.title.is_empty() && n.body.is_empty() && n.data.is_empty() {
+        return Err(Invalid::Empty);
+    }
+    if n.title.len() + n.body.len() > MAX_TEXT_BYTES {
+        return Err(Invalid::Text(n.title.len() + n.body.len()));
+    }
+    if n.category.len() > MAX_CATEGORY_BYTES {
+        return Err(Invalid::Category(n.category.len()));
+    }
+    if n.ttl_seconds > MAX_TTL_SECONDS {
+        return Err(Invalid::Ttl);
+    }
+    if !n.data.is_empty() {
+        let raw: &RawValue =
+            serde_json::from_str(&n.data).map_err(|e| Invalid::DataNotJson(short(&e.to_string())))?;
+        let data = compact(raw);
+        if data.len() > MAX_DATA_BYTES {
+            return Err(Invalid::Data(data.len()));
+        }
+        n.data = data;
+    }
+    Ok(n)
+}
+
+/// Whether a text can be a user.
+pub fn is_user(text: &str) -> bool {
+    (1..=MAX_USER_BYTES).contains(&text.len())
+}
+
+/// Whether a text can be a topic for users.
+pub fn is_topic(text: &str) -> bool {
+    let fits = |c: u8| c.is_ascii_alphanumeric() || b"._-".contains(&c);
+    (1..=MAX_TOPIC_BYTES).contains(&text.len()) && text.bytes().all(fits)
+}
+
+/// Whether a text can be a notification's id.
+pub fn is_id(text: &str) -> bool {
+    let fits = |c: u8| c.is_ascii_alphanumeric() || b"._~:-".contains(&c);
+    (1..=MAX_ID_BYTES).contains(&text.len()) && text.bytes().all(fits)
+}
+
+/// The id of a record that came without one: where it lies on Kafka tells it from all others.
+pub fn id_of_record(source: &str, offset: i64) -> String {
+    let hash = Sha1::digest(format!("{source}/{offset}"));
+    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What a notification's mailboxes are called.
+pub fn addresses(to: &Recipients) -> impl Iterator<Item = String> {
+    let topic = (!to.topic.is_empty()).then(|| topic_address(&to.topic));
+    to.users.iter().map(|user| user_address(user)).chain(topic)
+}
+
+/// A user's mailbox.
+pub fn user_address(user: &str) -> String {
+    format!("user:{user}")
+}
+
+/// The mailbox of a topic for users.
+pub fn topic_address(topic: &str) -> String {
+    format!("topic:{topic}")
+}
+
+/// The JSON object of a notification as browsers get it, on one line; its fields that are empty are left
+/// out.
+pub fn to_json(n: &Notification) -> Map<String, Value> {
+    let mut json = Map::new();
+    json.insert("id".into(), n.id.as_str().into());
+    for (name, text) in [("category", &n.category), ("title", &n.title), ("body", &n.body)] {
+        if !text.is_empty() {
+            json.insert(name.into(), text.as_str().into());
+        }
+    }
+    json.insert("createdAt".into(), n.created_at_ms.into());
+    json.insert("expiresAt".into(), n.expires_at_ms.into());
+    json
+}
+
+/// The text of an object with the notification's data as one more field: as they were sent, to the last
+/// digit.
+pub fn with_data(json: &Map<String, Value>, data: &str) -> String {
+    let mut text = serde_json::to_string(json).expect("strings and whole numbers always serialise");
+    // What another version of the code wrote is shown only if it is what we would write.
+    if serde_json::from_str::<&RawValue>(data).is_ok() && !data.contains(['\n', '\r']) {
+        text.pop();
+        text.push_str(r#","data":"#);
+        text.push_str(data);
+        text.push('}');
+    }
+    text
+}
+
+/// A JSON text without the blanks between its parts: a line feed would end the `data:` line of an event.
+fn compact(raw: &RawValue) -> String {
+    let (mut text, mut in_string, mut escaped) = (String::with_capacity(raw.get().len()), false, false);
+    for c in raw.get().chars() {
+        if in_string {
+            in_string = escaped || c != '"';
+            escaped = !escaped && c == '\\';
+        } else if c.is_ascii_whitespace() {
+            continue;
+        } else {
+            in_string = c == '"';
+        }
+        text.push(c);
+    }
+    text
+}
+
+fn json_error(error: &serde_json::Error) -> Invalid {
+    // The place is kept, the input is not: it may be large, and it goes to a header and a log.
+    let text = short(&error.to_string());
+    match error.classify() {
+        serde_json::error::Category::Data => Invalid::WrongShape(text),
+        _ => Invalid::NotJson(text),
+    }
+}
+
+fn short(text: &str) -> String {
+    text[..text.floor_char_boundary(200)].to_owned()
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Json {
+    id: Option<String>,
+    to: JsonTo,
+    #[serde(default)]
+    category: String,
+    #[serde(default)]
+    title: String,
+    #[serde(default)]
+    body: String,
+    data: Option<Box<RawValue>>,
+    ttl_seconds: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonTo {
+    #[serde(default)]
+    users: Vec<String>,
+    #[serde(default)]
+    topic: String,
+}
+
+impl Json {
+    fn into_notification(self) -> Result<Notification, Invalid> {
+        if self.ttl_seconds == Some(0) {
+            return Err(Invalid::Ttl);
+        }
+        if self.id.as_ref().is_some_and(String::is_empty) {
+            return Err(Invalid::Id);
+        }
+        Ok(Notification {
+            id: self.id.unwrap_or_default(),
+            to: Some(Recipients { users: self.to.users, topic: self.to.topic }),
+            category: self.category,
+            title: self.title,
+            body: self.body,
+            data: self.data.map(|data| data.get().to_owned()).unwrap_or_default(),
+            ttl_seconds: self.ttl_seconds.unwrap_or(0),
+            created_at_ms: 0,
+            expires_at_ms: 0,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn json(text: &str) -> Result<Notification, Invalid> {
+        decode(Format::Json, text.as_bytes())
+    }
+
+    #[test]
+    fn data_go_through_to_the_last_digit_and_on_one_line() {
+        let n = json("{\"to\":{\"users\":[\"7\"]},\"data\":{\n \"a b\" : 12345678901234567890123.50,\t\"c\":\"\\\"x\\\\\" }}").unwrap();
+        assert_eq!(n.data, r#"{"a b":12345678901234567890123.50,"c":"\"x\\"}"#);
+        let text = with_data(&to_json(&n), &n.data);
+        assert!(text.ends_with(r#","data":{"a b":12345678901234567890123.50,"c":"\"x\\"}}"#), "{text}");
+        assert_eq!(with_data(&Map::new(), "{"), "{}");
+    }
+
+    #[test]
+    fn each_kind_of_garbage_has_its_reason() {
+        let users = (0..1001).map(|n| n.to_string()).collect::<Vec<_>>();
+        for (text, expected) in [
+            ("", "not_json"),
+            ("[]", "wrong_shape"),
+            (r#"{"title":"a"}"#, "wrong_shape"),
+            (r#"{"to":{"users":["7"]},"title":"a","colour":1}"#, "wrong_shape"),
+            (r#"{"to":{},"title":"a"}"#, "recipients"),
+            (r#"{"to":{"users":["7"],"topic":"news"},"title":"a"}"#, "recipients"),
+            (r#"{"to":{"users":[""]},"title":"a"}"#, "user"),
+            (r#"{"to":{"topic":"a b"},"title":"a"}"#, "topic"),
+            (r#"{"to":{"users":["7"]}}"#, "empty"),
+            (r#"{"to":{"users":["7"]},"title":"a","ttlSeconds":0}"#, "ttl"),
+            (r#"{"to":{"users":["7"]},"title":"a","id":"a b"}"#, "id"),
+            (&format!(r#"{{"to":{{"users":["7"]}},"body":"{}"}}"#, "x".repeat(4097)), "text"),
+            (&format!(r#"{{"to":{{"users":["7"]}},"data":"{}"}}"#, "x".repeat(16_384)), "data"),
+            (&serde_json::json!({ "to": { "users": users }, "title": "a" }).to_string(), "too_many_users"),
+        ] {
+            assert_eq!(json(text).unwrap_err().reason(), expected, "{text}");
+        }
+        let bad = Notification {
+            to: Some(Recipients { topic: "news".into(), ..Recipients::default() }),
+            data: "{".into(),
+            ..Notification::default()
+        };
+        assert_eq!(decode(Format::Protobuf, &bad.encode_to_vec()).unwrap_err().reason(), "data_not_json");
+        assert_eq!(decode(Format::Protobuf, &[0xff]).unwrap_err().reason(), "not_protobuf");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_decoding_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode(Format::Json, &bytes);
+            let _ = decode(Format::Protobuf, &bytes);
+        }
+
+        #[test]
+        fn any_text_arrives_as_it_was_sent(title in ".{0,40}", body in "(?s).{0,40}", user in "(?s).{1,40}") {
+            prop_assume!(!title.is_empty() || !body.is_empty());
+            let sent = serde_json::json!({ "to": { "users": [user] }, "title": title, "body": body }).to_string();
+            let n = json(&sent).unwrap();
+            prop_assert_eq!((&n.title, &n.body), (&title, &body));
+            let told = with_data(&to_json(&n), &n.data);
+            prop_assert!(!told.contains(['\n', '\r']));
+            let told: Value = serde_json::from_str(&told).unwrap();
+            prop_assert_eq!(told["body"].as_str().unwrap_or_default(), body);
+        }
+    }
+}
