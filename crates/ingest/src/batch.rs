@@ -1,8 +1,8 @@
 //! The pure part: values to changes, gathered into the payload of one append.
 
-use bytes::Bytes;
 use prost::Message as _;
 use tutti_model::location::{self, Format, Invalid};
+use tutti_model::notification;
 use tutti_model::{Change, Gap, Locations, Removal, TopicEvent, TopicRecords, change};
 
 use crate::config::is_event_name;
@@ -23,6 +23,27 @@ pub(crate) struct Raw<'a> {
     pub(crate) event: Option<&'a [u8]>,
     /// Milliseconds since 1970; `None` if the record has none.
     pub(crate) timestamp_ms: Option<i64>,
+}
+
+/// Why a record is not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rejection {
+    /// One stable word for each kind.
+    pub(crate) reason: &'static str,
+    /// The whole of it.
+    pub(crate) error: String,
+}
+
+impl From<location::Invalid> for Rejection {
+    fn from(invalid: location::Invalid) -> Self {
+        Self { reason: invalid.reason(), error: invalid.to_string() }
+    }
+}
+
+impl From<notification::Invalid> for Rejection {
+    fn from(invalid: notification::Invalid) -> Self {
+        Self { reason: invalid.reason(), error: invalid.to_string() }
+    }
 }
 
 /// What a record means.
@@ -85,7 +106,7 @@ impl Judge {
     ///
     /// # Errors
     /// Why it is not valid.
-    pub(crate) fn judge(&self, record: Raw<'_>, now_ms: i64) -> Result<Option<Vec<u8>>, Invalid> {
+    pub(crate) fn judge(&self, record: Raw<'_>, now_ms: i64) -> Result<Option<Vec<u8>>, Rejection> {
         match self {
             Self::Locations(rules) => Ok(match rules.judge(record, now_ms)? {
                 Verdict::Stale => None,
@@ -115,20 +136,20 @@ impl Judge {
     }
 }
 
-/// Records of one partition on their way to one append.
+/// Records of one partition on their way to one append; each may have brought a part.
 #[derive(Debug)]
-pub(crate) struct Batch {
+pub(crate) struct Batch<P> {
     /// Where the partition stood before it.
     from: i64,
     /// Where it stands after it.
     to: i64,
-    parts: Vec<(i64, Vec<u8>)>,
+    parts: Vec<(i64, P)>,
     /// The offsets and Kafka timestamps of all records, those left out as well.
     records: Vec<(i64, Option<i64>)>,
     bytes: usize,
 }
 
-impl Batch {
+impl<P> Batch<P> {
     pub(crate) fn new(from: i64) -> Self {
         Self { from, to: from, parts: Vec::new(), records: Vec::new(), bytes: 0 }
     }
@@ -145,6 +166,11 @@ impl Batch {
         self.records.len()
     }
 
+    /// What its records brought, in their order.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &P> {
+        self.parts.iter().map(|(_, part)| part)
+    }
+
     /// How old each record was at `now_ms`, in seconds, by its Kafka timestamp.
     pub(crate) fn ages(&self, now_ms: i64) -> impl Iterator<Item = f64> {
         self.records.iter().filter_map(move |(_, at)| Some((now_ms - (*at)?).max(0) as f64 / 1000.0))
@@ -154,8 +180,8 @@ impl Batch {
         self.records.len() >= MAX_RECORDS || self.bytes >= MAX_BYTES
     }
 
-    /// Adds a record, and what it adds to the payload; `None` if it only moves the position.
-    pub(crate) fn push(&mut self, record: &Raw<'_>, part: Option<Vec<u8>>) {
+    /// Adds a record, and what it brought; `None` if it only moves the position.
+    pub(crate) fn push(&mut self, record: &Raw<'_>, part: Option<P>) {
         debug_assert!(record.offset >= self.to, "offsets grow");
         self.to = record.offset + 1;
         self.bytes += record.value.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len);
@@ -171,12 +197,6 @@ impl Batch {
         self.from = position;
         self.to = self.to.max(position);
         before - self.records.len()
-    }
-
-    /// The payload of the append; empty if it only moves the position.
-    pub(crate) fn payload(&self) -> Bytes {
-        let all = self.parts.iter().flat_map(|(_, part)| part);
-        all.copied().collect::<Vec<u8>>().into()
     }
 }
 
@@ -257,21 +277,21 @@ mod tests {
         assert_eq!((batch.from(), batch.to(), batch.records()), (10, 16, 4));
         assert_eq!(batch.skip_to(12), 2);
         assert_eq!((batch.from(), batch.to(), batch.records()), (12, 16, 2));
-        assert_eq!(Locations::decode(batch.payload()).unwrap().changes.len(), 2);
+        assert_eq!(batch.parts().count(), 2);
         assert_eq!(batch.skip_to(20), 2);
         assert_eq!((batch.from(), batch.to()), (20, 20));
-        assert!(batch.payload().is_empty());
+        assert_eq!(batch.parts().count(), 0);
     }
 
     #[test]
     fn a_batch_is_full_by_records_or_by_bytes() {
-        let mut batch = Batch::new(0);
+        let mut batch = Batch::<()>::new(0);
         for offset in 0..MAX_RECORDS as i64 {
             assert!(!batch.is_full());
             batch.push(&Raw { offset, ..raw(None) }, None);
         }
         assert!(batch.is_full());
-        let mut batch = Batch::new(0);
+        let mut batch = Batch::<()>::new(0);
         batch.push(&raw(Some(&"x".repeat(MAX_BYTES))), None);
         assert!(batch.is_full());
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tutti_feed::Limits;
 use tutti_model::location::Format;
-use tutti_service::shared::{self, Kafka, Locations};
+use tutti_service::shared::{self, Inboxes, Kafka, Locations};
 use tutti_service::{SecretString, Settings};
 
 /// All settings of ingest.
@@ -16,6 +16,8 @@ pub struct Config {
     pub redis_url: SecretString,
     /// What defines the live map.
     pub locations: Locations,
+    /// What defines the inboxes.
+    pub inboxes: Inboxes,
     /// What the log of a feed of the map keeps.
     pub limits: Limits,
     /// What the log of a topic's feed keeps.
@@ -47,6 +49,11 @@ pub enum Kind {
         /// How values are written, where their `content-type` header does not say.
         format: Format,
     },
+    /// Notifications, for mailboxes.
+    Notifications {
+        /// As of locations.
+        format: Format,
+    },
     /// Anything: its values go to the feed of the topic as they are.
     Events {
         /// The event's name, where a record's header `event` does not say.
@@ -55,7 +62,9 @@ pub enum Kind {
 }
 
 /// The routes where none is configured.
-const DEFAULT_ROUTES: [&str; 2] = ["locations", QUEUEING_SYSTEM];
+const DEFAULT_ROUTES: [&str; 3] = ["locations", NOTIFICATIONS, QUEUEING_SYSTEM];
+/// The route of notifications.
+const NOTIFICATIONS: &str = "notifications";
 /// The topic that waiting rooms are relayed to, and its route.
 const QUEUEING_SYSTEM: &str = "queueing-system";
 
@@ -88,6 +97,7 @@ impl Config {
         let kafka = Kafka::configure(settings, &RESERVED);
         let redis_url = shared::redis_url(settings);
         let locations = Locations::configure(settings);
+        let inboxes = Inboxes::configure(settings);
         let limits = Limits {
             max_age: locations.log_age,
             max_entries: settings.get(
@@ -132,11 +142,11 @@ impl Config {
         let routes = names
             .iter()
             .map(|name| Route {
-                awaited: name != QUEUEING_SYSTEM || names != DEFAULT_ROUTES,
+                awaited: name == "locations" || names != DEFAULT_ROUTES,
                 ..Route::configure(settings, name)
             })
             .collect();
-        Self { kafka, redis_url, locations, limits, topic_limits, routes }
+        Self { kafka, redis_url, locations, inboxes, limits, topic_limits, routes }
     }
 }
 
@@ -149,42 +159,55 @@ impl Route {
         let key = |part: &str| format!("routes.{name}.{part}");
         let kind = settings.get(
             &key("kind"),
-            if name == QUEUEING_SYSTEM { "events" } else { "locations" }.to_owned(),
-            "what the topic carries: locations, or events of any kind",
-            one_of(&["locations", "events"], "must be locations or events"),
+            match name {
+                QUEUEING_SYSTEM => "events",
+                NOTIFICATIONS => "notifications",
+                _ => "locations",
+            }
+            .to_owned(),
+            "what the topic carries: locations, notifications, or events of any kind",
+            one_of(&["locations", "notifications", "events"], "must be locations, notifications or events"),
         );
-        let events = kind == "events";
-        let (topic, group) = match name {
-            QUEUEING_SYSTEM => (name.to_owned(), "queue-event-group".to_owned()),
-            _ if events => (name.to_owned(), format!("tutti-{name}")),
+        let (topic, group) = match kind.as_str() {
+            "events" if name == QUEUEING_SYSTEM => (name.to_owned(), "queue-event-group".to_owned()),
+            "events" => (name.to_owned(), format!("tutti-{name}")),
+            "notifications" => ("sse_notifications".to_owned(), "tutti-notifications".to_owned()),
             _ => ("media-locations".to_owned(), "tutti-locations".to_owned()),
         };
         let topic = settings.get(&key("topic"), topic, "the Kafka topic", not_empty);
         let group = settings.get(&key("group"), group, "the consumer group", not_empty);
         let start = settings.get(
             &key("start"),
-            if events { "beginning" } else { "log-age" }.to_owned(),
-            "where a partition begins that Redis does not know: log-age, beginning or end",
+            if kind == "locations" { "log-age" } else { "beginning" }.to_owned(),
+            "where a partition begins that Redis does not know: log-age (for notifications, as old as inboxes keep), beginning or end",
             one_of(&["log-age", "beginning", "end"], "must be log-age, beginning or end"),
         );
-        let kind = if events {
-            let event = settings.get(
-                &key("event"),
-                "message".to_owned(),
-                "the name of its events, where a record's header event does not say",
-                |event: &String| {
-                    if is_event_name(event) { Ok(()) } else { Err("must be one line of 1 to 128 bytes, and no name or suffix that streams use themselves") }
-                },
-            );
-            Kind::Events { event }
-        } else {
+        let mut format = || {
             let format = settings.get(
                 &key("format"),
                 "json".to_owned(),
                 "json or protobuf; a record's content-type header wins",
                 one_of(&["json", "protobuf"], "must be json or protobuf"),
             );
-            Kind::Locations { format: if format == "protobuf" { Format::Protobuf } else { Format::Json } }
+            if format == "protobuf" { Format::Protobuf } else { Format::Json }
+        };
+        let kind = match kind.as_str() {
+            "notifications" => Kind::Notifications { format: format() },
+            "locations" => Kind::Locations { format: format() },
+            _ => Kind::Events {
+                event: settings.get(
+                    &key("event"),
+                    "message".to_owned(),
+                    "the name of its events, where a record's header event does not say",
+                    |event: &String| {
+                        if is_event_name(event) {
+                            Ok(())
+                        } else {
+                            Err("must be one line of 1 to 128 bytes, and no name or suffix that streams use themselves")
+                        }
+                    },
+                ),
+            },
         };
         Self {
             topic,

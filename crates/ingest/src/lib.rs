@@ -4,7 +4,8 @@
 //!    task of its own.
 //! 2. [`partition`] asks Redis how far this partition got, and fetches from exactly there. Then:
 //!    *poll, decode, append, store the offset*, one batch at a time.
-//! 3. [`batch`] turns values into the changes of a feed's record, or says why not.
+//! 3. [`batch`] turns values into the changes of a feed's record, or says why not; [`sink`] puts them
+//!    there. Notifications go to mailboxes instead: [`mail`].
 //! 4. What is not valid goes to [`rejected`]'s topic, with the reason.
 //!
 //! *Invariants:* Redis, not the group's committed offset, is the truth about what reached Redis.
@@ -13,10 +14,12 @@
 mod batch;
 mod config;
 mod kafka;
+mod mail;
 mod metrics;
 mod partition;
 mod rejected;
 mod route;
+mod sink;
 
 use std::sync::Arc;
 
@@ -24,7 +27,7 @@ use tokio::task::JoinSet;
 use tutti_service::{Context, ExposeSecret as _, Failure, Registry, Service, Settings};
 
 pub use config::{Config, Kind, Route, Start};
-pub use metrics::{Metrics, Partition as PartitionLabel, Topic};
+pub use metrics::{Metrics, Partition as PartitionLabel, RejectionLabel, Topic};
 
 /// The service.
 pub struct Ingest;
@@ -55,11 +58,13 @@ impl Service for Ingest {
                 route.awaited.then(|| context.readiness.latch(format!("kafka topic {}", route.topic)))
             })
             .collect();
-        let agreement = config.locations.agreement();
+        let (locations, inboxes) = (config.locations.agreement(), config.inboxes.agreement());
+        let agreed = async {
+            tutti_feed::agree_when_there(&redis.client, "locations", &locations).await?;
+            tutti_feed::agree_when_there(&redis.client, "inbox", &inboxes).await
+        };
         tokio::select! {
-            agreed = tutti_feed::agree_when_there(&redis.client, "locations", &agreement) => {
-                agreed.map_err(|e| Failure::Config(e.to_string()))?;
-            }
+            agreed = agreed => agreed.map_err(|e| Failure::Config(e.to_string()))?,
             () = context.stop.cancelled() => return Ok(()),
         }
         redis_latch.open();

@@ -6,7 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use tutti_feed::AppendMetrics;
+use tutti_feed::{AppendMetrics, MailboxMetrics};
 
 /// Which topic.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -17,7 +17,7 @@ pub struct Topic {
 
 /// Which topic, and why.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct Rejection {
+pub struct RejectionLabel {
     /// The topic's name.
     pub topic: String,
     /// See `Invalid::reason`.
@@ -38,6 +38,8 @@ pub struct Partition {
 pub struct Metrics {
     /// Of the feeds.
     pub append: AppendMetrics,
+    /// Of the mailboxes.
+    pub mailboxes: MailboxMetrics,
     /// Records that reached Redis by us.
     pub applied: Family<Topic, Counter>,
     /// Records that were in Redis already.
@@ -45,7 +47,7 @@ pub struct Metrics {
     /// Records too old to count.
     pub stale: Family<Topic, Counter>,
     /// Records that are not valid.
-    pub rejected: Family<Rejection, Counter>,
+    pub rejected: Family<RejectionLabel, Counter>,
     /// Rejected records that could not be written to the `.rejected` topic.
     pub rejected_lost: Family<Topic, Counter>,
     /// Holes in Kafka itself.
@@ -66,6 +68,7 @@ impl Metrics {
         let append = AppendMetrics::new(registry);
         let m = Self {
             append,
+            mailboxes: MailboxMetrics::new(registry),
             applied: Family::default(),
             duplicates: Family::default(),
             stale: Family::default(),

@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use futures_util::future::FutureExt as _;
 use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{info, warn};
-use tutti_feed::{Append, Client, Error as FeedError, Feed, Limits, Outcome};
-use tutti_model::{Gap, names};
+use tutti_feed::{Client, Error as FeedError};
 
-use crate::batch::{Batch, Judge, Rules};
-use crate::config::{Config, Kind, Route, Start};
+use crate::batch::Batch;
+use crate::config::{Config, Route, Start};
 use crate::kafka::{Granted, Group, KafkaError, Queue};
 use crate::metrics::{Metrics, Topic};
 use crate::rejected::{Invalidated, Rejected};
+use crate::sink::{Sink, Stored};
 
 /// A partition appends once in this time at most: what comes meanwhile goes together.
 const LINGER: Duration = Duration::from_millis(5);
@@ -37,16 +38,25 @@ pub(crate) struct Shared {
     pub(crate) route: Route,
     pub(crate) metrics: Metrics,
     pub(crate) rejected: Rejected,
+    /// How often Redis has been connected to.
+    pub(crate) connects: watch::Receiver<u64>,
+}
+
+impl Shared {
+    /// A partition's name in Redis.
+    pub(crate) fn source(&self, partition: i32) -> String {
+        format!("{}/{}/{partition}", self.cluster, self.route.topic)
+    }
 }
 
 /// One partition while it is ours.
-pub(crate) struct Partition {
+pub(crate) struct Partition<S> {
     shared: Arc<Shared>,
     granted: Granted,
-    feed: Feed,
     source: String,
-    judge: Judge,
-    limits: Limits,
+    sink: S,
+    /// How far back a partition begins that Redis does not know, if it begins at what is that old.
+    reach: Duration,
     topic: Topic,
 }
 
@@ -75,30 +85,10 @@ impl FeedClock {
     }
 }
 
-impl Partition {
-    pub(crate) fn new(shared: Arc<Shared>, granted: Granted) -> Self {
-        let Shared { cluster, client, config, route, metrics, .. } = &*shared;
-        let (name, limits, judge) = match &route.kind {
-            Kind::Locations { format } => {
-                let shard = names::shard_of(granted.partition, config.locations.shards);
-                let stale_after_ms = config.locations.stale_after.as_millis() as i64;
-                let rules = Rules { format: *format, stale_after_ms };
-                (names::locations_feed(shard), config.limits, Judge::Locations(rules))
-            }
-            Kind::Events { event } => {
-                let judge = Judge::Events { event: event.clone() };
-                (names::topic_feed(&route.topic), config.topic_limits, judge)
-            }
-        };
-        Self {
-            feed: Feed::new(client.clone(), &name, limits, metrics.append.clone()),
-            source: format!("{cluster}/{}/{}", route.topic, granted.partition),
-            judge,
-            limits,
-            topic: Topic { topic: route.topic.clone() },
-            granted,
-            shared,
-        }
+impl<S: Sink> Partition<S> {
+    pub(crate) fn new(shared: Arc<Shared>, granted: Granted, sink: S, reach: Duration) -> Self {
+        let topic = Topic { topic: shared.route.topic.clone() };
+        Self { source: shared.source(granted.partition), granted, sink, reach, topic, shared }
     }
 
     /// Runs until the partition is taken back.
@@ -129,7 +119,7 @@ impl Partition {
         self.shared.group.start_fetching(&self.granted, place.position)?;
         info!(
             source = self.source,
-            feed = self.feed.name(),
+            to = self.sink.name(),
             offset = place.position,
             fresh = place.fresh,
             "fetching"
@@ -143,31 +133,31 @@ impl Partition {
         let partition = self.granted.partition;
         for look in 1.. {
             let clock = FeedClock::at(tutti_feed::time_us(&self.shared.client).await?);
-            let held = self.feed.position(&self.source).await?;
+            let held = self.sink.position().await?;
             let (start, end) = self.shared.group.watermarks(partition).await?;
-            let Some(position) = held else {
+            let Some(stood) = held else {
                 let position = match self.shared.route.start {
                     Start::Beginning => start,
                     Start::End => end,
                     Start::LogAge => {
-                        let since = clock.now_ms() - self.limits.max_age.as_millis() as i64;
+                        let since = clock.now_ms() - self.reach.as_millis() as i64;
                         self.shared.group.offset_at(partition, since, end).await?
                     }
                 };
                 return Ok(Place { position, fresh: true, clock });
             };
-            let reason = if position < start {
+            let reason = if stood.now < start {
                 "kafka_retention"
-            } else if position > end {
+            } else if stood.now > end {
                 if look < LOOKS_BEYOND_END {
                     sleep(QUIET).await;
                     continue;
                 }
                 "topic_made_anew"
             } else {
-                return Ok(Place { position, fresh: false, clock });
+                return Ok(Place { position: stood.then.max(start), fresh: false, clock });
             };
-            self.announce_gap(position, start, reason).await?;
+            self.announce_gap(stood.now, start, reason).await?;
         }
         unreachable!("the loop ends by returning")
     }
@@ -175,10 +165,7 @@ impl Partition {
     /// Kafka no longer has what Redis expects next: says so, in the feed itself.
     async fn announce_gap(&self, from: i64, to: i64, reason: &str) -> Result<(), FeedError> {
         warn!(source = self.source, from, to, reason, "records are missing in Kafka; clients get a reset");
-        let gap = Gap { source: self.source.clone(), from, to, reason: reason.to_owned() };
-        let payload = self.judge.gap(gap).into();
-        let append = Append { source: &self.source, from, to, fresh: false, payload };
-        if let Outcome::Appended(_) = self.feed.append(append).await? {
+        if self.sink.announce_gap(from, to, reason).await? {
             self.shared.metrics.gaps.get_or_create(&self.topic).inc();
         }
         Ok(())
@@ -199,7 +186,10 @@ impl Partition {
             }
             last_append = Instant::now();
             let Some((stands, at)) = self.append(batch, fresh).await else {
-                warn!(source = self.source, position, "Redis lost records; going back to where it stands");
+                warn!(
+                    source = self.source,
+                    position, "Redis may have lost records; going back to where it stands"
+                );
                 return Ok(());
             };
             fresh = false;
@@ -218,7 +208,7 @@ impl Partition {
         position: i64,
         clock: FeedClock,
         last_append: Instant,
-    ) -> Result<Batch, KafkaError> {
+    ) -> Result<Batch<S::Part>, KafkaError> {
         let mut batch = Batch::new(position);
         let mut invalid = Vec::new();
         let quiet_until = last_append + QUIET;
@@ -238,7 +228,7 @@ impl Partition {
                 self.shared.metrics.duplicates.get_or_create(&self.topic).inc();
                 continue;
             }
-            let part = match self.judge.judge(record, clock.now_ms()) {
+            let part = match self.sink.judge(record, clock.now_ms()) {
                 Ok(part) => {
                     if part.is_none() {
                         self.shared.metrics.stale.get_or_create(&self.topic).inc();
@@ -258,25 +248,19 @@ impl Partition {
 
     /// Appends a batch, for as long as Redis needs; meanwhile Kafka is the buffer. Says where the
     /// partition stands after it, and the feed's time if it wrote; `None` if Redis refused.
-    async fn append(&self, mut batch: Batch, fresh: bool) -> Option<(i64, Option<u64>)> {
+    async fn append(&self, mut batch: Batch<S::Part>, fresh: bool) -> Option<(i64, Option<u64>)> {
         let metrics = &self.shared.metrics;
-        let mut payload = batch.payload();
         let mut failures = 0u32;
         loop {
-            let append = Append {
-                source: &self.source,
-                from: batch.from(),
-                to: batch.to(),
-                fresh,
-                payload: payload.clone(),
-            };
-            match self.feed.append(append).await {
-                Ok(Outcome::Appended(place)) => {
+            match self.sink.store(&batch, fresh).await {
+                Ok(Stored::At(time_us)) => {
                     metrics.applied.get_or_create(&self.topic).inc_by(batch.records() as u64);
-                    batch.ages((place.time_us / 1000) as i64).for_each(|age| metrics.delay.observe(age));
-                    return Some((batch.to(), Some(place.time_us)));
+                    if let Some(time_us) = time_us {
+                        batch.ages((time_us / 1000) as i64).for_each(|age| metrics.delay.observe(age));
+                    }
+                    return Some((batch.to(), time_us));
                 }
-                Ok(Outcome::Duplicate { position }) => {
+                Ok(Stored::Duplicate(position)) => {
                     let there = batch.skip_to(position) as u64;
                     // Our own attempt that was not answered is no duplicate.
                     let counter = if failures > 0 { &metrics.applied } else { &metrics.duplicates };
@@ -284,9 +268,8 @@ impl Partition {
                     if batch.records() == 0 {
                         return Some((batch.to(), None));
                     }
-                    payload = batch.payload();
                 }
-                Ok(Outcome::Refused { .. }) => return None,
+                Ok(Stored::GoBack) => return None,
                 Err(error) => {
                     metrics.append_errors.get_or_create(&self.topic).inc();
                     failures += 1;

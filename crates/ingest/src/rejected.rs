@@ -7,12 +7,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::timeout;
 use tracing::warn;
-use tutti_model::location::Invalid;
 
-use crate::batch::Raw;
+use crate::batch::{Raw, Rejection};
 use crate::config::Config;
 use crate::kafka::{KafkaError, Producer};
-use crate::metrics::{Metrics, Rejection, Topic};
+use crate::metrics::{Metrics, RejectionLabel, Topic};
 
 /// So much of a value is kept.
 const MAX_VALUE_BYTES: usize = 64 * 1024;
@@ -79,12 +78,12 @@ impl Rejected {
 
     /// Whether it was written.
     async fn write(self, partition: i32, record: Invalidated) -> bool {
-        let Invalidated { offset, key, value, original_bytes, invalid } = record;
-        let label = Rejection { topic: self.topic.to_string(), reason: invalid.reason() };
+        let Invalidated { offset, key, value, original_bytes, why } = record;
+        let label = RejectionLabel { topic: self.topic.to_string(), reason: why.reason };
         self.metrics.rejected.get_or_create(&label).inc();
         let headers = [
-            ("tutti-reason", invalid.reason().to_owned()),
-            ("tutti-error", invalid.to_string()),
+            ("tutti-reason", why.reason.to_owned()),
+            ("tutti-error", why.error),
             ("tutti-topic", self.topic.to_string()),
             ("tutti-partition", partition.to_string()),
             ("tutti-offset", offset.to_string()),
@@ -105,18 +104,18 @@ pub(crate) struct Invalidated {
     key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
     original_bytes: usize,
-    invalid: Invalid,
+    why: Rejection,
 }
 
 impl Invalidated {
-    pub(crate) fn new(record: Raw<'_>, invalid: Invalid) -> Self {
+    pub(crate) fn new(record: Raw<'_>, why: Rejection) -> Self {
         let cut = |bytes: &[u8]| bytes[..bytes.len().min(MAX_VALUE_BYTES)].to_vec();
         Self {
             offset: record.offset,
             key: record.key.map(cut),
             value: record.value.map(cut),
             original_bytes: record.value.map_or(0, <[u8]>::len),
-            invalid,
+            why,
         }
     }
 }

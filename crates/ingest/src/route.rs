@@ -1,23 +1,29 @@
 //! One topic's way: a member of its consumer group, and a task for each partition that it holds.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
-use tutti_feed::Client;
+use tutti_feed::{Client, Feed, History, Keep, Mailboxes};
+use tutti_model::names;
+use tutti_service::shared::Inboxes;
 use tutti_service::{Failure, Latch};
 
-use crate::config::{Config, Route};
-use crate::kafka::{self, Group};
+use crate::batch::{Judge, Rules};
+use crate::config::{Config, Kind, Route};
+use crate::kafka::{self, Granted, Group};
+use crate::mail::MailSink;
 use crate::metrics::Metrics;
 use crate::partition::{Partition, Shared};
 use crate::rejected::Rejected;
+use crate::sink::FeedSink;
 
 /// How long leaving the group may take.
 const LEAVING: Duration = Duration::from_secs(5);
@@ -38,6 +44,7 @@ pub(crate) async fn run(
     let rejected = Rejected::new(&config, &route.topic, &metrics).map_err(refused)?;
     let (group, mut granted) = Group::join(&config, &route, &metrics).map_err(refused)?;
     let group = Arc::new(group);
+    let connects = tutti_feed::connects(&client);
     let mut tasks: HashMap<i32, JoinHandle<()>> = HashMap::new();
     let panicked = Arc::new(Notify::new());
     let work = async {
@@ -57,19 +64,20 @@ pub(crate) async fn run(
                     route: route.clone(),
                     metrics: metrics.clone(),
                     rejected: rejected.clone(),
+                    connects: connects.clone(),
                 })),
             };
             for grant in grants {
                 let number = grant.partition;
                 let before = tasks.remove(&number);
-                let partition = Partition::new(shared.clone(), grant);
+                let partition = carry(shared.clone(), grant);
                 let panicked = panicked.clone();
                 let task = tokio::spawn(async move {
                     // The driver wakes only one reader of a partition's queue.
                     if let Some(before) = before {
                         let _ = before.await;
                     }
-                    let ended = std::panic::AssertUnwindSafe(partition.run()).catch_unwind().await;
+                    let ended = std::panic::AssertUnwindSafe(partition).catch_unwind().await;
                     if ended.is_err() {
                         // The group would not know that nobody reads it any more.
                         panicked.notify_one();
@@ -92,6 +100,45 @@ pub(crate) async fn run(
     // Leaving the group talks to Kafka, which may not answer: its session ends by itself then.
     let _ = timeout(LEAVING, tokio::task::spawn_blocking(move || drop(group))).await;
     ended
+}
+
+/// A partition's records to where its route says, until it is taken back.
+fn carry(shared: Arc<Shared>, grant: Granted) -> BoxFuture<'static, ()> {
+    let (config, source) = (shared.config.clone(), shared.source(grant.partition));
+    let feed =
+        |name: &str, limits| Feed::new(shared.client.clone(), name, limits, shared.metrics.append.clone());
+    match &shared.route.kind {
+        Kind::Locations { format } => {
+            let shard = names::shard_of(grant.partition, config.locations.shards);
+            let stale_after_ms = config.locations.stale_after.as_millis() as i64;
+            let judge = Judge::Locations(Rules { format: *format, stale_after_ms });
+            let feed = feed(&names::locations_feed(shard), config.limits);
+            let sink = FeedSink { feed, source, judge };
+            Partition::new(shared, grant, sink, config.limits.max_age).run().boxed()
+        }
+        Kind::Events { event } => {
+            let judge = Judge::Events { event: event.clone() };
+            let feed = feed(&names::topic_feed(&shared.route.topic), config.topic_limits);
+            let sink = FeedSink { feed, source, judge };
+            Partition::new(shared, grant, sink, config.topic_limits.max_age).run().boxed()
+        }
+        Kind::Notifications { format } => {
+            let Inboxes { buckets, items, bytes, age } = config.inboxes;
+            let keep = Keep { items, bytes, age };
+            let metrics = shared.metrics.mailboxes.clone();
+            let sink = MailSink {
+                mailboxes: Mailboxes::new(shared.client.clone(), names::INBOX, buckets, keep, metrics),
+                history: History::new(shared.client.clone(), &source),
+                source,
+                format: *format,
+                keep: age,
+                buckets,
+                connects: shared.connects.clone(),
+                noted: Mutex::default(),
+            };
+            Partition::new(shared, grant, sink, age).run().boxed()
+        }
+    }
 }
 
 /// The cluster's id: two clusters' partitions of one name are two sources.
