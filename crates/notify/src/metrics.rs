@@ -1,0 +1,61 @@
+//! What the notifications' service counts.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use tutti_feed::MailboxMetrics;
+
+/// How something was marked.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct MarkLabel {
+    /// `read`, `read_to` or `deleted`.
+    pub what: &'static str,
+}
+
+/// All counters of the service.
+#[derive(Clone)]
+pub struct Metrics {
+    /// Of the mailboxes.
+    pub mailboxes: MailboxMetrics,
+    /// Records that Kafka acknowledged: one for each recipient.
+    pub sent: Counter,
+    /// Sends refused because Kafka did not take them in time.
+    pub failed: Counter,
+    /// Marks made, repeated ones too.
+    pub marks: Family<MarkLabel, Counter>,
+    /// How long Kafka took over a send, or until it was given up.
+    pub send: Histogram,
+}
+
+impl Metrics {
+    /// Makes and registers them.
+    pub fn new(registry: &mut Registry) -> Self {
+        let mailboxes = MailboxMetrics::new(registry);
+        let m = Self {
+            mailboxes,
+            sent: Counter::default(),
+            failed: Counter::default(),
+            marks: Family::default(),
+            send: Histogram::new(exponential_buckets(0.001, 2.0, 17)),
+        };
+        registry.register(
+            "notifications_sent",
+            "Records that Kafka acknowledged, one for each recipient",
+            m.sent.clone(),
+        );
+        registry.register(
+            "notifications_failed",
+            "Sends refused because Kafka did not take them in time",
+            m.failed.clone(),
+        );
+        registry.register("marks", "Marks made in inboxes, repeated ones too, by what", m.marks.clone());
+        registry.register(
+            "notification_send_seconds",
+            "How long Kafka took over a send, or until it was given up",
+            m.send.clone(),
+        );
+        m
+    }
+}
