@@ -8,7 +8,7 @@ use serde_json::json;
 use tonic::{Code, Status};
 
 use crate::auth::Refusal;
-use crate::queue::{is_passing, reason};
+use crate::replicas::{is_passing, reason};
 use crate::routes::Shared;
 
 /// A problem, in a sentence.

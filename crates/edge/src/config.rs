@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tutti_service::shared::{self, Locations};
+use tutti_service::shared::{self, Inboxes, Locations};
 use tutti_service::{SecretString, Settings};
 
 use crate::auth::Verifier;
@@ -31,6 +31,12 @@ pub struct Config {
     pub rooms_public: bool,
     /// The cookie that may hold a ticket's token.
     pub rooms_cookie: String,
+    /// The replicas of the notifications' service; none, nothing is sent from here.
+    pub notify_urls: Vec<String>,
+    /// What defines the inboxes.
+    pub inboxes: Inboxes,
+    /// What users' connections to this edge are listed under.
+    pub name: String,
     /// Topics that are served.
     pub topics: Vec<String>,
     /// Those that may be read without a token.
@@ -104,6 +110,27 @@ impl Config {
         for url in queue_urls.iter().filter(|url| !url.starts_with("http://")) {
             settings.mistake(format!("queue.urls: {url:?} is not an http:// URL"));
         }
+        let notify_urls = settings.list(
+            "notify.urls",
+            &[],
+            "gRPC URLs of the notifications' service, as http://tutti-notify:9201; none: nothing is sent or marked",
+        );
+        for url in notify_urls.iter().filter(|url| !url.starts_with("http://")) {
+            settings.mistake(format!("notify.urls: {url:?} is not an http:// URL"));
+        }
+        let inboxes = Inboxes::configure(settings);
+        let name = settings.get(
+            "edge.name",
+            std::env::var("HOSTNAME").unwrap_or_else(|_| "edge".to_owned()).replace('/', "-"),
+            "what users' connections to this edge are listed under; a few letters are added to it",
+            |name: &String| {
+                if (1..=128).contains(&name.len()) && !name.contains('/') {
+                    Ok(())
+                } else {
+                    Err("must have 1 to 128 bytes, and no /")
+                }
+            },
+        );
         let rooms_public =
             settings
                 .get("rooms.public", true, "whether waiting rooms may be joined without a token", |_| Ok(()));
@@ -155,6 +182,9 @@ impl Config {
             queue_urls,
             rooms_public,
             rooms_cookie,
+            notify_urls,
+            inboxes,
+            name,
             topics,
             public_topics,
             topic_max_bytes,

@@ -22,6 +22,11 @@ impl Frame {
     }
 }
 
+/// The first line of an event whose other lines follow in a chunk of their own.
+pub(crate) fn id_line(id: &str, chunked: bool) -> String {
+    if chunked { format!("{:x}\r\nid: {id}\n\r\n", id.len() + 5) } else { format!("id: {id}\n") }
+}
+
 /// The text of some events.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Events(String);

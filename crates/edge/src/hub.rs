@@ -20,15 +20,19 @@ use tutti_service::CancellationToken;
 
 use crate::approach::{Approach, NextWrite, Shown};
 use crate::config::Streams;
-use crate::frame::{Events, Frame};
+use crate::frame::{Events, Frame, id_line};
+use crate::inboxes::InboxStep;
 use crate::metrics::{Ended, Metrics};
 use crate::stream::{End, Stream, Written};
 use crate::tick::Tick;
 
+mod devices;
 mod listeners;
 mod visitor;
 mod visitors;
 
+pub(crate) use devices::Device;
+use devices::Post;
 use listeners::Audience;
 pub(crate) use listeners::{From, Listen};
 use visitors::Lobby;
@@ -37,6 +41,9 @@ pub(crate) use visitors::Visit;
 /// Replays of a worker that are under way at the same time; the others wait for their turn. One that
 /// waits for its socket has none.
 const TURNS: usize = 2;
+
+/// Devices of a worker that read from Redis at the same time; the others wait for their turn.
+const READS: usize = 64;
 
 /// A stream that stays blocked keeps at most this in the kernel: what is older is not worth it.
 const NOTSENT_LOWAT: u32 = 64 * 1024;
@@ -61,6 +68,8 @@ pub(crate) enum What {
     Room(Visit),
     /// A topic's events.
     Topic(Listen),
+    /// A user's inbox.
+    Inbox(Device),
 }
 
 /// One worker's streams.
@@ -70,9 +79,11 @@ pub(crate) struct Hub {
     live: RefCell<Vec<Stream>>,
     lobby: RefCell<Lobby>,
     audience: RefCell<Audience>,
+    post: RefCell<Post>,
     current: RefCell<Option<Arc<Tick>>>,
     stepped: Notify,
     turns: Semaphore,
+    reads: Semaphore,
     draining: CancellationToken,
     drain_began: Cell<Option<Instant>>,
 }
@@ -84,6 +95,7 @@ impl Hub {
         config: Streams,
         metrics: Metrics,
         mut ticks: broadcast::Receiver<Arc<Tick>>,
+        inboxes: broadcast::Receiver<Arc<InboxStep>>,
         drain: CancellationToken,
     ) -> Rc<Self> {
         let hub = Rc::new(Self {
@@ -92,9 +104,11 @@ impl Hub {
             live: RefCell::default(),
             lobby: RefCell::default(),
             audience: RefCell::default(),
+            post: RefCell::default(),
             current: RefCell::default(),
             stepped: Notify::new(),
             turns: Semaphore::new(TURNS),
+            reads: Semaphore::new(READS),
             draining: drain,
             drain_began: Cell::new(None),
         });
@@ -109,6 +123,7 @@ impl Hub {
                 }
             }
         });
+        hub.hear_inboxes(inboxes);
         let ours = hub.clone();
         spawn(async move {
             let mut sweeps = interval(Duration::from_secs(1));
@@ -117,6 +132,7 @@ impl Hub {
                 ours.sweep();
                 ours.sweep_rooms();
                 ours.sweep_topics();
+                ours.sweep_inboxes();
             }
         });
         let ours = hub.clone();
@@ -148,6 +164,7 @@ impl Hub {
         match what {
             What::Room(visit) => self.admit_visitor(stream, hello, visit),
             What::Topic(listen) => self.admit_listener(stream, hello, listen),
+            What::Inbox(device) => self.admit_device(stream, hello, device),
             What::Map(shown) => self.serve(stream, hello, Approach::new(shown, None)),
         }
     }
@@ -233,6 +250,7 @@ impl Hub {
         }
         self.drain_rooms();
         self.drain_topics();
+        self.drain_inboxes();
     }
 
     /// Within what is left of the drain window.
@@ -325,13 +343,22 @@ impl Hub {
 
     /// Waits for a turn; none where the stream's time is over before.
     async fn turn(&self, stream: &mut Stream) -> Result<Option<SemaphorePermit<'_>>, End> {
-        let turn = self.turns.acquire();
-        tokio::pin!(turn);
+        let turn = self.meanwhile(stream, self.turns.acquire()).await?;
+        Ok(turn.map(|turn| turn.expect("the semaphore is never closed")))
+    }
+
+    /// Waits for something while the stream is kept alive; nothing where its time is over before.
+    async fn meanwhile<T>(
+        &self,
+        stream: &mut Stream,
+        awaited: impl Future<Output = T>,
+    ) -> Result<Option<T>, End> {
+        tokio::pin!(awaited);
         loop {
             let until = Instant::now() + self.config.heartbeat;
             tokio::select! {
                 biased;
-                turn = &mut turn => return Ok(Some(turn.expect("the semaphore is never closed"))),
+                done = &mut awaited => return Ok(Some(done)),
                 () = self.pause(stream, until) => {}
             }
             self.keep_alive(stream).await?;
@@ -347,6 +374,16 @@ impl Hub {
         self.metrics.delivered_bytes.inc_by(bytes.len() as u64);
         stream.last_write = Instant::now();
         stream.try_write(bytes)
+    }
+
+    /// Writes an event that many get, after a line with the client's own id, as far as the socket takes it.
+    fn deliver_after(&self, stream: &mut Stream, id: &str, frame: &Frame) -> Written {
+        let head = id_line(id, stream.chunked);
+        let body = frame.bytes(stream.chunked).clone();
+        self.metrics.deliveries.inc();
+        self.metrics.delivered_bytes.inc_by((head.len() + body.len()) as u64);
+        stream.last_write = Instant::now();
+        stream.try_write_both(head.as_bytes(), body)
     }
 
     /// Ends a stream that is over, between two frames.

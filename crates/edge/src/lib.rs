@@ -9,6 +9,9 @@
 //! of the service on ([`queue`]), and folds its records into a [`room::RoomView`]; a visitor's place is
 //! a rank in it, which the hub writes.
 //!
+//! A user's inbox is a mailbox: [`inboxes`] follows what is told of all of them, [`inbox`] turns it into
+//! events, and the hub writes them to the user's devices. Who was away reads the mailbox.
+//!
 //! A client's way in: [`routes`] (with [`auth`]), then [`handoff`] takes its socket out of
 //! actix-web and gives it to the hub.
 //!
@@ -22,16 +25,22 @@ mod approach;
 mod auth;
 mod conductor;
 mod config;
+mod connections;
 mod entry;
 mod frame;
 mod handoff;
 mod hub;
+mod inbox;
+mod inbox_routes;
+mod inboxes;
 mod map;
 mod metrics;
+mod notify;
 mod patience;
 mod presence;
 mod queue;
 mod replay;
+mod replicas;
 mod room;
 mod room_routes;
 mod rooms;

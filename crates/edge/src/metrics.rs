@@ -24,6 +24,8 @@ pub struct Metrics {
     pub follow_rooms: FollowMetrics,
     /// Of the feeds of topics.
     pub follow_topics: FollowMetrics,
+    /// Of the feeds of inboxes.
+    pub follow_inboxes: FollowMetrics,
     /// Streams open.
     pub streams: Gauge,
     /// Streams that are being served by a replay or wait for their socket.
@@ -54,6 +56,10 @@ pub struct Metrics {
     pub rooms: Gauge,
     /// Calls that no replica of the waiting room's service answered.
     pub queue_unavailable: Counter,
+    /// Calls that no replica of the notifications' service answered.
+    pub notify_unavailable: Counter,
+    /// Mailboxes read for clients.
+    pub mailbox_reads: Counter,
     /// Devices on the map.
     pub devices: Gauge,
     /// 1 while no news arrives.
@@ -69,6 +75,7 @@ impl Metrics {
             follow: FollowMetrics::new(registry),
             follow_rooms: FollowMetrics::new(registry.sub_registry_with_prefix("rooms")),
             follow_topics: FollowMetrics::new(registry.sub_registry_with_prefix("topics")),
+            follow_inboxes: FollowMetrics::new(registry.sub_registry_with_prefix("inboxes")),
             streams: Gauge::default(),
             behind: Gauge::default(),
             opened: Counter::default(),
@@ -84,6 +91,8 @@ impl Metrics {
             unreadable: Counter::default(),
             rooms: Gauge::default(),
             queue_unavailable: Counter::default(),
+            notify_unavailable: Counter::default(),
+            mailbox_reads: Counter::default(),
             devices: Gauge::default(),
             stale: Gauge::default(),
             record_age: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
@@ -127,6 +136,12 @@ impl Metrics {
             "Calls that no replica of the waiting room's service answered",
             m.queue_unavailable.clone(),
         );
+        registry.register(
+            "edge_notify_unavailable",
+            "Calls that no replica of the notifications' service answered",
+            m.notify_unavailable.clone(),
+        );
+        registry.register("edge_mailbox_reads", "Mailboxes read for clients", m.mailbox_reads.clone());
         registry.register("edge_devices", "Devices on the map", m.devices.clone());
         registry.register("edge_stale", "1 while no news arrives", m.stale.clone());
         registry.register(

@@ -17,7 +17,8 @@ use tutti_service::ExposeSecret as _;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::presence::{Presence, report};
-use crate::queue::{Queue, is_passing};
+use crate::queue::Queue;
+use crate::replicas::is_passing;
 use crate::room::{Applied, RoomView};
 use crate::tick::{STALE_AFTER, Status};
 

@@ -18,6 +18,7 @@ use crate::approach::Shown;
 use crate::config::Config;
 use crate::handoff::{self, Slot};
 use crate::hub::{Admission, Hub, What};
+use crate::inboxes::Inboxes;
 use crate::metrics::Metrics;
 use crate::patience::INCOMPLETE;
 use crate::rooms::Rooms;
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) ticket_keys: Arc<TicketKeys>,
     pub(crate) topics: Arc<Topics>,
+    pub(crate) inboxes: Arc<Inboxes>,
 }
 
 pub(crate) fn configure(app: &mut web::ServiceConfig) {

@@ -17,14 +17,19 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
-use tutti_service::{CancellationToken, Context, Failure};
+use tutti_feed::{Client, Keep, MailboxMetrics, Mailboxes, Registry};
+use tutti_model::names;
+use tutti_service::{CancellationToken, Context, ExposeSecret as _, Failure, shared};
 
 use crate::conductor::{Conductor, TICKS_WAITING};
 use crate::config::Config;
 use crate::handoff::Io;
 use crate::hub::Hub;
+use crate::inbox_routes;
+use crate::inboxes::{self, InboxStep, Inboxes, STEPS_WAITING};
 use crate::metrics::Metrics;
-use crate::queue::Queue;
+use crate::notify;
+use crate::queue;
 use crate::room_routes;
 use crate::rooms::Rooms;
 use crate::routes::{self, Shared};
@@ -46,6 +51,8 @@ struct Parts {
     rooms: Arc<Rooms>,
     ticket_keys: Arc<TicketKeys>,
     topics: Arc<Topics>,
+    inboxes: Arc<Inboxes>,
+    letters: broadcast::Sender<Arc<InboxStep>>,
 }
 
 /// Runs an edge until it is told to stop.
@@ -58,9 +65,13 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
     let config = Arc::new(config);
     let latch = context.readiness.latch("the live map, from Redis");
     let (ticks, _) = broadcast::channel(TICKS_WAITING);
-    let queue =
-        Queue::new(&config.queue_urls, &metrics).map_err(|e| Failure::Config(format!("queue.urls: {e}")))?;
+    let queue = queue::connect(&config.queue_urls, &metrics)
+        .map_err(|e| Failure::Config(format!("queue.urls: {e}")))?;
     let (topics_conductor, topics) = topics::Conductor::new(config.clone(), metrics.clone());
+    let mut redis =
+        tutti_feed::connect(config.redis_url.expose_secret()).map_err(|e| Failure::Config(e.to_string()))?;
+    let inboxes = Arc::new(inboxes_of(&config, &metrics, &redis.client)?);
+    let (letters, _) = broadcast::channel(STEPS_WAITING);
     let parts = Parts {
         config: config.clone(),
         metrics: metrics.clone(),
@@ -69,6 +80,8 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
         rooms: Arc::new(Rooms::new(config.clone(), queue.clone(), metrics.clone())),
         ticket_keys: Arc::new(TicketKeys::new(queue)),
         topics,
+        inboxes: inboxes.clone(),
+        letters: letters.clone(),
     };
 
     let for_workers = parts.clone();
@@ -85,12 +98,28 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
     info!(listen = %config.listen, workers = config.workers, map_public = config.map_public, "serving");
 
     let map_conductor = Conductor::new(config.clone(), metrics.clone(), ticks, latch);
-    let conductor = async { tokio::try_join!(map_conductor.run(), topics_conductor.run()).map(drop) };
+    let (client, agreement) = (redis.client.clone(), config.inboxes.agreement());
+    let inbox_conductor =
+        inboxes::Conductor::new(config.clone(), metrics.clone(), inboxes.mailboxes.clone(), letters);
+    let inbox_conductor = async {
+        tutti_feed::agree_when_there(&client, "inbox", &agreement).await?;
+        inbox_conductor.run().await
+    };
+    let connections = inboxes.connections.clone();
+    let telling = connections.run(inboxes.registry.clone(), tutti_feed::connects(&client));
+    let telling = async {
+        telling.await;
+        Ok(())
+    };
+    let conductor = async {
+        tokio::try_join!(map_conductor.run(), topics_conductor.run(), inbox_conductor, telling).map(drop)
+    };
     tokio::pin!(conductor);
     let failed = |e: tutti_feed::Error| Failure::Config(e.to_string());
     tokio::select! {
         ended = &mut conductor => ended.map_err(failed)?,
         ended = &mut server => return Err(Failure::Other(format!("the HTTP server ended by itself: {ended:?}"))),
+        () = redis.ended() => return Err(Failure::Other("the Redis client ended by itself".into())),
         () = context.stop.cancelled() => {}
     }
     // The map goes on for those whose streams have not ended yet.
@@ -101,6 +130,20 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
     handle.stop(true).await;
     let _ = server.await;
     Ok(())
+}
+
+fn inboxes_of(config: &Config, metrics: &Metrics, client: &Client) -> Result<Inboxes, Failure> {
+    let notify = notify::connect(&config.notify_urls, metrics)
+        .map_err(|e| Failure::Config(format!("notify.urls: {e}")))?;
+    let shared::Inboxes { buckets, items, bytes, age } = config.inboxes;
+    let keep = Keep { items, bytes, age };
+    // It files nothing.
+    let filed = MailboxMetrics::default();
+    let mailboxes = Mailboxes::new(client.clone(), names::INBOX, buckets, keep, filed);
+    // Several edges may have one name.
+    let server = format!("{}-{:04x}", config.name, rand::random::<u16>());
+    let registry = Registry::new(client.clone(), &server, config.streams.life.mul_f64(1.5));
+    Ok(Inboxes { mailboxes, notify, connections: Arc::default(), registry })
 }
 
 /// Connections that wait to be accepted: a fleet whose edge died comes at once.
@@ -141,14 +184,17 @@ fn worker(
     Error = actix_http::error::DispatchError,
     InitError = (),
 > + use<> {
-    let Parts { config, metrics, ticks, drain, rooms, ticket_keys, topics } = parts.clone();
-    let hub = Hub::start(config.streams.clone(), metrics.clone(), ticks.subscribe(), drain);
-    let shared = Shared { config: config.clone(), metrics, hub: hub.clone(), rooms, ticket_keys, topics };
+    let Parts { config, metrics, ticks, drain, rooms, ticket_keys, topics, inboxes, letters } = parts.clone();
+    let hub =
+        Hub::start(config.streams.clone(), metrics.clone(), ticks.subscribe(), letters.subscribe(), drain);
+    let shared =
+        Shared { config: config.clone(), metrics, hub: hub.clone(), rooms, ticket_keys, topics, inboxes };
     let app = App::new()
         .app_data(web::Data::new(shared))
         .wrap(cors(&config.cors_origins))
         .configure(room_routes::configure)
         .configure(topic_routes::configure)
+        .configure(inbox_routes::configure)
         .configure(routes::configure);
     let http = HttpService::<Io, _, _>::build()
         .client_request_timeout(REQUEST_TIMEOUT)

@@ -1,6 +1,6 @@
 //! One client's stream: its socket, and on what terms it has it.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IoSlice};
 use std::time::Duration;
 
 use actix_web::rt::net::TcpStream;
@@ -70,6 +70,22 @@ impl Stream {
             }
         }
         Written::All
+    }
+
+    /// The same with two parts, of which the second is shared with others, in one go.
+    pub(crate) fn try_write_both(&mut self, first: &[u8], mut second: Bytes) -> Written {
+        let both = [IoSlice::new(first), IoSlice::new(&second)];
+        match self.socket.try_write_vectored(&both) {
+            Ok(0) => Written::Gone,
+            Ok(n) if n >= first.len() => {
+                second.advance(n - first.len());
+                self.try_write(second)
+            }
+            Ok(n) => self.try_write([&first[n..], &second].concat().into()),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => Written::Rest([first, &second].concat().into()),
+            Err(e) if e.kind() == ErrorKind::Interrupted => self.try_write([first, &second].concat().into()),
+            Err(_) => Written::Gone,
+        }
     }
 
     /// Whether the client has closed its side; what it sends is thrown away.

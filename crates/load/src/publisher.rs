@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
 
@@ -70,9 +71,24 @@ impl Publisher {
     /// # Errors
     /// If the driver refuses it, as where it is too large.
     pub async fn send(&self, key: &str, value: Option<&[u8]>) -> anyhow::Result<()> {
+        self.send_as(key, value, None).await
+    }
+
+    /// The same, with a header that names the form of the value.
+    ///
+    /// # Errors
+    /// As [`Publisher::send`].
+    pub async fn send_as(
+        &self,
+        key: &str,
+        value: Option<&[u8]>,
+        content_type: Option<&str>,
+    ) -> anyhow::Result<()> {
         loop {
             let mut record = BaseRecord::to(&self.topic).key(key);
             record.payload = value;
+            record.headers = content_type
+                .map(|value| OwnedHeaders::new().insert(Header { key: "content-type", value: Some(value) }));
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {

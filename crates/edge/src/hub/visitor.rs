@@ -10,7 +10,8 @@ use tutti_model::{Mode, TicketState, room};
 
 use crate::frame::Events;
 use crate::presence::Present;
-use crate::queue::{position, reason};
+use crate::queue::position;
+use crate::replicas::reason;
 use crate::room::{Rank, RoomView};
 use crate::rooms::{RoomStep, Rooms};
 use crate::stream::Stream;

@@ -1,0 +1,286 @@
+//! The HTTP routes of notifications and inboxes.
+
+use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+use tonic::{Code, Status};
+use tutti_feed::Since;
+use tutti_model::location::Format;
+use tutti_model::notification::{self, is_id, is_topic, is_user, topic_address, user_address};
+use tutti_model::notify::{Mark, MarkRequest, Marked, SendRequest};
+use uuid::Uuid;
+
+use crate::answer::{of_service, problem, refused, time_left, unavailable};
+use crate::auth::{Claims, Refusal};
+use crate::hub::{Device, What};
+use crate::inbox::{self, Address, Shown, id_of, shown_of};
+use crate::patience::INCOMPLETE;
+use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, last_id, open};
+
+/// The scope that sending needs.
+const SEND: &str = "notifications:send";
+/// The scope that asking who is online needs.
+const PRESENCE: &str = "presence:read";
+/// The scope that listening to topics for users needs; `inbox:topics:NAME` is good for one.
+const TOPICS: &str = "inbox:topics";
+
+/// A notification to a thousand users, all of it escaped.
+const MAX_BODY_BYTES: usize = 1 << 20;
+/// A device listens to at most so many topics.
+const MAX_TOPICS: usize = 16;
+/// Notifications listed at once, unless the request says.
+const LISTED: usize = 50;
+
+type Answer = Result<HttpResponse, HttpResponse>;
+
+pub(crate) fn configure(app: &mut web::ServiceConfig) {
+    app.service(
+        web::resource("/v1/notifications")
+            .app_data(web::PayloadConfig::new(MAX_BODY_BYTES))
+            .route(web::post().to(async |r, s, b| either(send(r, s, b).await))),
+    )
+    .service(web::resource("/v1/inbox/stream").route(web::get().to(stream)).route(web::head().to(stream)))
+    .route("/v1/inbox", web::get().to(async |r, s| either(list(r, s).await)))
+    .route("/v1/inbox/read", web::post().to(async |r, s, b| either(read_to(r, s, b).await)))
+    .route("/v1/inbox/{id}/read", web::post().to(async |r, s, p| either(read(r, s, p).await)))
+    .route("/v1/inbox/{id}", web::delete().to(async |r, s, p| either(delete(r, s, p).await)))
+    .route("/v1/presence/{user}", web::get().to(async |r, s, p| either(presence(r, s, p).await)));
+}
+
+fn either(answer: Answer) -> HttpResponse {
+    answer.unwrap_or_else(|refusal| refusal)
+}
+
+fn bad(why: &str) -> HttpResponse {
+    problem(StatusCode::BAD_REQUEST, why)
+}
+
+async fn send(request: HttpRequest, shared: web::Data<Shared>, body: web::Bytes) -> Answer {
+    let checked = shared.config.verifier.check(&request, SEND);
+    let claims = checked.map_err(|refusal| refused(&shared, &refusal))?;
+    let key = request.headers().get("idempotency-key").and_then(|value| value.to_str().ok());
+    // RFC 8941 would have it in quotes.
+    let key = key.map(|key| key.trim().trim_matches('"')).filter(|key| (1..=256).contains(&key.len()));
+    let key = key.ok_or_else(|| {
+        bad("the header Idempotency-Key must have 1 to 256 characters: draw one for each notification, and keep it when you try again")
+    })?;
+    let notification = notification::decode(Format::Json, &body)
+        .and_then(notification::checked)
+        .map_err(|invalid| bad(&invalid.to_string()))?;
+    if !notification.id.is_empty() {
+        return Err(bad("the id is made of the sender and the Idempotency-Key; leave it out"));
+    }
+    let asked = SendRequest { sender: claims.sub, key: key.to_owned(), notification: Some(notification) };
+    configured(&shared)?;
+    let sent = shared.inboxes.notify.ask(asked, |mut n, asked| async move { n.send(asked).await }).await;
+    let sent = sent.map_err(|status| of_service(&status))?;
+    Ok(HttpResponse::Accepted()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .json(json!({ "id": sent.id })))
+}
+
+/// The user that the request's token is of.
+fn user(request: &HttpRequest, shared: &Shared) -> Result<Claims, HttpResponse> {
+    let claims = shared.config.verifier.claims(request).map_err(|refusal| refused(shared, &refusal))?;
+    if is_user(&claims.sub) {
+        return Ok(claims);
+    }
+    Err(refused(shared, &Refusal::Invalid("its sub names no user".to_owned())))
+}
+
+#[derive(Deserialize)]
+struct InboxQuery {
+    #[serde(default)]
+    topics: String,
+    device: Option<String>,
+}
+
+async fn stream(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
+    either(listen(&request, &shared))
+}
+
+fn listen(request: &HttpRequest, shared: &Shared) -> Answer {
+    let claims = user(request, shared)?;
+    let query = StreamQuery::of(request)?;
+    let asked = web::Query::<InboxQuery>::from_query(request.query_string())
+        .map_err(|_| bad("in the query, topics is a list as news,sport, and device a word"))?;
+    let device = asked.device.clone().unwrap_or_else(|| Uuid::from_u128(rand::random()).to_string());
+    if !is_id(&device) {
+        return Err(bad("device has 1 to 128 of the characters A-Z a-z 0-9 . _ ~ : -"));
+    }
+    let addresses = addresses(shared, &claims, &asked.topics)?;
+    let all = |shown| vec![shown; addresses.len()];
+    let (shown, lost) = match last_id(request, query.since.clone()) {
+        None => (all(Shown::Now), None),
+        Some(id) if id == "oldest" => (all(Shown::Nothing), None),
+        Some(id) if id == INCOMPLETE => (all(Shown::Nothing), Some("incomplete")),
+        Some(id) => match (id.len() <= MAX_ID_BYTES).then(|| shown_of(&id, &addresses)).flatten() {
+            Some(shown) => (shown, None),
+            None => (all(Shown::Nothing), Some("unknown_id")),
+        },
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let connection = shared.inboxes.connections.connect(&claims.sub, &device, now.as_millis() as i64);
+    let mailboxes = shared.inboxes.mailboxes.clone();
+    let device = Device { mailboxes, addresses, shown, lost, name: device, connection };
+    Ok(open(request, shared, &query, Some(time_left(claims.exp)), What::Inbox(device)))
+}
+
+/// The user's mailbox, and those of the topics, if the token allows them.
+fn addresses(shared: &Shared, claims: &Claims, topics: &str) -> Result<Rc<[Address]>, HttpResponse> {
+    let mailboxes = &shared.inboxes.mailboxes;
+    let address = |name: String, topic: Option<&str>| Address {
+        bucket: mailboxes.bucket_of(name.as_bytes()) as usize,
+        name: Bytes::from(name),
+        topic: topic.map(str::to_owned),
+    };
+    let mut addresses = vec![address(user_address(&claims.sub), None)];
+    let mut topics: Vec<&str> = topics.split(',').filter(|topic| !topic.is_empty()).collect();
+    topics.sort_unstable();
+    topics.dedup();
+    if topics.len() > MAX_TOPICS {
+        return Err(bad("a stream listens to 16 topics at most"));
+    }
+    for topic in topics {
+        if !is_topic(topic) {
+            return Err(bad(&notification::Invalid::Topic.to_string()));
+        }
+        if !claims.may(TOPICS) && !claims.may(&format!("{TOPICS}:{topic}")) {
+            return Err(refused(shared, &Refusal::Scope(TOPICS)));
+        }
+        addresses.push(address(topic_address(topic), Some(topic)));
+    }
+    Ok(addresses.into())
+}
+
+#[derive(Deserialize)]
+struct ListQuery {
+    before: Option<String>,
+    #[serde(default = "listed")]
+    limit: usize,
+    #[serde(default)]
+    unread: bool,
+}
+
+/// Newest first.
+#[derive(Serialize)]
+struct Listed {
+    notifications: Vec<Box<RawValue>>,
+    unread: u32,
+    /// There are older ones.
+    more: bool,
+    /// Where a stream goes on, as `?since=`.
+    cursor: String,
+}
+
+fn listed() -> usize {
+    LISTED
+}
+
+async fn list(request: HttpRequest, shared: web::Data<Shared>) -> Answer {
+    let claims = user(&request, &shared)?;
+    let query = web::Query::<ListQuery>::from_query(request.query_string())
+        .map_err(|_| bad("in the query, before is an id, limit a whole number, unread true or false"))?;
+    if !(1..=1000).contains(&query.limit) {
+        return Err(bad("limit must be 1 to 1000"));
+    }
+    shared.metrics.mailbox_reads.inc();
+    let read = shared.inboxes.mailboxes.read(&user_address(&claims.sub), Since::All).await;
+    let mailbox = read.map_err(|_| unavailable("the inbox cannot be read from Redis"))?;
+    let mut items: Vec<_> = mailbox.items.iter().rev().collect();
+    if let Some(before) = &query.before {
+        let at = items.iter().position(|item| item.id == *before);
+        let at =
+            at.ok_or_else(|| problem(StatusCode::NOT_FOUND, "before names no notification of this inbox"))?;
+        items.drain(..=at);
+    }
+    let read = |id: &str| mailbox.marks.contains_key(id);
+    let mut wanted = items.into_iter().filter(|item| !query.unread || !read(&item.id));
+    let page: Vec<Box<RawValue>> = wanted
+        .by_ref()
+        .take(query.limit)
+        .filter_map(|item| {
+            let json = inbox::notification(&item.payload, None, None, read(&item.id));
+            RawValue::from_string(json).ok()
+        })
+        .collect();
+    let own = [Address { name: Bytes::new(), bucket: 0, topic: None }];
+    let listed = Listed {
+        notifications: page,
+        unread: mailbox.unread,
+        more: wanted.next().is_some(),
+        cursor: id_of(&own, |_| mailbox.position),
+    };
+    Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(listed))
+}
+
+async fn read(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> Answer {
+    let claims = user(&request, &shared)?;
+    mark(&shared, claims, path.into_inner(), Mark::Read).await
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ReadTo {
+    up_to: String,
+}
+
+async fn read_to(request: HttpRequest, shared: web::Data<Shared>, body: web::Bytes) -> Answer {
+    let claims = user(&request, &shared)?;
+    let body: ReadTo = serde_json::from_slice(&body).map_err(|_| {
+        bad(r#"the body must be {"upTo":"ID"}: that notification and all before it are read"#)
+    })?;
+    mark(&shared, claims, body.up_to, Mark::ReadTo).await
+}
+
+async fn delete(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> Answer {
+    let claims = user(&request, &shared)?;
+    mark(&shared, claims, path.into_inner(), Mark::Deleted).await
+}
+
+async fn mark(shared: &Shared, claims: Claims, id: String, mark: Mark) -> Answer {
+    configured(shared)?;
+    let asked = MarkRequest { user: claims.sub, id, mark: mark.into() };
+    let marked = shared.inboxes.notify.ask(asked, |mut n, asked| async move { n.mark(asked).await }).await;
+    let Marked { unread } = match marked {
+        // It may be gone by an attempt that was not answered.
+        Err(status) if mark == Mark::Deleted && status.code() == Code::NotFound => {
+            return Ok(HttpResponse::NoContent().finish());
+        }
+        marked => marked.map_err(|status| of_service(&status))?,
+    };
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .json(json!({ "unread": unread })))
+}
+
+async fn presence(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> Answer {
+    let checked = shared.config.verifier.check(&request, PRESENCE);
+    checked.map_err(|refusal| refused(&shared, &refusal))?;
+    let user = path.into_inner();
+    if !is_user(&user) {
+        return Err(bad(&notification::Invalid::User(user.len()).to_string()));
+    }
+    let found = shared.inboxes.registry.of(&user).await;
+    let found = found.map_err(|_| unavailable("the registry cannot be read from Redis"))?;
+    let devices: Vec<_> = found
+        .iter()
+        .map(|one| json!({ "device": one.device, "server": one.server, "since": one.since_ms }))
+        .collect();
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .json(json!({ "user": user, "online": !devices.is_empty(), "devices": devices })))
+}
+
+fn configured(shared: &Shared) -> Result<(), HttpResponse> {
+    if shared.inboxes.notify.is_configured() {
+        return Ok(());
+    }
+    Err(of_service(&Status::not_found("this edge sends and marks nothing: notify.urls is not set")))
+}

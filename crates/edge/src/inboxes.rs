@@ -1,0 +1,157 @@
+//! Follows the feeds of all mailboxes, and tells the workers what came.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::warn;
+use tutti_feed::{Event, Letter, Mailboxes, Position, Registry, follow_newest};
+use tutti_service::ExposeSecret as _;
+
+use crate::config::Config;
+use crate::connections::Connections;
+use crate::inbox::Told;
+use crate::metrics::Metrics;
+use crate::notify::Notify;
+use crate::tick::{STALE_AFTER, Status};
+
+/// Events taken in before the workers are told of them.
+const EVENTS_A_TURN: usize = 256;
+
+/// Steps that wait for a worker; one that misses some has its devices read their mailboxes.
+pub(crate) const STEPS_WAITING: usize = 256;
+
+/// What the handlers need of the inboxes.
+pub(crate) struct Inboxes {
+    pub(crate) mailboxes: Mailboxes,
+    pub(crate) notify: Notify,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) registry: Registry,
+}
+
+/// What came, the same for all workers.
+#[derive(Debug)]
+pub(crate) struct InboxStep {
+    /// Counts the steps of this edge.
+    pub(crate) no: u64,
+    /// In the order in which it came.
+    pub(crate) changes: Vec<Change>,
+    /// Where each feed stands after it.
+    pub(crate) places: Arc<[Option<Position>]>,
+    pub(crate) status: Status,
+}
+
+/// One thing that came.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// A record of a bucket's feed.
+    Record { bucket: usize, position: Position, told: Vec<Arc<Told>> },
+    /// Who follows a mailbox of this bucket must read it: records are missing, or the history is another.
+    Anew(usize),
+}
+
+/// Follows the feeds of all buckets.
+pub(crate) struct Conductor {
+    config: Arc<Config>,
+    metrics: Metrics,
+    mailboxes: Mailboxes,
+    steps: broadcast::Sender<Arc<InboxStep>>,
+    no: u64,
+    changes: Vec<Change>,
+    places: Vec<Option<Position>>,
+    status: Status,
+    heard_at: Option<Instant>,
+}
+
+impl Conductor {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        metrics: Metrics,
+        mailboxes: Mailboxes,
+        steps: broadcast::Sender<Arc<InboxStep>>,
+    ) -> Self {
+        let places = vec![None; mailboxes.feeds().len()];
+        let status = Status::Stale { since_ms: None };
+        Self { config, metrics, mailboxes, steps, no: 0, changes: Vec::new(), places, status, heard_at: None }
+    }
+
+    /// Runs for ever.
+    ///
+    /// # Errors
+    /// If the URL of Redis is none.
+    pub(crate) async fn run(mut self) -> Result<(), tutti_feed::Error> {
+        let names = self.mailboxes.feeds();
+        let url = self.config.redis_url.expose_secret().to_owned();
+        let mut watch = interval(Duration::from_secs(1));
+        watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let mut following = follow_newest(&url, &names, self.metrics.follow_inboxes.clone())?;
+            loop {
+                let mut next = tokio::select! {
+                    event = following.next() => match event {
+                        Some(event) => Some(event),
+                        None => break,
+                    },
+                    _ = watch.tick() => None,
+                };
+                for _ in 0..EVENTS_A_TURN {
+                    let Some(event) = next else { break };
+                    self.take(event);
+                    next = following.try_next();
+                }
+                if let Some(event) = next {
+                    self.take(event);
+                }
+                self.publish();
+            }
+            warn!("following the inboxes ended by itself; beginning anew");
+            (0..names.len()).for_each(|bucket| self.begin_anew(bucket));
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Heads(_) => self.heard_at = Some(Instant::now()),
+            Event::Reset { feed, .. } => self.begin_anew(feed),
+            Event::Record { feed, record } => {
+                let position = record.position;
+                self.places[feed] = Some(position);
+                let Some(letters) = Letter::read_all(record.payload) else {
+                    self.metrics.unreadable.inc();
+                    warn!(
+                        bucket = feed,
+                        seq = position.seq,
+                        "a record that this version cannot read; an older edge?"
+                    );
+                    self.changes.push(Change::Anew(feed));
+                    return;
+                };
+                let told = letters.into_iter().map(Told::new).collect();
+                self.changes.push(Change::Record { bucket: feed, position, told });
+            }
+        }
+    }
+
+    /// What follows is not what came next.
+    fn begin_anew(&mut self, bucket: usize) {
+        self.places[bucket] = None;
+        self.changes.push(Change::Anew(bucket));
+    }
+
+    fn publish(&mut self) {
+        let status = match self.heard_at {
+            Some(at) if at.elapsed() < STALE_AFTER => Status::Live,
+            _ => Status::Stale { since_ms: None },
+        };
+        if self.changes.is_empty() && status == self.status && self.no > 0 {
+            return;
+        }
+        self.status = status;
+        self.no += 1;
+        let changes = std::mem::take(&mut self.changes);
+        let places = self.places.as_slice().into();
+        // Nobody listens only when the workers have ended.
+        let _ = self.steps.send(Arc::new(InboxStep { no: self.no, changes, places, status }));
+    }
+}
