@@ -11,6 +11,7 @@ use tutti_model::Notification;
 use tutti_model::notification::{is_topic, to_json, with_data};
 
 use crate::frame::{Events, Frame};
+use crate::metrics::Metrics;
 
 /// A mailbox that a device follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,8 +105,9 @@ impl Told {
     }
 
     /// The event, without an id.
-    pub(crate) fn frame(&self) -> &Frame {
+    pub(crate) fn frame(&self, metrics: &Metrics) -> &Frame {
         self.frame.get_or_init(|| {
+            metrics.letters_encoded.inc();
             let Letter { address, unread, news } = &self.letter;
             let topic = address.strip_prefix(b"topic:".as_slice());
             let topic = topic.and_then(|topic| std::str::from_utf8(topic).ok());

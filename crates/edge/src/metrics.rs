@@ -60,6 +60,8 @@ pub struct Metrics {
     pub notify_unavailable: Counter,
     /// Mailboxes read for clients.
     pub mailbox_reads: Counter,
+    /// Events of inboxes written, each once for all devices that get it.
+    pub letters_encoded: Counter,
     /// Devices on the map.
     pub devices: Gauge,
     /// 1 while no news arrives.
@@ -93,6 +95,7 @@ impl Metrics {
             queue_unavailable: Counter::default(),
             notify_unavailable: Counter::default(),
             mailbox_reads: Counter::default(),
+            letters_encoded: Counter::default(),
             devices: Gauge::default(),
             stale: Gauge::default(),
             record_age: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
@@ -140,6 +143,11 @@ impl Metrics {
             "edge_notify_unavailable",
             "Calls that no replica of the notifications' service answered",
             m.notify_unavailable.clone(),
+        );
+        registry.register(
+            "edge_letters_encoded",
+            "Events of inboxes written, each once for all devices that get it",
+            m.letters_encoded.clone(),
         );
         registry.register("edge_mailbox_reads", "Mailboxes read for clients", m.mailbox_reads.clone());
         registry.register("edge_devices", "Devices on the map", m.devices.clone());

@@ -9,6 +9,7 @@ mod faults;
 mod feed;
 mod flow;
 mod gateway;
+mod inbox_faults;
 mod inboxes;
 mod input;
 mod mailboxes;

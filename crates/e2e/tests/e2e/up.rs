@@ -22,7 +22,7 @@ use tutti_load::publisher::Publisher;
 fn port_base() -> u16 {
     loop {
         let base = free_port() - 10_000;
-        if (0..9).all(|n| std::net::TcpListener::bind(("127.0.0.1", base + n)).is_ok()) {
+        if (0..11).all(|n| std::net::TcpListener::bind(("127.0.0.1", base + n)).is_ok()) {
             return base;
         }
     }

@@ -196,7 +196,7 @@ impl Hub {
         for (at, one) in told.iter().enumerate() {
             let Some(followed) = followed.get_mut(&one.letter.address) else { continue };
             followed.last = places[bucket];
-            let frame = one.frame();
+            let frame = one.frame(&self.metrics);
             for number in &followed.devices {
                 let Some(served) = live.get_mut(number) else { continue };
                 // A record may have another letter for the same device: that one is not covered yet.
