@@ -87,10 +87,12 @@ impl Connections {
                 connects.mark_unchanged();
                 self.tell_all();
             }
-            if tick % RENEW_EVERY == 0
-                && let Err(error) = registry.renew().await
-            {
-                debug!(%error, "the lease is renewed later");
+            if tick % RENEW_EVERY == 0 {
+                match registry.renew().await {
+                    Ok(false) => {}
+                    Ok(true) => self.tell_all(),
+                    Err(error) => debug!(%error, "the lease is renewed later"),
+                }
             }
             let (came, left) = self.take();
             if let Err(error) = registry.tell(&came, &left).await {

@@ -38,16 +38,19 @@ impl Registry {
         Self { client, server: server.to_owned(), longest }
     }
 
-    /// Says that this server is alive. To be repeated every 5 seconds or so.
+    /// Says that this server is alive, to be repeated every 5 seconds or so; whether it had been taken for
+    /// dead, so that all its connections are to be told anew.
     ///
     /// # Errors
     /// [`Error::Redis`] if Redis does not answer.
-    pub async fn renew(&self) -> Result<(), Error> {
+    pub async fn renew(&self) -> Result<bool, Error> {
         let lasts = Some(Expiration::EX(LEASE.as_secs() as i64));
-        self.client
-            .set(lease(&self.server), 1, lasts, None, false)
+        let before: Option<i64> = self
+            .client
+            .set(lease(&self.server), 1, lasts, None, true)
             .await
-            .map_err(Error::redis("renewing the lease of this server"))
+            .map_err(Error::redis("renewing the lease of this server"))?;
+        Ok(before.is_none())
     }
 
     /// Writes down devices of users that came (with the time, milliseconds since 1970) and left.
@@ -81,7 +84,7 @@ impl Registry {
         let doing = || Error::redis("reading the connections of a user");
         let all: HashMap<String, i64> = self.client.hgetall(key(user)).await.map_err(doing())?;
         let mut alive: HashMap<String, bool> = HashMap::new();
-        let mut found = Vec::new();
+        let (mut found, mut dead) = (Vec::new(), Vec::new());
         for (field, since_ms) in all {
             let Some((server, device)) = field.split_once('/') else { continue };
             if !alive.contains_key(server) {
@@ -90,7 +93,13 @@ impl Registry {
             }
             if alive[server] {
                 found.push(Connected { device: device.to_owned(), server: server.to_owned(), since_ms });
+            } else {
+                dead.push(field);
             }
+        }
+        if !dead.is_empty() {
+            // A server that only seemed dead tells all anew.
+            let _: i64 = self.client.hdel(key(user), dead).await.map_err(doing())?;
         }
         found.sort_by(|a, b| (a.since_ms, &a.device).cmp(&(b.since_ms, &b.device)));
         Ok(found)

@@ -22,6 +22,10 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// The position is written so often at most.
 const NOTED: Duration = Duration::from_secs(1);
 
+/// Filed in one call at most: a record may be for a thousand users.
+const MAX_CALL: usize = 256;
+const MAX_CALL_BYTES: usize = 1 << 20;
+
 /// The mailboxes, as a partition's sink.
 pub(crate) struct MailSink {
     pub(crate) mailboxes: Mailboxes,
@@ -52,7 +56,7 @@ impl MailSink {
         let mut sent = notification::decode(format, record.value.unwrap_or_default())?;
         let to = sent.to.take().unwrap_or_default();
         if sent.id.is_empty() {
-            sent.id = id_of_record(&self.source, record.offset);
+            sent.id = id_of_record(&self.source, record.offset, record.timestamp_ms);
         }
         // A producer's clock may be wrong; nothing was sent in the future.
         let created_at_ms = record.timestamp_ms.unwrap_or(now_ms).clamp(0, now_ms.max(0));
@@ -68,6 +72,23 @@ impl MailSink {
             payload: payload.clone(),
         };
         Ok(addresses(&to).map(filing).collect())
+    }
+
+    /// Files all, in their order, in calls that do not hold Redis up for long; Redis's time at the last.
+    async fn file(&self, bucket: u32, filings: Vec<Filing>) -> Result<u64, Error> {
+        let (mut time_us, mut rest) = (0, filings.as_slice());
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = |filing: &&Filing| {
+                bytes += filing.payload.len() + filing.address.len();
+                bytes <= MAX_CALL_BYTES
+            };
+            let count = rest.iter().take(MAX_CALL).take_while(fits).count().max(1);
+            let (call, later) = rest.split_at(count);
+            time_us = self.mailboxes.file(bucket, call).await?.time_us;
+            rest = later;
+        }
+        Ok(time_us)
     }
 
     fn noted(&self) -> std::sync::MutexGuard<'_, Noted> {
@@ -127,9 +148,9 @@ impl Sink for MailSink {
             let bucket = self.mailboxes.bucket_of(filing.address.as_bytes());
             buckets.entry(bucket).or_default().push(filing.clone());
         }
-        let filing = buckets.iter().map(|(bucket, filings)| self.mailboxes.file(*bucket, filings));
+        let filing = buckets.into_iter().map(|(bucket, filings)| self.file(bucket, filings));
         let filed = try_join_all(filing).await?;
         self.note(batch.to()).await?;
-        Ok(Stored::At(filed.iter().map(|filed| filed.time_us).max()))
+        Ok(Stored::At(filed.into_iter().max()))
     }
 }

@@ -172,9 +172,10 @@ pub fn is_id(text: &str) -> bool {
     (1..=MAX_ID_BYTES).contains(&text.len()) && text.bytes().all(fits)
 }
 
-/// The id of a record that came without one: where it lies on Kafka tells it from all others.
-pub fn id_of_record(source: &str, offset: i64) -> String {
-    let hash = Sha1::digest(format!("{source}/{offset}"));
+/// The id of a record that came without one: where it lies on Kafka, and since when, tells it from all
+/// others, also where the topic was made anew.
+pub fn id_of_record(source: &str, offset: i64, timestamp_ms: Option<i64>) -> String {
+    let hash = Sha1::digest(format!("{source}/{offset}/{}", timestamp_ms.unwrap_or(-1)));
     hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 

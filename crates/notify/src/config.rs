@@ -48,7 +48,8 @@ impl Config {
             "notifications.answer_ms",
             2000u64,
             "milliseconds that Kafka may take to acknowledge a notification, before its sender is told",
-            |n| if (200..=60_000).contains(n) { Ok(()) } else { Err("must be 200 to 60000") },
+            // An edge gives up after 3 s.
+            |n| if (200..=2500).contains(n) { Ok(()) } else { Err("must be 200 to 2500") },
         );
         Self {
             listen,

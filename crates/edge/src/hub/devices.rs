@@ -138,6 +138,9 @@ impl Hub {
                 self.leave(served, &post.places, Bytes::new());
             }
             post.places.copy_from_slice(&step.places);
+            for (unsure, place) in post.unsure.iter_mut().zip(step.places.iter()) {
+                *unsure |= place.is_none();
+            }
             for followed in post.followed.values_mut() {
                 followed.last = step.places[followed.bucket];
             }
@@ -150,11 +153,13 @@ impl Hub {
                         if told.iter().any(|told| matches!(told.letter.news, News::Gap(_))) {
                             self.call_out(post, *bucket);
                         }
-                        post.places[*bucket] = Some(*position);
                         if std::mem::take(&mut post.unsure[*bucket]) {
+                            // There may have been others before it, since a feed without records was read.
+                            self.call_out(post, *bucket);
                             let here = post.followed.values_mut().filter(|f| f.bucket == *bucket);
                             here.for_each(|followed| followed.last = Some(*position));
                         }
+                        post.places[*bucket] = Some(*position);
                         self.tell(post, *bucket, before, told);
                     }
                 }
@@ -332,7 +337,7 @@ impl Hub {
 
     async fn bring_device(&self, mut served: Served, rest: Bytes) -> Result<(), End> {
         self.write(&mut served.stream, rest).await?;
-        'read: loop {
+        loop {
             let Some(boxes) = self.read(&mut served).await? else {
                 return Err(served.stream.close(self.retry()));
             };
@@ -342,7 +347,10 @@ impl Hub {
                 write_reset(reason, &mut events, &self.metrics);
                 served.incomplete = true;
                 served.device.shown.fill(Shown::Nothing);
-                self.hand(&mut served.stream, &mut events).await?;
+                drop(boxes);
+                if let Some(rest) = self.hand(&mut served.stream, &mut events)? {
+                    self.write(&mut served.stream, rest).await?;
+                }
                 continue;
             }
             served.greet(&boxes[0], &mut events);
@@ -356,28 +364,11 @@ impl Hub {
                     served.device.shown[at] = Shown::UpTo(mailbox.position);
                 }
             }
-            let mut told = !events.is_empty();
-            for (at, mailbox) in boxes.iter().enumerate() {
-                let topic = served.device.addresses[at].topic.clone();
-                for one in missed(mailbox, served.device.shown[at], topic.as_deref()) {
-                    told = true;
-                    events.append(&one.events);
-                    served.device.shown[at] = Shown::UpTo(Some(one.place));
-                    if !served.incomplete {
-                        events.id(&served.id());
-                    }
-                    if events.len() >= CHUNK_BYTES && !self.hand(&mut served.stream, &mut events).await? {
-                        // It was slow: what has come meanwhile is read with the rest.
-                        continue 'read;
-                    }
-                }
-                served.device.shown[at] = Shown::UpTo(mailbox.position);
-            }
-            if told || std::mem::take(&mut served.incomplete) {
-                events.id(&served.id());
-            }
-            served.incomplete = false;
-            if !events.is_empty() && !self.hand(&mut served.stream, &mut events).await? {
+            let rest = self.tell_missed(&mut served, &boxes, events)?;
+            // What was read may be much; a device that is slow reads anew when its socket has drained.
+            drop(boxes);
+            if let Some(rest) = rest {
+                self.write(&mut served.stream, rest).await?;
                 continue;
             }
             match self.arrive(&mut served).await? {
@@ -442,8 +433,10 @@ impl Hub {
                 Some(Err(error)) => {
                     tracing::debug!(%error, "a device waits for Redis");
                     let (_, mut events) = served.patience.wait(Instant::now(), &mut served.status);
-                    if !events.is_empty() {
-                        self.hand(&mut served.stream, &mut events).await?;
+                    if !events.is_empty()
+                        && let Some(rest) = self.hand(&mut served.stream, &mut events)?
+                    {
+                        self.write(&mut served.stream, rest).await?;
                     }
                     self.pause(&mut served.stream, Instant::now() + RETRY).await;
                     self.keep_alive(&mut served.stream).await?;
@@ -452,13 +445,45 @@ impl Hub {
         }
     }
 
-    /// Writes what there is, and waits until it is written; whether that was at once.
-    async fn hand(&self, stream: &mut Stream, events: &mut Events) -> Result<bool, End> {
+    /// Writes what a device lacks, after these events, until its socket is full: then the rest of that.
+    fn tell_missed(
+        &self,
+        served: &mut Served,
+        boxes: &[Mailbox],
+        mut events: Events,
+    ) -> Result<Option<Bytes>, End> {
+        let mut told = !events.is_empty();
+        for (at, mailbox) in boxes.iter().enumerate() {
+            let topic = served.device.addresses[at].topic.clone();
+            for one in missed(mailbox, served.device.shown[at], topic.as_deref()) {
+                told = true;
+                events.append(&one.events);
+                served.device.shown[at] = Shown::UpTo(Some(one.place));
+                if !served.incomplete {
+                    events.id(&served.id());
+                }
+                if events.len() >= CHUNK_BYTES
+                    && let Some(rest) = self.hand(&mut served.stream, &mut events)?
+                {
+                    return Ok(Some(rest));
+                }
+            }
+            served.device.shown[at] = Shown::UpTo(mailbox.position);
+        }
+        if told || served.incomplete {
+            events.id(&served.id());
+        }
+        served.incomplete = false;
+        if events.is_empty() { Ok(None) } else { self.hand(&mut served.stream, &mut events) }
+    }
+
+    /// Writes what there is as far as the socket takes it; what is left.
+    fn hand(&self, stream: &mut Stream, events: &mut Events) -> Result<Option<Bytes>, End> {
         let bytes = std::mem::take(events).frame().bytes(stream.chunked).clone();
         match self.deliver(stream, bytes) {
-            Written::All => Ok(true),
+            Written::All => Ok(None),
             Written::Gone => Err(End::Left),
-            Written::Rest(rest) => self.write(stream, rest).await.map(|()| false),
+            Written::Rest(rest) => Ok(Some(rest)),
         }
     }
 }

@@ -8,16 +8,19 @@ local filed, known, late = 0, 0, 0
 local records, letters, told, bytes = {}, {}, {}, 0
 
 local function close()
-  if #letters > 0 then
+  if bytes > 0 then
     records[#records + 1] = {seq, time_us, pack_record(epoch, seq, time_us, prev_us, table.concat(letters))}
     letters, told, bytes = {}, {}, 0
   end
 end
 
-local function tell(address, text)
-  letters[#letters + 1] = text
+local function tell(kind, address, unread, id, payload)
+  local head = letter(kind, address, unread, id, payload)
+  -- Two parts: text that is put together twice is copied twice.
+  letters[#letters + 1] = head
+  letters[#letters + 1] = payload
   told[address] = true
-  bytes = bytes + #text
+  bytes = bytes + #head + #payload
 end
 
 -- Where the next letter to an address goes: the record that is being made, or another.
@@ -25,39 +28,47 @@ local function open(address)
   if told[address] or bytes >= 262144 then
     close()
   end
-  if #letters == 0 then
+  if bytes == 0 then
     begin_record(now_us)
   end
 end
 
 -- Whether an id was filed before; it is noted that it is.
 local function is_known(box, number)
-  local sets = key('ids', box.address)
-  if now_us - box.set_us >= KNOWN_US
-    and (box.set_us == 0 or redis.call('SCARD', sets .. ':' .. box.set % 2) >= IDS_A_SET) then
-    box.set = box.set_us == 0 and 0 or box.set + 1
+  local sets = base .. ':ids:' .. box.address
+  local filled, other = sets .. ':0', sets .. ':1'
+  if box.set % 2 == 1 then
+    filled, other = other, filled
+  end
+  if now_us - box.set_us >= KNOWN_US and (box.set_us == 0 or call('SCARD', filled) >= IDS_A_SET) then
+    if box.set_us ~= 0 then
+      box.set = box.set + 1
+      filled, other = other, filled
+    end
     box.set_us = now_us
-    redis.call('DEL', sets .. ':' .. box.set % 2)
+    call('DEL', filled)
     box.made_a_key = true
   end
-  if box.set > 0 and redis.call('SISMEMBER', sets .. ':' .. (box.set + 1) % 2, number) == 1 then
+  if box.set > 0 and call('SISMEMBER', other, number) == 1 then
     return true
   end
-  return redis.call('SADD', sets .. ':' .. box.set % 2, number) == 0
+  return call('SADD', filled, number) == 0
 end
 
 local function file(box, id, expires_us, payload)
-  local name = key('box', box.address)
+  local name = base .. ':box:' .. box.address
   expire(box, now_us)
-  expires_us = math.min(expires_us, now_us + KEEP_US)
-  local item = struct.pack(ITEM, seq, time_us, expires_us, #id) .. id .. payload
-  local items = redis.call('RPUSH', name, item)
+  if expires_us > now_us + KEEP_US then
+    expires_us = now_us + KEEP_US
+  end
+  local item = pack(ITEM, seq, time_us, expires_us, #id) .. id .. payload
+  local items = call('RPUSH', name, item)
   if items == 1 then
     box.bytes, box.unread = 0, 0
   end
   if box.mark_seq > 0 then
     -- It was deleted once, so long ago that its id is not known any more.
-    redis.call('HDEL', key('marks', box.address), id)
+    call('HDEL', key('marks', box.address), id)
   end
   box.bytes = box.bytes + #item
   box.unread = box.unread + 1
@@ -65,11 +76,12 @@ local function file(box, id, expires_us, payload)
     box.next_us = expires_us
   end
   while items > 1 and (items > KEEP_ITEMS or box.bytes > KEEP_BYTES) do
-    local cut_seq, cut_us = forget(box, redis.call('LPOP', name))
+    local cut_seq, cut_us = forget(box, call('LPOP', name))
     box.cut_seq, box.cut_us = math.max(box.cut_seq, cut_seq), math.max(box.cut_us, cut_us)
     items = items - 1
   end
-  save(box, now_us, box.made_a_key or items == 1)
+  box.made_a_key = box.made_a_key or items == 1
+  save(box, now_us)
 end
 
 for at = 9, #ARGV, 5 do
@@ -77,8 +89,8 @@ for at = 9, #ARGV, 5 do
     ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3]), ARGV[at + 4]
   if address == '' then
     open(address)
-    redis.call('HSET', head, 'gap_seq', string.format('%d', seq), 'gap_us', string.format('%d', time_us))
-    tell(address, letter(GAP, '', 0, '', payload))
+    call('HSET', head, 'gap_seq', string.format('%d', seq), 'gap_us', string.format('%d', time_us))
+    tell(GAP, '', 0, '', payload)
   elseif expires_us <= now_us then
     late = late + 1
   else
@@ -88,7 +100,7 @@ for at = 9, #ARGV, 5 do
     else
       open(address)
       file(box, id, expires_us, payload)
-      tell(address, letter(FILED, address, box.unread, id, payload))
+      tell(FILED, address, box.unread, id, payload)
       filed = filed + 1
     end
   end

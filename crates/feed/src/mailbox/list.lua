@@ -28,8 +28,8 @@ local function why_not()
       return 'history_changed'
     end
     local id = string.format('%d-%d', since_seq, since_us)
-    if #redis.call('XRANGE', log, id, id) == 0 then
-      local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+    if #call('XRANGE', log, id, id) == 0 then
+      local first = call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
       if first and tonumber(string.match(first[1], '^%d+')) <= since_seq then
         return 'history_changed'
       end
@@ -49,13 +49,13 @@ if mode == 'since' then
   reason = why_not()
 end
 if mode == 'all' or reason ~= '' then
-  items = redis.call('LRANGE', name, 0, -1)
-  marks = redis.call('HGETALL', key('marks', address))
+  items = call('LRANGE', name, 0, -1)
+  marks = call('HGETALL', key('marks', address))
 elseif mode == 'since' then
   -- From the newest on, until one is not later.
-  local length, at = redis.call('LLEN', name), 0
+  local length, at = call('LLEN', name), 0
   while at < length do
-    local part = redis.call('LRANGE', name, -at - 16, -at - 1)
+    local part = call('LRANGE', name, -at - 16, -at - 1)
     for n = #part, 1, -1 do
       local its_seq, its_us = read_item(part[n])
       if not is_later(its_seq, its_us) then
@@ -67,7 +67,7 @@ elseif mode == 'since' then
     at = at + 16
   end
   if is_later(box.mark_seq, box.mark_us) then
-    marks = redis.call('HGETALL', key('marks', address))
+    marks = call('HGETALL', key('marks', address))
   end
 end
 return {epoch or '', string.format('%d', seq or 0), string.format('%d', time_us or 0), math.max(box.unread, 0), reason,

@@ -12,6 +12,7 @@
 --       base:ids:A:N  two sets of numbers of ids that were filed; one is filled, then the other.
 --       base:state:A  as STATE says.
 local log, head, base, nonce = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+local call, pack, unpack = redis.call, struct.pack, struct.unpack
 local KEEP_ITEMS, KEEP_BYTES, KEEP_US = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 
 -- Of an item: the number and time of its record, when it expires, and the length of its id.
@@ -39,37 +40,37 @@ local function key(kind, address)
 end
 
 local function load(address)
-  local box = {address = address}
-  local packed = redis.call('GET', key('state', address))
+  local unread, bytes, cut_seq, cut_us, mark_seq, mark_us, next_us, set, set_us, day = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
+  local packed = call('GET', base .. ':state:' .. address)
   if packed then
-    box.unread, box.bytes, box.cut_seq, box.cut_us, box.mark_seq, box.mark_us, box.next_us, box.set, box.set_us,
-      box.day = struct.unpack(STATE, packed)
-  else
-    box.unread, box.bytes, box.cut_seq, box.cut_us, box.mark_seq, box.mark_us = 0, 0, 0, 0, 0, 0
-    box.next_us, box.set, box.set_us, box.day = 0, 0, 0, 0
+    unread, bytes, cut_seq, cut_us, mark_seq, mark_us, next_us, set, set_us, day = unpack(STATE, packed)
   end
-  return box
+  -- Made at once: a table that grows field by field costs more than all the rest here.
+  return {address = address, unread = unread, bytes = bytes, cut_seq = cut_seq, cut_us = cut_us,
+    mark_seq = mark_seq, mark_us = mark_us, next_us = next_us, set = set, set_us = set_us, day = day,
+    made_a_key = false}
 end
 
 -- Keys live on for longer than anything in them.
-local function save(box, now_us, made_a_key)
-  local seconds = math.ceil(KEEP_US / 1000000) + 2 * 86400
-  local day = math.floor(now_us / DAY_US)
-  if made_a_key or box.day ~= day then
-    box.day = day
-    for _, name in ipairs({key('box', box.address), key('marks', box.address), key('ids', box.address) .. ':0',
-        key('ids', box.address) .. ':1'}) do
-      redis.call('EXPIRE', name, seconds)
+local KEYS_LIVE = math.ceil(KEEP_US / 1000000) + 2 * 86400
+local function save(box, now_us)
+  local address, day = box.address, math.floor(now_us / DAY_US)
+  local renewed = box.made_a_key or box.day ~= day
+  box.day = day
+  local unread = box.unread < 0 and 0 or box.unread
+  call('SET', base .. ':state:' .. address, pack(STATE, unread, box.bytes, box.cut_seq, box.cut_us, box.mark_seq,
+    box.mark_us, box.next_us, box.set, box.set_us, day), 'KEEPTTL')
+  if renewed then
+    for _, name in ipairs({key('state', address), key('box', address), key('marks', address),
+        key('ids', address) .. ':0', key('ids', address) .. ':1'}) do
+      call('EXPIRE', name, KEYS_LIVE)
     end
   end
-  redis.call('SET', key('state', box.address), struct.pack(STATE, math.max(box.unread, 0), box.bytes,
-    box.cut_seq, box.cut_us, box.mark_seq, box.mark_us, box.next_us, box.set, box.set_us, box.day),
-    'EX', seconds)
 end
 
 -- The number and time of an item's record, when it expires, and its id.
 local function read_item(item)
-  local seq, time_us, expires_us, length = struct.unpack(ITEM, item)
+  local seq, time_us, expires_us, length = unpack(ITEM, item)
   return seq, time_us, expires_us, string.sub(item, ITEM_BYTES + 1, ITEM_BYTES + length)
 end
 
@@ -77,10 +78,10 @@ end
 local function forget(box, item)
   local seq, time_us, _, id = read_item(item)
   box.bytes = box.bytes - #item
-  local mark = box.mark_seq > 0 and redis.call('HGET', key('marks', box.address), id)
+  local mark = box.mark_seq > 0 and call('HGET', key('marks', box.address), id)
   if mark then
-    redis.call('HDEL', key('marks', box.address), id)
-    local _, mark_seq, mark_us = struct.unpack(MARK, mark)
+    call('HDEL', key('marks', box.address), id)
+    local _, mark_seq, mark_us = unpack(MARK, mark)
     seq, time_us = math.max(seq, mark_seq), math.max(time_us, mark_us)
   else
     box.unread = box.unread - 1
@@ -96,14 +97,14 @@ local function expire(box, now_us)
   end
   box.next_us, box.unread, box.bytes = 0, 0, 0
   local name, marks = key('box', box.address), key('marks', box.address)
-  for _, item in ipairs(redis.call('LRANGE', name, 0, -1)) do
+  for _, item in ipairs(call('LRANGE', name, 0, -1)) do
     local _, _, expires_us, id = read_item(item)
     if expires_us <= now_us then
-      redis.call('LREM', name, 1, item)
-      redis.call('HDEL', marks, id)
+      call('LREM', name, 1, item)
+      call('HDEL', marks, id)
     else
       box.bytes = box.bytes + #item
-      if redis.call('HEXISTS', marks, id) == 0 then
+      if call('HEXISTS', marks, id) == 0 then
         box.unread = box.unread + 1
       end
       if box.next_us == 0 or expires_us < box.next_us then
@@ -114,13 +115,14 @@ local function expire(box, now_us)
   return true
 end
 
--- A part of a record, for who follows the address.
+-- A part of a record, for who follows the address; the payload comes after it.
 local function letter(kind, address, unread, id, payload)
-  return struct.pack('>BI2c0I4I2c0I4c0', kind, #address, address, math.max(unread, 0), #id, id, #payload, payload)
+  return pack('>BI2', kind, #address) .. address .. pack('>I4I2', unread < 0 and 0 or unread, #id) .. id
+    .. pack('>I4', #payload)
 end
 
 -- Numbers and logs each payload as a record, and publishes them, last.
-local held = redis.call('HMGET', head, 'epoch', 'seq', 'time_us', 'gap_seq', 'gap_us')
+local held = call('HMGET', head, 'epoch', 'seq', 'time_us', 'gap_seq', 'gap_us')
 local epoch, seq, time_us, prev_us = held[1], tonumber(held[2]), tonumber(held[3]), nil
 local function begin_record(now_us)
   epoch, seq, time_us, prev_us = next_record(epoch, seq, time_us, nonce, now_us)
@@ -129,12 +131,12 @@ local function write_records(records)
   for _, record in ipairs(records) do
     log_record(log, ARGV[3], record[1], record[2], record[3])
   end
-  redis.call('HSET', head, 'epoch', string.format('%d', epoch), 'seq', string.format('%d', seq),
+  call('HSET', head, 'epoch', string.format('%d', epoch), 'seq', string.format('%d', seq),
     'time_us', string.format('%d', time_us))
   for _, record in ipairs(records) do
     trim(log, record[1], record[2], tonumber(ARGV[4]), tonumber(ARGV[5]), record[3])
   end
   for _, record in ipairs(records) do
-    redis.call('PUBLISH', base, record[3])
+    call('PUBLISH', base, record[3])
   end
 end

@@ -11,10 +11,10 @@ local expired = expire(box, now_us)
 -- What is there up to the id, and not read.
 local function unread_to()
   local found = {}
-  for _, item in ipairs(redis.call('LRANGE', name, 0, -1)) do
+  for _, item in ipairs(call('LRANGE', name, 0, -1)) do
     local _, _, _, its = read_item(item)
     local wanted = its == id
-    if (wanted or what == 'read-to') and not redis.call('HGET', marks, its) then
+    if (wanted or what == 'read-to') and not call('HGET', marks, its) then
       found[#found + 1] = its
     end
     if wanted then
@@ -25,20 +25,20 @@ end
 
 -- Marks of what was deleted are forgotten when there are many more than items.
 local function bound_marks()
-  if redis.call('HLEN', marks) <= 2 * KEEP_ITEMS + 64 then
+  if call('HLEN', marks) <= 2 * KEEP_ITEMS + 64 then
     return
   end
   local deleted = {}
-  local all = redis.call('HGETALL', marks)
+  local all = call('HGETALL', marks)
   for at = 1, #all, 2 do
-    local kind, mark_seq, mark_us = struct.unpack(MARK, all[at + 1])
+    local kind, mark_seq, mark_us = unpack(MARK, all[at + 1])
     if kind == DELETED then
       deleted[#deleted + 1] = {mark_seq, mark_us, all[at]}
     end
   end
   table.sort(deleted, function(a, b) return a[1] < b[1] end)
   for at = 1, math.ceil(#deleted / 2) do
-    redis.call('HDEL', marks, deleted[at][3])
+    call('HDEL', marks, deleted[at][3])
     box.cut_seq, box.cut_us = math.max(box.cut_seq, deleted[at][1]), math.max(box.cut_us, deleted[at][2])
   end
 end
@@ -61,7 +61,7 @@ begin_record(now_us)
 local kind = READ
 if what == 'delete' then
   kind = DELETED
-  redis.call('LREM', name, 1, item)
+  call('LREM', name, 1, item)
   forget(box, item)
   unread = {id}
 else
@@ -69,12 +69,14 @@ else
 end
 local ids = {}
 for at, its in ipairs(unread) do
-  redis.call('HSET', marks, its, struct.pack(MARK, kind, seq, time_us))
-  ids[at] = struct.pack('>I2c0', #its, its)
+  call('HSET', marks, its, pack(MARK, kind, seq, time_us))
+  ids[at] = pack('>I2c0', #its, its)
 end
 box.mark_seq, box.mark_us = seq, time_us
 bound_marks()
-save(box, now_us, true)
-local text = letter(kind, address, box.unread, '', table.concat(ids))
-write_records({{seq, time_us, pack_record(epoch, seq, time_us, prev_us, text)}})
+box.made_a_key = true
+save(box, now_us)
+local text = table.concat(ids)
+local record = pack_record(epoch, seq, time_us, prev_us, letter(kind, address, box.unread, '', text) .. text)
+write_records({{seq, time_us, record}})
 return {1, math.max(box.unread, 0)}
