@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rand::Rng as _;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
+use crate::ask::{any_of, jitter, until_answered};
 use crate::sse::{Event, Request, Source};
 
 /// Who waits without a stream asks this often.
@@ -232,27 +232,7 @@ impl Person {
         request: impl Fn(&str) -> reqwest::RequestBuilder,
         good: &[StatusCode],
     ) -> anyhow::Result<Value> {
-        loop {
-            match request(self.edge()).timeout(Duration::from_secs(10)).send().await {
-                Ok(answer) if good.contains(&answer.status()) => {
-                    if let Ok(body) = answer.json().await {
-                        return Ok(body);
-                    }
-                }
-                Ok(answer) if answer.status().is_server_error() => {
-                    let after =
-                        answer.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok());
-                    sleep(Duration::from_secs(after.unwrap_or(1))).await;
-                }
-                Ok(answer) => {
-                    let (status, url) = (answer.status(), answer.url().path().to_owned());
-                    anyhow::bail!("{url} answered {status}: {}", answer.text().await.unwrap_or_default());
-                }
-                Err(_) => {}
-            }
-            self.figures.again.fetch_add(1, Ordering::Relaxed);
-            sleep(jitter()).await;
-        }
+        until_answered(&self.crowd.edges, &self.figures.again, request, good).await
     }
 
     /// Follows a stream until it breaks off, or says what this person waits for.
@@ -287,7 +267,7 @@ impl Person {
     }
 
     fn edge(&self) -> &str {
-        &self.crowd.edges[rand::rng().random_range(0..self.crowd.edges.len())]
+        any_of(&self.crowd.edges)
     }
 }
 
@@ -298,9 +278,4 @@ fn hear_ticket(visitor: &mut Visitor, body: &Value) {
     if body["state"] == "gone" || body["status"].is_u64() {
         visitor.lost = Some(body["reason"].as_str().unwrap_or("gone").to_owned());
     }
-}
-
-/// As a browser's EventSource that was told `retry: 1000` would, and not all at once.
-fn jitter() -> Duration {
-    Duration::from_millis(rand::rng().random_range(200..1000))
 }

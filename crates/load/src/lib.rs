@@ -1,8 +1,11 @@
 //! Load for Tutti, and what measures it: simulators that write to Kafka, a crowd before a waiting
-//! room, the replay of recorded positions, and a client that reads streams as a browser does.
+//! room, users' devices and their inboxes, the replay of recorded positions, and a client that reads
+//! streams as a browser does.
 
+mod ask;
 pub mod city;
 pub mod crowd;
+pub mod inbox;
 pub mod publisher;
 pub mod sse;
 pub mod taxis;

@@ -1,6 +1,8 @@
 //! Reads a stream as a browser's EventSource does.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,6 +16,8 @@ type Bytes = Pin<Box<dyn Stream<Item = reqwest::Result<Vec<u8>>> + Send>>;
 /// One connection of an EventSource.
 pub struct Source {
     events: EventStream<Bytes>,
+    /// Milliseconds; 0, none was told.
+    retry: Arc<AtomicU64>,
 }
 
 /// What to ask for.
@@ -57,12 +61,20 @@ impl Source {
             let text = response.text().await.unwrap_or_default();
             anyhow::bail!("{} answered {status}: {text}", request.url);
         }
-        let bytes: Bytes = Box::pin(response.bytes_stream().map(|chunk| chunk.map(|c| c.to_vec())));
+        let retry = Arc::new(AtomicU64::new(0));
+        let told = retry.clone();
+        let bytes: Bytes = Box::pin(response.bytes_stream().map(move |chunk| {
+            let chunk = chunk.map(|c| c.to_vec());
+            if let Some(after) = chunk.as_ref().ok().and_then(|chunk| retry_of(chunk)) {
+                told.store(after, Ordering::Relaxed);
+            }
+            chunk
+        }));
         let mut events = EventStream::new(bytes);
         if let Some(id) = &request.last_event_id {
             events.set_last_event_id(id.clone());
         }
-        Ok(Self { events })
+        Ok(Self { events, retry })
     }
 
     /// The next event; `None` at the stream's end.
@@ -82,4 +94,16 @@ impl Source {
     pub fn last_event_id(&self) -> &str {
         self.events.last_event_id()
     }
+
+    /// How long to wait before coming back, as the server last said.
+    pub fn retry(&self) -> Option<Duration> {
+        let after = self.retry.load(Ordering::Relaxed);
+        (after > 0).then(|| Duration::from_millis(after))
+    }
+}
+
+/// The parser passes over a `retry:` without an event. Edges begin a chunk with it.
+fn retry_of(chunk: &[u8]) -> Option<u64> {
+    let line = chunk.strip_prefix(b"retry: ".as_slice())?.split(|byte| *byte == b'\n').next()?;
+    std::str::from_utf8(line).ok()?.trim().parse().ok()
 }

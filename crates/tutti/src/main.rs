@@ -15,8 +15,10 @@ use tutti::up::{Options, TOPIC, up};
 use tutti::watch::watch;
 use tutti_load::city::City;
 use tutti_load::crowd::{Crowd, Figures};
+use tutti_load::inbox::{self, Inboxes, Verdict};
 use tutti_load::publisher::Publisher;
 use tutti_load::taxis::Taxis;
+use tutti_load::watch::quantile;
 use tutti_service::raise_file_limit;
 
 /// As in `tutti-edge`, which runs in this process too.
@@ -35,7 +37,7 @@ struct Arguments {
 enum Command {
     /// Run everything on this machine: a broker, Redis, ingest, two edges, recorded taxis
     Up(Options),
-    /// Simulate load: positions to Kafka, a crowd before a waiting room
+    /// Simulate load: positions to Kafka, a crowd before a waiting room, users with their inboxes
     Sim {
         #[command(subcommand)]
         what: Sim,
@@ -91,6 +93,8 @@ enum Sim {
     },
     /// People who all want into a waiting room at once
     Crowd(CrowdOptions),
+    /// Users whose devices hold their inboxes, and a sender that notifies them
+    Inbox(InboxOptions),
     /// Devices that drive about in a city
     City {
         /// How many devices
@@ -130,6 +134,28 @@ struct CrowdOptions {
     /// The room, which must be there
     #[arg(long, default_value = "demo")]
     room: String,
+    /// Base URLs of edges
+    #[arg(long = "edge", value_name = "URL", default_values_t = ["http://127.0.0.1:8080".to_owned(), "http://127.0.0.1:8081".to_owned()])]
+    edges: Vec<String>,
+}
+
+#[derive(clap::Args)]
+struct InboxOptions {
+    /// How many users
+    #[arg(long, default_value_t = 200)]
+    users: u32,
+    /// How many devices, of all users together
+    #[arg(long, default_value_t = 300)]
+    devices: u32,
+    /// Notifications a second
+    #[arg(long, default_value_t = 20.0)]
+    rate: f64,
+    /// Stop after this time, as 30s, 5m; else with Ctrl-C
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    lasts: Option<Duration>,
+    /// The HS256 secret of the edges; that of `tutti up` if absent
+    #[arg(long, env = "TUTTI_AUTH_HS256_SECRET", hide_env_values = true, default_value = DEVELOPMENT_SECRET, hide_default_value = true)]
+    secret: String,
     /// Base URLs of edges
     #[arg(long = "edge", value_name = "URL", default_values_t = ["http://127.0.0.1:8080".to_owned(), "http://127.0.0.1:8081".to_owned()])]
     edges: Vec<String>,
@@ -181,6 +207,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
 async fn simulate(what: Sim) -> anyhow::Result<()> {
     let (to, city) = match what {
         Sim::Crowd(options) => return crowd(options).await,
+        Sim::Inbox(options) => return inboxes(options).await,
         Sim::Taxis { to } => (to, None),
         Sim::City { devices, rate, fixes, seed, to } => (to, Some(City { devices, rate, fixes, seed })),
     };
@@ -259,6 +286,72 @@ fn figures_line(figures: &Figures) -> String {
         of(&figures.done),
         of(&figures.lost),
         of(&figures.streams),
+        of(&figures.again),
+    )
+}
+
+async fn inboxes(options: InboxOptions) -> anyhow::Result<()> {
+    raise_file_limit();
+    let InboxOptions { users, devices, rate, lasts, secret, edges } = options;
+    let tokens = Arc::new(move |sub: &str, scope: &str| sign(&secret, sub, scope, Duration::from_secs(3600)));
+    let inboxes = Inboxes { edges, users, devices, rate, tokens };
+    let figures = Arc::new(inbox::Figures::default());
+    eprintln!("{devices} devices of {users} users, {rate} notifications/s; Ctrl-C ends it");
+    let told = figures.clone();
+    let progress = async move {
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        let mut from = 0;
+        while std::io::stderr().is_terminal() {
+            seconds.tick().await;
+            let delays = told.delays_us(from);
+            from += delays.len();
+            eprintln!("{}", inboxes_line(&told, delays));
+        }
+        std::future::pending::<()>().await;
+    };
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = async move {
+        let over = async {
+            match lasts {
+                Some(lasts) => tokio::time::sleep(lasts).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = over => {}
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    tokio::select! {
+        outcome = inboxes.run(&figures, stop) => {
+            let Verdict { missing, out_of_order, unread_apart } = outcome?.verdict;
+            eprintln!(
+                "{}; {missing} missing, {out_of_order} out of order, {unread_apart} users with different counts of unread",
+                inboxes_line(&figures, figures.delays_us(0)),
+            );
+        }
+        () = progress => unreachable!("progress never ends"),
+    }
+    Ok(())
+}
+
+fn inboxes_line(figures: &inbox::Figures, mut delays_us: Vec<i64>) -> String {
+    let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let mut delay = |share| {
+        let delay = quantile(&mut delays_us, share);
+        delay.map_or("-".to_owned(), |us| format!("{:.1}", us as f64 / 1000.0))
+    };
+    let (p50, p99) = (delay(0.5), delay(0.99));
+    format!(
+        "{} devices, {} sent, {} delivered, {} marked, {} duplicates, {} resets, {} reconnects, {} requests made again, delay p50 {p50} ms p99 {p99} ms",
+        of(&figures.devices),
+        of(&figures.sent),
+        of(&figures.delivered),
+        of(&figures.marked),
+        of(&figures.duplicates),
+        of(&figures.resets),
+        of(&figures.reconnects),
         of(&figures.again),
     )
 }

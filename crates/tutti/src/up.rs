@@ -15,6 +15,7 @@ use tutti_edge::Edge;
 use tutti_ingest::Ingest;
 use tutti_load::publisher::Publisher;
 use tutti_load::taxis::Taxis;
+use tutti_notify::Notify;
 use tutti_queue::Queue;
 use tutti_service::logs::Logs;
 use tutti_service::{
@@ -32,6 +33,8 @@ pub const TOPIC: &str = "media-locations";
 const PARTITIONS: i32 = 6;
 /// The topic that the changes of waiting rooms are relayed to.
 const ROOMS_TOPIC: &str = "queueing-system";
+/// The topic that notifications are sent to.
+const NOTIFICATIONS_TOPIC: &str = "sse_notifications";
 /// A waiting room to try.
 const ROOM: &str = "demo";
 /// How long stopping may take.
@@ -68,8 +71,9 @@ struct Ports {
     kafka: u16,
     redis: u16,
     queue: u16,
-    /// Of ingest, the two edges and the queue.
-    admin: [u16; 4],
+    notify: u16,
+    /// Of ingest, the two edges, the queue and notify.
+    admin: [u16; 5],
 }
 
 impl Ports {
@@ -80,7 +84,8 @@ impl Ports {
                 kafka: 9092,
                 redis: 16379,
                 queue: 9200,
-                admin: [9101, 9102, 9103, 9104],
+                notify: 9201,
+                admin: [9101, 9102, 9103, 9104, 9105],
             });
         };
         anyhow::ensure!((1024..=65_000).contains(&base), "--port-base must be 1024 to 65000");
@@ -90,7 +95,8 @@ impl Ports {
             kafka: at(2),
             redis: at(3),
             queue: at(7),
-            admin: [at(4), at(5), at(6), at(8)],
+            notify: at(9),
+            admin: [at(4), at(5), at(6), at(8), at(10)],
         })
     }
 }
@@ -111,6 +117,7 @@ pub async fn up(mut options: Options) -> anyhow::Result<()> {
         check_port_free(port, "an edge")?;
     }
     check_port_free(ports.queue, "the waiting room's service")?;
+    check_port_free(ports.notify, "the notifications' service")?;
     for port in ports.admin {
         check_port_free(port, "an admin port")?;
     }
@@ -130,8 +137,14 @@ pub async fn up(mut options: Options) -> anyhow::Result<()> {
     let embedded = match options.kafka {
         Some(_) => None,
         None => {
-            let rejected = format!("{TOPIC}.rejected");
-            let topics = [(TOPIC, PARTITIONS), (&rejected, 1), (ROOMS_TOPIC, PARTITIONS)];
+            let rejected = [TOPIC, NOTIFICATIONS_TOPIC].map(|topic| format!("{topic}.rejected"));
+            let topics = [
+                (TOPIC, PARTITIONS),
+                (&rejected[0], 1),
+                (ROOMS_TOPIC, PARTITIONS),
+                (NOTIFICATIONS_TOPIC, PARTITIONS),
+                (&rejected[1], 1),
+            ];
             Some(Broker::start(ports.kafka, &topics).await?)
         }
     };
@@ -165,6 +178,11 @@ pub async fn up(mut options: Options) -> anyhow::Result<()> {
     ]);
     let (_, ready) = start::<Queue>(&queue, ports.admin[3], &stop, &mut services).await?;
     all_ready.push(("queue", ready));
+    let notify_listens = format!("127.0.0.1:{}", ports.notify);
+    let mut notify = common.clone();
+    notify.insert("TUTTI_GRPC_LISTEN".into(), notify_listens.clone());
+    let (_, ready) = start::<Notify>(&notify, ports.admin[4], &stop, &mut services).await?;
+    all_ready.push(("notify", ready));
     let urls: Vec<String> = ports.edges.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
     let mut edges = Vec::new();
     for (i, port) in ports.edges.into_iter().enumerate() {
@@ -179,6 +197,8 @@ pub async fn up(mut options: Options) -> anyhow::Result<()> {
             ("TUTTI_MAP_PUBLIC".into(), (!options.private).to_string()),
             ("TUTTI_STREAMS_DRAIN_SECONDS".into(), "1".into()),
             ("TUTTI_QUEUE_URLS".into(), format!("http://{queue_listens}")),
+            ("TUTTI_NOTIFY_URLS".into(), format!("http://{notify_listens}")),
+            ("TUTTI_EDGE_NAME".into(), format!("edge-{}", i + 1)),
         ]);
         let (metrics, ready) = start::<Edge>(&variables, ports.admin[i + 1], &stop, &mut services).await?;
         all_ready.push(("edge", ready));
@@ -284,6 +304,10 @@ fn print_greeting(
         "  queue    http://127.0.0.1:{}  (gRPC; http://127.0.0.1:{}/metrics)",
         ports.queue, ports.admin[3]
     );
+    println!(
+        "  notify   http://127.0.0.1:{}  (gRPC; http://127.0.0.1:{}/metrics)",
+        ports.notify, ports.admin[4]
+    );
     for (url, admin) in urls.iter().zip(&ports.admin[1..]) {
         println!("  edge     {url}  (http://127.0.0.1:{admin}/metrics)");
     }
@@ -314,6 +338,22 @@ fn print_greeting(
         "  curl -N -H \"Authorization: Bearer $(target/debug/tutti token --scope topics:read)\" \\\n    \
          {}/v1/topics/{ROOMS_TOPIC}/stream?since=oldest",
         urls[1]
+    );
+    println!(
+        "  T=$(target/debug/tutti token --sub 7 --scope \"notifications:send presence:read inbox:topics\")"
+    );
+    println!(
+        "  curl -N -H \"Authorization: Bearer $T\" \"{}/v1/inbox/stream?topics=news\"    # user 7's inbox",
+        urls[0]
+    );
+    println!(
+        "  curl -H \"Authorization: Bearer $T\" -H \"Idempotency-Key: hello-1\" \\\n    \
+         -d '{{\"to\":{{\"users\":[\"7\"]}},\"title\":\"Hello\"}}' {}/v1/notifications    # and one to her",
+        urls[1]
+    );
+    println!(
+        "  target/debug/tutti sim inbox --edge {} --edge {}    # and many users with theirs",
+        urls[0], urls[1]
     );
     println!("\nCtrl-C ends it all.\n");
     let _ = std::io::stdout().flush();
