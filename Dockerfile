@@ -12,9 +12,11 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/src/target,sharing=locked \
     cargo build --release --locked \
-        --package tutti-ingest --package tutti-queue --package tutti-edge --package tutti \
+        --package tutti-ingest --package tutti-queue --package tutti-notify --package tutti-edge \
+        --package tutti \
     && install -D --target-directory=/out \
-        target/release/tutti-ingest target/release/tutti-queue target/release/tutti-edge target/release/tutti
+        target/release/tutti-ingest target/release/tutti-queue target/release/tutti-notify \
+        target/release/tutti-edge target/release/tutti
 
 FROM debian:bookworm-slim AS runtime
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
@@ -37,6 +39,12 @@ COPY --from=build /out/tutti-queue /usr/local/bin/tutti-queue
 ENV TUTTI_GRPC_LISTEN=0.0.0.0:9200
 EXPOSE 9200
 ENTRYPOINT ["/usr/local/bin/tutti-queue"]
+
+FROM runtime AS notify
+COPY --from=build /out/tutti-notify /usr/local/bin/tutti-notify
+ENV TUTTI_GRPC_LISTEN=0.0.0.0:9201
+EXPOSE 9201
+ENTRYPOINT ["/usr/local/bin/tutti-notify"]
 
 FROM runtime AS edge
 COPY --from=build /out/tutti-edge /usr/local/bin/tutti-edge
