@@ -81,6 +81,8 @@ impl Connections {
     pub(crate) async fn run(self: Arc<Self>, registry: Registry, mut connects: watch::Receiver<u64>) {
         let mut ticks = interval(TELL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // An attempt that was not answered may have taken up what a later one would have said.
+        let mut doubted = false;
         for tick in 0u32.. {
             ticks.tick().await;
             if connects.has_changed().unwrap_or(false) {
@@ -89,9 +91,15 @@ impl Connections {
             }
             if tick % RENEW_EVERY == 0 {
                 match registry.renew().await {
-                    Ok(false) => {}
-                    Ok(true) => self.tell_all(),
-                    Err(error) => debug!(%error, "the lease is renewed later"),
+                    Ok(was_dead) => {
+                        if was_dead || std::mem::take(&mut doubted) {
+                            self.tell_all();
+                        }
+                    }
+                    Err(error) => {
+                        doubted = true;
+                        debug!(%error, "the lease is renewed later");
+                    }
                 }
             }
             let (came, left) = self.take();

@@ -180,6 +180,10 @@ pub(crate) fn missed(mailbox: &Mailbox, shown: Shown, topic: Option<&str>) -> Ve
             events.event(if deleted { "deleted" } else { "read" }, &marked(&ids, unread));
         }
     }
+    if let Some(last) = mailbox.items.last().filter(|_| mailbox.more) {
+        // What came after it is read later.
+        missed.split_off(&(last.seq, last.time_us + 1));
+    }
     missed.into_iter().map(|((seq, time_us), events)| Missed { place: at(seq, time_us), events }).collect()
 }
 

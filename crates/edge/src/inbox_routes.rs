@@ -43,14 +43,49 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
     app.service(
         web::resource("/v1/notifications")
             .app_data(web::PayloadConfig::new(MAX_BODY_BYTES))
-            .route(web::post().to(async |r, s, b| either(send(r, s, b).await))),
+            .route(web::post().to(async |r, s, b| either(send(r, s, b).await)))
+            .default_service(web::to(async |r| not_allowed(&r, "POST"))),
     )
-    .service(web::resource("/v1/inbox/stream").route(web::get().to(stream)).route(web::head().to(stream)))
-    .route("/v1/inbox", web::get().to(async |r, s| either(list(r, s).await)))
-    .route("/v1/inbox/read", web::post().to(async |r, s, b| either(read_to(r, s, b).await)))
-    .route("/v1/inbox/{id}/read", web::post().to(async |r, s, p| either(read(r, s, p).await)))
-    .route("/v1/inbox/{id}", web::delete().to(async |r, s, p| either(delete(r, s, p).await)))
-    .route("/v1/presence/{user}", web::get().to(async |r, s, p| either(presence(r, s, p).await)));
+    .service(
+        web::resource("/v1/inbox/stream")
+            .route(web::get().to(stream))
+            .route(web::head().to(stream))
+            .default_service(web::to(async |r| not_allowed(&r, "GET, HEAD"))),
+    )
+    .service(
+        web::resource("/v1/inbox")
+            .route(web::get().to(async |r, s| either(list(r, s).await)))
+            .route(web::head().to(async |r, s| either(list(r, s).await)))
+            .default_service(web::to(async |r| not_allowed(&r, "GET, HEAD"))),
+    )
+    .service(
+        web::resource("/v1/inbox/read")
+            .route(web::post().to(async |r, s, b| either(read_to(r, s, b).await)))
+            .default_service(web::to(async |r| not_allowed(&r, "POST"))),
+    )
+    .service(
+        web::resource("/v1/inbox/{id}/read")
+            .route(web::post().to(async |r, s, p| either(read(r, s, p).await)))
+            .default_service(web::to(async |r| not_allowed(&r, "POST"))),
+    )
+    .service(
+        web::resource("/v1/inbox/{id}")
+            .route(web::delete().to(async |r, s, p| either(delete(r, s, p).await)))
+            .default_service(web::to(async |r| not_allowed(&r, "DELETE"))),
+    )
+    .service(
+        web::resource("/v1/presence/{user}")
+            .route(web::get().to(async |r, s, p| either(presence(r, s, p).await)))
+            .route(web::head().to(async |r, s, p| either(presence(r, s, p).await)))
+            .default_service(web::to(async |r| not_allowed(&r, "GET, HEAD"))),
+    );
+}
+
+fn not_allowed(request: &HttpRequest, allow: &'static str) -> HttpResponse {
+    let detail = format!("{} does not take {}, but {allow}", request.path(), request.method());
+    let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, &detail);
+    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allow));
+    response
 }
 
 fn either(answer: Answer) -> HttpResponse {
@@ -61,7 +96,14 @@ fn bad(why: &str) -> HttpResponse {
     problem(StatusCode::BAD_REQUEST, why)
 }
 
-async fn send(request: HttpRequest, shared: web::Data<Shared>, body: web::Bytes) -> Answer {
+/// A request's body, or why it could not be read.
+type Body = Result<web::Bytes, actix_web::Error>;
+
+fn whole(body: Body) -> Result<web::Bytes, HttpResponse> {
+    body.map_err(|error| problem(error.as_response_error().status_code(), &format!("the body: {error}")))
+}
+
+async fn send(request: HttpRequest, shared: web::Data<Shared>, body: Body) -> Answer {
     let checked = shared.config.verifier.check(&request, SEND);
     let claims = checked.map_err(|refusal| refused(&shared, &refusal))?;
     let key = request.headers().get("idempotency-key").and_then(|value| value.to_str().ok());
@@ -70,9 +112,8 @@ async fn send(request: HttpRequest, shared: web::Data<Shared>, body: web::Bytes)
     let key = key.ok_or_else(|| {
         bad("the header Idempotency-Key must have 1 to 256 characters: draw one for each notification, and keep it when you try again")
     })?;
-    let notification = notification::decode(Format::Json, &body)
-        .and_then(notification::checked)
-        .map_err(|invalid| bad(&invalid.to_string()))?;
+    let notification =
+        notification::decode(Format::Json, &whole(body)?).map_err(|invalid| bad(&invalid.to_string()))?;
     if !notification.id.is_empty() {
         return Err(bad("the id is made of the sender and the Idempotency-Key; leave it out"));
     }
@@ -173,8 +214,8 @@ struct ListQuery {
 struct Listed {
     notifications: Vec<Box<RawValue>>,
     unread: u32,
-    /// There are older ones.
-    more: bool,
+    /// What to ask for as `before`, if there are older ones.
+    next: Option<String>,
     /// Where a stream goes on, as `?since=`.
     cursor: String,
 }
@@ -195,29 +236,39 @@ async fn list(request: HttpRequest, shared: web::Data<Shared>) -> Answer {
     let mailbox = read.map_err(|_| unavailable("the inbox cannot be read from Redis"))?;
     let mut items: Vec<_> = mailbox.items.iter().rev().collect();
     if let Some(before) = &query.before {
-        let at = items.iter().position(|item| item.id == *before);
-        let at =
-            at.ok_or_else(|| problem(StatusCode::NOT_FOUND, "before names no notification of this inbox"))?;
-        items.drain(..=at);
+        let place = place_of(before, &items).ok_or_else(|| {
+            problem(StatusCode::NOT_FOUND, "before is neither the next of a page nor an id of this inbox")
+        })?;
+        items.retain(|item| (item.seq, item.time_us) < place);
     }
     let read = |id: &str| mailbox.marks.contains_key(id);
-    let mut wanted = items.into_iter().filter(|item| !query.unread || !read(&item.id));
-    let page: Vec<Box<RawValue>> = wanted
-        .by_ref()
-        .take(query.limit)
-        .filter_map(|item| {
-            let json = inbox::notification(&item.payload, None, None, read(&item.id));
-            RawValue::from_string(json).ok()
-        })
-        .collect();
+    let mut wanted = items.into_iter().filter(|item| !query.unread || !read(&item.id)).peekable();
+    let mut last = None;
+    let mut page: Vec<Box<RawValue>> = Vec::new();
+    for item in wanted.by_ref().take(query.limit) {
+        last = Some(format!("{}-{}", item.seq, item.time_us));
+        page.extend(
+            RawValue::from_string(inbox::notification(&item.payload, None, None, read(&item.id))).ok(),
+        );
+    }
     let own = [Address { name: Bytes::new(), bucket: 0, topic: None }];
     let listed = Listed {
         notifications: page,
         unread: mailbox.unread,
-        more: wanted.next().is_some(),
+        next: last.filter(|_| wanted.peek().is_some()),
         cursor: id_of(&own, |_| mailbox.position),
     };
     Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(listed))
+}
+
+/// The place that a page ended at: by its own text, which is good also where the notification has gone, or
+/// by an id.
+fn place_of(before: &str, items: &[&tutti_feed::Item]) -> Option<(u64, u64)> {
+    let by_text = || {
+        let (seq, time_us) = before.split_once('-')?;
+        Some((seq.parse().ok()?, time_us.parse().ok()?))
+    };
+    items.iter().find(|item| item.id == before).map(|item| (item.seq, item.time_us)).or_else(by_text)
 }
 
 async fn read(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> Answer {
@@ -231,9 +282,9 @@ struct ReadTo {
     up_to: String,
 }
 
-async fn read_to(request: HttpRequest, shared: web::Data<Shared>, body: web::Bytes) -> Answer {
+async fn read_to(request: HttpRequest, shared: web::Data<Shared>, body: Body) -> Answer {
     let claims = user(&request, &shared)?;
-    let body: ReadTo = serde_json::from_slice(&body).map_err(|_| {
+    let body: ReadTo = serde_json::from_slice(&whole(body)?).map_err(|_| {
         bad(r#"the body must be {"upTo":"ID"}: that notification and all before it are read"#)
     })?;
     mark(&shared, claims, body.up_to, Mark::ReadTo).await
@@ -247,13 +298,16 @@ async fn delete(request: HttpRequest, shared: web::Data<Shared>, path: web::Path
 async fn mark(shared: &Shared, claims: Claims, id: String, mark: Mark) -> Answer {
     configured(shared)?;
     let asked = MarkRequest { user: claims.sub, id, mark: mark.into() };
+    let address = user_address(&asked.user);
     let marked = shared.inboxes.notify.ask(asked, |mut n, asked| async move { n.mark(asked).await }).await;
-    let Marked { unread } = match marked {
+    let unread = match marked {
+        Ok(Marked { unread }) => unread,
         // It may be gone by an attempt that was not answered.
         Err(status) if mark == Mark::Deleted && status.code() == Code::NotFound => {
-            return Ok(HttpResponse::NoContent().finish());
+            let left = shared.inboxes.mailboxes.read(&address, Since::Now).await;
+            left.map_err(|_| unavailable("the inbox cannot be read from Redis"))?.unread
         }
-        marked => marked.map_err(|status| of_service(&status))?,
+        Err(status) => return Err(of_service(&status)),
     };
     Ok(HttpResponse::Ok()
         .insert_header((header::CACHE_CONTROL, "no-store"))

@@ -23,7 +23,7 @@ pub struct History {
 /// Where a source stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stood {
-    /// Where it stood so long ago.
+    /// Where it stood so long before.
     pub then: i64,
     /// Where it stands.
     pub now: i64,
@@ -35,8 +35,8 @@ impl History {
         Self { client, key: format!("tutti:positions:{source}"), source: source.to_owned() }
     }
 
-    /// Where the source stood so long ago (at its first place, if it is not that old), and where it
-    /// stands; `None` if it is not known.
+    /// Where the source stands, and where it stood so long before it came there (at its first place, if
+    /// that is not so old); `None` if it is not known.
     ///
     /// # Errors
     /// [`Error::Redis`] if Redis does not answer.

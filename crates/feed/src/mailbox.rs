@@ -135,6 +135,8 @@ pub struct Mailbox {
     pub items: Vec<Item>,
     /// What has been marked: with [`Since::Place`] perhaps before that.
     pub marks: HashMap<String, Marked>,
+    /// There are more items than were asked for.
+    pub more: bool,
 }
 
 /// An item of a mailbox.
@@ -175,7 +177,7 @@ pub enum Mark {
 }
 
 /// What `list.lua` answers.
-type ListAnswer = (String, u64, u64, u32, String, Vec<Bytes>, Vec<Bytes>);
+type ListAnswer = (String, u64, u64, u32, String, Vec<Bytes>, Vec<Bytes>, bool);
 
 impl Mailboxes {
     /// Mailboxes in `buckets` feeds, `<name>.0` and so on; touches Redis only when used.
@@ -265,8 +267,16 @@ impl Mailboxes {
     /// # Errors
     /// [`Error::Redis`] if Redis does not answer, [`Error::Answer`] if it holds something else.
     pub async fn read(&self, address: &str, since: Since) -> Result<Mailbox, Error> {
+        self.read_part(address, since, 0).await
+    }
+
+    /// The same, of about so many bytes of items at most; 0 is no limit.
+    ///
+    /// # Errors
+    /// As [`Mailboxes::read`].
+    pub async fn read_part(&self, address: &str, since: Since, max_bytes: u32) -> Result<Mailbox, Error> {
         let bucket = self.bucket_of(address.as_bytes());
-        let mut words = vec![Value::from(address)];
+        let mut words = vec![Value::from(address), max_bytes.into()];
         match since {
             Since::All => words.push("all".into()),
             Since::Now => words.push("now".into()),
@@ -279,7 +289,7 @@ impl Mailboxes {
             }
         }
         let doing = || format!("reading a mailbox in {}", self.feed(bucket));
-        let (epoch, seq, time_us, unread, reason, items, marks): ListAnswer =
+        let (epoch, seq, time_us, unread, reason, items, marks, more): ListAnswer =
             self.run(&LIST, bucket, words).await.map_err(redis(doing))?;
         let position = epoch.parse().ok().map(|epoch| Position { epoch, seq, time_us });
         let items: Option<Vec<Item>> = items.into_iter().map(Item::decode).collect();
@@ -288,7 +298,7 @@ impl Mailboxes {
             .map(|pair| Some((String::from_utf8(pair[0].to_vec()).ok()?, Marked::decode(pair[1].clone())?)))
             .collect();
         let (Some(items), Some(marks)) = (items, marks) else { return Err(odd(doing, &"no items")) };
-        Ok(Mailbox { position, unread, reset: (!reason.is_empty()).then_some(reason), items, marks })
+        Ok(Mailbox { position, unread, reset: (!reason.is_empty()).then_some(reason), items, marks, more })
     }
 
     async fn run<T: FromValue>(

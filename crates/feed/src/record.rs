@@ -14,9 +14,10 @@ pub struct Position {
 }
 
 impl Position {
-    /// Whether who has this place has all up to the other, if the two are of one history.
+    /// Whether who has this place has all up to the other. Places of two histories with the same epoch,
+    /// as a failover makes them, cover one another only where nothing tells them apart.
     pub fn covers(self, other: Self) -> bool {
-        self.epoch == other.epoch && self.seq >= other.seq
+        self == other || (self.epoch == other.epoch && self.seq > other.seq && self.time_us > other.time_us)
     }
 }
 

@@ -19,6 +19,8 @@ pub const MAX_TOPIC_BYTES: usize = 64;
 pub const MAX_TEXT_BYTES: usize = 4096;
 /// `data` may be this long, in bytes of JSON without blanks between its parts.
 pub const MAX_DATA_BYTES: usize = 16 * 1024;
+/// `data` may be nested so deep: receivers have limits from 64 up.
+pub const MAX_DATA_DEPTH: usize = 32;
 /// The category may be this long, in bytes of UTF-8.
 pub const MAX_CATEGORY_BYTES: usize = 64;
 /// An id may be this long.
@@ -63,9 +65,13 @@ pub enum Invalid {
     /// `data` is too long.
     #[error("data has {0} bytes, at most {MAX_DATA_BYTES} are allowed")]
     Data(usize),
-    /// `data` is no JSON.
-    #[error("data is not JSON: {0}")]
+    /// `data` is no JSON, or not such as every receiver can read: of text that is Unicode, and numbers that
+    /// are finite as doubles.
+    #[error("data is not JSON that every receiver can read: {0}")]
     DataNotJson(String),
+    /// `data` is nested too deep.
+    #[error("data is nested {0} deep, at most {MAX_DATA_DEPTH} are allowed")]
+    DataDepth(usize),
     /// The category is too long.
     #[error("category has {0} bytes, at most {MAX_CATEGORY_BYTES} are allowed")]
     Category(usize),
@@ -90,6 +96,7 @@ impl Invalid {
             Self::Text(_) => "text",
             Self::Data(_) => "data",
             Self::DataNotJson(_) => "data_not_json",
+            Self::DataDepth(_) => "data_depth",
             Self::Category(_) => "category",
             Self::Ttl => "ttl",
         }
@@ -144,12 +151,17 @@ pub fn checked(mut n: Notification) -> Result<Notification, Invalid> {
         return Err(Invalid::Ttl);
     }
     if !n.data.is_empty() {
-        let raw: &RawValue =
-            serde_json::from_str(&n.data).map_err(|e| Invalid::DataNotJson(short(&e.to_string())))?;
-        let data = compact(raw);
+        let not_json = |e: serde_json::Error| Invalid::DataNotJson(short(&e.to_string()));
+        let raw: &RawValue = serde_json::from_str(&n.data).map_err(not_json)?;
+        let (data, depth) = compact(raw);
         if data.len() > MAX_DATA_BYTES {
             return Err(Invalid::Data(data.len()));
         }
+        if depth > MAX_DATA_DEPTH {
+            return Err(Invalid::DataDepth(depth));
+        }
+        // Raw JSON may hold what nobody can hold: halves of surrogate pairs, numbers beyond all bounds.
+        serde_json::from_str::<Value>(&data).map_err(not_json)?;
         n.data = data;
     }
     Ok(n)
@@ -224,9 +236,11 @@ pub fn with_data(json: &Map<String, Value>, data: &str) -> String {
     text
 }
 
-/// A JSON text without the blanks between its parts: a line feed would end the `data:` line of an event.
-fn compact(raw: &RawValue) -> String {
+/// A JSON text without the blanks between its parts, and how deep it is nested: a line feed would end the
+/// `data:` line of an event.
+fn compact(raw: &RawValue) -> (String, usize) {
     let (mut text, mut in_string, mut escaped) = (String::with_capacity(raw.get().len()), false, false);
+    let (mut depth, mut deepest) = (0usize, 0);
     for c in raw.get().chars() {
         if in_string {
             in_string = escaped || c != '"';
@@ -235,10 +249,16 @@ fn compact(raw: &RawValue) -> String {
             continue;
         } else {
             in_string = c == '"';
+            match c {
+                '[' | '{' => depth += 1,
+                ']' | '}' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            deepest = deepest.max(depth);
         }
         text.push(c);
     }
-    text
+    (text, deepest)
 }
 
 fn json_error(error: &serde_json::Error) -> Invalid {
@@ -335,6 +355,12 @@ mod tests {
             (r#"{"to":{"users":["7"]},"title":"a","id":"a b"}"#, "id"),
             (&format!(r#"{{"to":{{"users":["7"]}},"body":"{}"}}"#, "x".repeat(4097)), "text"),
             (&format!(r#"{{"to":{{"users":["7"]}},"data":"{}"}}"#, "x".repeat(16_384)), "data"),
+            (r#"{"to":{"users":["7"]},"data":"\ud800"}"#, "data_not_json"),
+            (r#"{"to":{"users":["7"]},"data":[1e99999]}"#, "data_not_json"),
+            (
+                &format!(r#"{{"to":{{"users":["7"]}},"data":{}1{}}}"#, "[".repeat(33), "]".repeat(33)),
+                "data_depth",
+            ),
             (&serde_json::json!({ "to": { "users": users }, "title": "a" }).to_string(), "too_many_users"),
         ] {
             assert_eq!(json(text).unwrap_err().reason(), expected, "{text}");

@@ -94,7 +94,7 @@ impl Drop for Owned {
 
 /// A `redis-server` in a temporary folder, with nothing kept on disk.
 pub struct Redis {
-    _process: Owned,
+    process: Owned,
     _folder: tempfile::TempDir,
     port: u16,
 }
@@ -132,12 +132,17 @@ impl Redis {
         wait_for_port(port, Duration::from_secs(10))
             .with_context(|| std::fs::read_to_string(&log).unwrap_or_default())
             .context("redis-server did not come up")?;
-        Ok(Self { _process: process, _folder: folder, port })
+        Ok(Self { process, _folder: folder, port })
     }
 
     /// Its URL.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use actix_web::rt::spawn;
 use bytes::Bytes;
-use futures_util::future::try_join_all;
+use rand::Rng as _;
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -31,8 +31,12 @@ use crate::tick::Status;
 const CHUNK_BYTES: usize = 16 * 1024;
 /// A device that waits for this edge to hear what it was shown looks again after this.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Between attempts at reading from a Redis that does not answer.
+/// Between attempts at reading from a Redis that does not answer, or not with what was heard.
 const RETRY: Duration = Duration::from_millis(500);
+/// What came while a device was read for is read at once, so often.
+const AT_ONCE: u32 = 3;
+/// Bytes of a mailbox that are read at once, about.
+const READ_BYTES: u32 = 64 * 1024;
 
 /// On what terms a device gets a stream.
 pub(crate) struct Device {
@@ -337,48 +341,91 @@ impl Hub {
 
     async fn bring_device(&self, mut served: Served, rest: Bytes) -> Result<(), End> {
         self.write(&mut served.stream, rest).await?;
+        let mut behind = 0;
         loop {
-            let Some(boxes) = self.read(&mut served).await? else {
+            if !self.show(&mut served).await? {
                 return Err(served.stream.close(self.retry()));
-            };
-            let mut events = Events::default();
-            let reset = boxes.iter().find_map(|mailbox| mailbox.reset.as_deref());
-            if let Some(reason) = served.device.lost.take().or(reset) {
-                write_reset(reason, &mut events, &self.metrics);
-                served.incomplete = true;
-                served.device.shown.fill(Shown::Nothing);
-                drop(boxes);
-                if let Some(rest) = self.hand(&mut served.stream, &mut events)? {
-                    self.write(&mut served.stream, rest).await?;
-                }
-                continue;
-            }
-            served.greet(&boxes[0], &mut events);
-            let status = self.post.borrow().status;
-            if let Some(status) = status.filter(|status| served.status != Some(*status)) {
-                served.status = Some(status);
-                status.write(&mut events);
-            }
-            for (at, mailbox) in boxes.iter().enumerate() {
-                if served.device.shown[at] == Shown::Now {
-                    served.device.shown[at] = Shown::UpTo(mailbox.position);
-                }
-            }
-            let rest = self.tell_missed(&mut served, &boxes, events)?;
-            // What was read may be much; a device that is slow reads anew when its socket has drained.
-            drop(boxes);
-            if let Some(rest) = rest {
-                self.write(&mut served.stream, rest).await?;
-                continue;
             }
             match self.arrive(&mut served).await? {
                 Join::Yes => {
                     self.post.borrow_mut().live.insert(served.number, served);
                     return Ok(());
                 }
-                Join::Wait | Join::Behind => {}
+                Join::Wait => {}
+                Join::Behind => {
+                    behind += 1;
+                    // What this worker heard and Redis does not have was lost there; it will hear of that.
+                    if behind > AT_ONCE {
+                        let pause = RETRY.mul_f64(rand::rng().random_range(0.5..1.0));
+                        self.pause(&mut served.stream, Instant::now() + pause).await;
+                        self.keep_alive(&mut served.stream).await?;
+                    }
+                }
             }
         }
+    }
+
+    /// Shows a device what its mailboxes have that it lacks, one after the other and in parts, so that one
+    /// that is slow is read for at its own pace; `false` if its time is over.
+    async fn show(&self, served: &mut Served) -> Result<bool, End> {
+        let (mut events, mut told) = (Events::default(), false);
+        let mut done = vec![false; served.device.addresses.len()];
+        if let Some(reason) = served.device.lost.take() {
+            self.begin_again(served, reason, &mut events);
+        }
+        // First a place for each: an id names all.
+        for (at, done) in done.iter_mut().enumerate() {
+            if served.device.shown[at] == Shown::Now {
+                let Some(mailbox) = self.read(served, at).await? else { return Ok(false) };
+                served.device.shown[at] = Shown::UpTo(mailbox.position);
+                *done = true;
+                served.greet(at, &mailbox, &mut events);
+            }
+        }
+        let mut at = 0;
+        while at < done.len() {
+            if done[at] {
+                at += 1;
+                continue;
+            }
+            let Some(mailbox) = self.read(served, at).await? else { return Ok(false) };
+            if let Some(reason) = &mailbox.reset {
+                self.begin_again(served, reason, &mut events);
+                done.fill(false);
+                at = 0;
+                continue;
+            }
+            served.greet(at, &mailbox, &mut events);
+            let rest = self.tell_missed(served, at, &mailbox, &mut events, &mut told)?;
+            done[at] = rest.is_none() && !mailbox.more;
+            drop(mailbox);
+            if let Some(rest) = rest {
+                self.write(&mut served.stream, rest).await?;
+            }
+        }
+        let status = self.post.borrow().status;
+        if let Some(status) = status.filter(|status| served.status != Some(*status)) {
+            served.status = Some(status);
+            status.write(&mut events);
+            told = true;
+        }
+        if told || std::mem::take(&mut served.incomplete) {
+            events.id(&served.id());
+        }
+        served.incomplete = false;
+        if !events.is_empty()
+            && let Some(rest) = self.hand(&mut served.stream, &mut events)?
+        {
+            self.write(&mut served.stream, rest).await?;
+        }
+        Ok(true)
+    }
+
+    /// What the device was shown is void; all that there is follows.
+    fn begin_again(&self, served: &mut Served, reason: &str, events: &mut Events) {
+        write_reset(reason, events, &self.metrics);
+        served.incomplete = true;
+        served.device.shown.fill(Shown::Nothing);
     }
 
     /// Waits until this worker has heard what the device was shown, but not for long. If the answer is
@@ -404,9 +451,9 @@ impl Hub {
         }
     }
 
-    /// Reads the mailboxes from where the device stands, however long that takes; nothing if its time is
-    /// over.
-    async fn read(&self, served: &mut Served) -> Result<Option<Vec<Mailbox>>, End> {
+    /// Reads a part of a mailbox from where the device stands, however long that takes; nothing if its
+    /// time is over.
+    async fn read(&self, served: &mut Served, at: usize) -> Result<Option<Mailbox>, End> {
         loop {
             if self.draining.is_cancelled() {
                 served.stream.drain(self.drain_end());
@@ -415,20 +462,17 @@ impl Hub {
                 return Ok(None);
             }
             let Device { mailboxes, addresses, shown, .. } = &served.device;
-            let reading = addresses.iter().zip(shown).map(|(address, shown)| {
-                let name = std::str::from_utf8(&address.name).expect("an address is made of text");
-                mailboxes.read(name, shown.since())
-            });
+            let name = std::str::from_utf8(&addresses[at].name).expect("an address is made of text");
             let reading = async {
                 let _turn = self.reads.acquire().await;
-                try_join_all(reading).await
+                mailboxes.read_part(name, shown[at].since(), READ_BYTES).await
             };
-            self.metrics.mailbox_reads.inc_by(addresses.len() as u64);
+            self.metrics.mailbox_reads.inc();
             match self.meanwhile(&mut served.stream, reading).await? {
                 None => return Ok(None),
-                Some(Ok(boxes)) => {
+                Some(Ok(mailbox)) => {
                     served.patience = Patience::default();
-                    return Ok(Some(boxes));
+                    return Ok(Some(mailbox));
                 }
                 Some(Err(error)) => {
                     tracing::debug!(%error, "a device waits for Redis");
@@ -445,36 +489,33 @@ impl Hub {
         }
     }
 
-    /// Writes what a device lacks, after these events, until its socket is full: then the rest of that.
+    /// Writes what a device lacks of a mailbox, until its socket is full: then the rest of that.
     fn tell_missed(
         &self,
         served: &mut Served,
-        boxes: &[Mailbox],
-        mut events: Events,
+        at: usize,
+        mailbox: &Mailbox,
+        events: &mut Events,
+        told: &mut bool,
     ) -> Result<Option<Bytes>, End> {
-        let mut told = !events.is_empty();
-        for (at, mailbox) in boxes.iter().enumerate() {
-            let topic = served.device.addresses[at].topic.clone();
-            for one in missed(mailbox, served.device.shown[at], topic.as_deref()) {
-                told = true;
-                events.append(&one.events);
-                served.device.shown[at] = Shown::UpTo(Some(one.place));
-                if !served.incomplete {
-                    events.id(&served.id());
-                }
-                if events.len() >= CHUNK_BYTES
-                    && let Some(rest) = self.hand(&mut served.stream, &mut events)?
-                {
-                    return Ok(Some(rest));
-                }
+        let topic = served.device.addresses[at].topic.clone();
+        for one in missed(mailbox, served.device.shown[at], topic.as_deref()) {
+            *told = true;
+            events.append(&one.events);
+            served.device.shown[at] = Shown::UpTo(Some(one.place));
+            if !served.incomplete {
+                events.id(&served.id());
             }
+            if events.len() >= CHUNK_BYTES
+                && let Some(rest) = self.hand(&mut served.stream, events)?
+            {
+                return Ok(Some(rest));
+            }
+        }
+        if !mailbox.more {
             served.device.shown[at] = Shown::UpTo(mailbox.position);
         }
-        if told || served.incomplete {
-            events.id(&served.id());
-        }
-        served.incomplete = false;
-        if events.is_empty() { Ok(None) } else { self.hand(&mut served.stream, &mut events) }
+        Ok(None)
     }
 
     /// Writes what there is as far as the socket takes it; what is left.
@@ -518,9 +559,9 @@ impl Served {
         })
     }
 
-    /// The first that a stream tells.
-    fn greet(&mut self, own: &Mailbox, events: &mut Events) {
-        if std::mem::replace(&mut self.greeted, true) {
+    /// The first that a stream tells, once the user's own mailbox has been read.
+    fn greet(&mut self, at: usize, own: &Mailbox, events: &mut Events) {
+        if at > 0 || std::mem::replace(&mut self.greeted, true) {
             return;
         }
         let data = json!({ "device": self.device.name, "unread": own.unread });

@@ -1,11 +1,12 @@
 -- Reads a mailbox: all of it, or what is later than a place in its feed.
 --
--- ARGV: address, then 'all', 'now' (no items) or 'since' and a place: epoch, seq, time_us; an epoch of ''
---       is the place before the first record.
+-- ARGV: address, about how many bytes of items at most (0: all), then 'all', 'now' (no items) or 'since'
+--       and a place: epoch, seq, time_us; an epoch of '' is the place before the first record.
 -- Returns {the feed's epoch, seq, time_us (nothing where there is no record yet), unread, why the place
---       is of no use and all is told (or ''), items, marks as a flat list of ids and marks}.
-local address, mode = ARGV[9], ARGV[10]
-local since_epoch, since_seq, since_us = ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13])
+--       is of no use and all is told (or ''), items, marks as a flat list of ids and marks, 1 if there
+--       are more items}.
+local address, max_bytes, mode = ARGV[9], tonumber(ARGV[10]), ARGV[11]
+local since_epoch, since_seq, since_us = ARGV[12], tonumber(ARGV[13]), tonumber(ARGV[14])
 local now_us = clock_us()
 local name = key('box', address)
 local box = load(address)
@@ -44,31 +45,51 @@ local function why_not()
   return ''
 end
 
-local reason, items, marks = '', {}, {}
+local reason, items, marks, more = '', {}, {}, 0
 if mode == 'since' then
   reason = why_not()
 end
+
+-- Where the items begin that are later: numbers and times only grow.
+local function first_later(length)
+  local low, high = 0, length
+  if length > 0 and not is_later(read_item(call('LINDEX', name, -1))) then
+    return length
+  end
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if is_later(read_item(call('LINDEX', name, middle))) then
+      high = middle
+    else
+      low = middle + 1
+    end
+  end
+  return low
+end
+
+local function take_from(at, length)
+  local bytes = 0
+  while at < length do
+    for _, item in ipairs(call('LRANGE', name, at, at + 15)) do
+      items[#items + 1] = item
+      bytes, at = bytes + #item, at + 1
+      if max_bytes > 0 and bytes >= max_bytes and at < length then
+        more = 1
+        return
+      end
+    end
+  end
+end
+
+local length = call('LLEN', name)
 if mode == 'all' or reason ~= '' then
-  items = call('LRANGE', name, 0, -1)
+  take_from(0, length)
   marks = call('HGETALL', key('marks', address))
 elseif mode == 'since' then
-  -- From the newest on, until one is not later.
-  local length, at = call('LLEN', name), 0
-  while at < length do
-    local part = call('LRANGE', name, -at - 16, -at - 1)
-    for n = #part, 1, -1 do
-      local its_seq, its_us = read_item(part[n])
-      if not is_later(its_seq, its_us) then
-        length = 0
-        break
-      end
-      table.insert(items, 1, part[n])
-    end
-    at = at + 16
-  end
+  take_from(first_later(length), length)
   if is_later(box.mark_seq, box.mark_us) then
     marks = call('HGETALL', key('marks', address))
   end
 end
 return {epoch or '', string.format('%d', seq or 0), string.format('%d', time_us or 0), math.max(box.unread, 0), reason,
-  items, marks}
+  items, marks, more}
