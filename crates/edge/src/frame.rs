@@ -22,6 +22,17 @@ impl Frame {
     }
 }
 
+/// Any part of events, for one client.
+pub(crate) fn chunk_of(bytes: &[u8], chunked: bool) -> Bytes {
+    if !chunked {
+        return Bytes::copy_from_slice(bytes);
+    }
+    let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
+    chunk.extend_from_slice(bytes);
+    chunk.extend_from_slice(b"\r\n");
+    chunk.into()
+}
+
 /// The first line of an event whose other lines follow in a chunk of their own.
 pub(crate) fn id_line(id: &str, chunked: bool) -> String {
     if chunked { format!("{:x}\r\nid: {id}\n\r\n", id.len() + 5) } else { format!("id: {id}\n") }

@@ -23,14 +23,16 @@ use crate::config::Streams;
 use crate::frame::{Events, Frame, id_line};
 use crate::inboxes::InboxStep;
 use crate::metrics::{Ended, Metrics};
-use crate::stream::{End, Stream, Written};
+use crate::stream::{End, Socket, Stream, Written};
 use crate::tick::Tick;
 
+mod combined;
 mod devices;
 mod listeners;
 mod visitor;
 mod visitors;
 
+pub(crate) use combined::Several;
 pub(crate) use devices::Device;
 use devices::Post;
 use listeners::Audience;
@@ -70,6 +72,8 @@ pub(crate) enum What {
     Topic(Listen),
     /// A user's inbox.
     Inbox(Device),
+    /// Several of these.
+    Several(Several),
 }
 
 /// One worker's streams.
@@ -156,17 +160,13 @@ impl Hub {
         let _ = options.set_tcp_notsent_lowat(NOTSENT_LOWAT);
         let Admission { what, chunked, ends_at, end } = admission;
         let last_write = Instant::now();
-        let stream = Stream { socket, chunked, ends_at, end, last_write, drained: false };
-        self.metrics.opened.inc();
-        self.metrics.streams.inc();
-        let mut hello = Events::default();
-        let hello = hello.retry(Duration::from_secs(1)).frame().bytes(chunked).clone();
-        match what {
-            What::Room(visit) => self.admit_visitor(stream, hello, visit),
-            What::Topic(listen) => self.admit_listener(stream, hello, listen),
-            What::Inbox(device) => self.admit_device(stream, hello, device),
-            What::Map(shown) => self.serve(stream, hello, Approach::new(shown, None)),
-        }
+        let socket = Socket::Client(socket);
+        self.take_over(Stream { socket, chunked, ends_at, end, last_write, drained: false }, what);
+    }
+
+    /// Takes a viewer's stream of the map over, its response head written.
+    fn admit_viewer(self: Rc<Self>, stream: Stream, hello: Bytes, shown: Shown) {
+        self.serve(stream, hello, Approach::new(shown, None));
     }
 
     /// One step: its bytes to all that are at the step before.
@@ -302,7 +302,7 @@ impl Hub {
             }
             match approach.next(self.current().as_deref(), Instant::now(), &self.metrics) {
                 NextWrite::Arrived => {
-                    self.join(stream);
+                    self.enlist(stream);
                     return Ok(());
                 }
                 NextWrite::Write(events) if events.is_empty() => {}
@@ -310,7 +310,7 @@ impl Hub {
                     let bytes = events.frame().bytes(stream.chunked).clone();
                     match self.deliver(&mut stream, bytes) {
                         Written::All if self.current().is_some_and(|tick| approach.is_at(&tick)) => {
-                            self.join(stream);
+                            self.enlist(stream);
                             return Ok(());
                         }
                         Written::All if approach.is_between_passes() => turn = None,
@@ -337,7 +337,7 @@ impl Hub {
 
     /// Puts a stream among those that are at the current step. There must be no await since that
     /// was read: no other can have come.
-    fn join(&self, stream: Stream) {
+    fn enlist(&self, stream: Stream) {
         self.live.borrow_mut().push(stream);
     }
 

@@ -147,8 +147,22 @@ async fn stream(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse
 }
 
 fn listen(request: &HttpRequest, shared: &Shared) -> Answer {
-    let claims = user(request, shared)?;
     let query = StreamQuery::of(request)?;
+    let (device, expires) = device_of(request, shared, last_id(request, query.since.clone()))?;
+    Ok(open(request, shared, &query, expires, What::Inbox(device)))
+}
+
+/// On what terms the request's user gets a stream of the inbox, from this id on, and how long the token is
+/// valid.
+///
+/// # Errors
+/// Why not, as the answer.
+pub(crate) fn device_of(
+    request: &HttpRequest,
+    shared: &Shared,
+    last: Option<String>,
+) -> Result<(Device, Option<Duration>), HttpResponse> {
+    let claims = user(request, shared)?;
     let asked = web::Query::<InboxQuery>::from_query(request.query_string())
         .map_err(|_| bad("in the query, topics is a list as news,sport, and device a word"))?;
     let device = asked.device.clone().unwrap_or_else(|| Uuid::from_u128(rand::random()).to_string());
@@ -157,7 +171,7 @@ fn listen(request: &HttpRequest, shared: &Shared) -> Answer {
     }
     let addresses = addresses(shared, &claims, &asked.topics)?;
     let all = |shown| vec![shown; addresses.len()];
-    let (shown, lost) = match last_id(request, query.since.clone()) {
+    let (shown, lost) = match last {
         None => (all(Shown::Now), None),
         Some(id) if id == "oldest" => (all(Shown::Nothing), None),
         Some(id) if id == INCOMPLETE => (all(Shown::Nothing), Some("incomplete")),
@@ -170,7 +184,7 @@ fn listen(request: &HttpRequest, shared: &Shared) -> Answer {
     let connection = shared.inboxes.connections.connect(&claims.sub, &device, now.as_millis() as i64);
     let mailboxes = shared.inboxes.mailboxes.clone();
     let device = Device { mailboxes, addresses, shown, lost, name: device, connection };
-    Ok(open(request, shared, &query, Some(time_left(claims.exp)), What::Inbox(device)))
+    Ok((device, Some(time_left(claims.exp))))
 }
 
 /// The user's mailbox, and those of the topics, if the token allows them.

@@ -23,6 +23,8 @@
 mod answer;
 mod approach;
 mod auth;
+mod combined;
+mod combined_routes;
 mod conductor;
 mod config;
 mod connections;

@@ -290,15 +290,33 @@ async fn leave(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<
 }
 
 async fn stream(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> Answer {
-    let (id, exp) = visitor(&request, &shared, &path).await?;
+    configured(&shared)?;
+    let token =
+        token_of(&request, &shared.config.rooms_cookie).ok_or_else(|| refused(&shared, &Refusal::Missing))?;
     let query = StreamQuery::of(&request)?;
-    let shown = last_id(&request, query.since.clone())
+    let shown = last_id(&request, query.since.clone());
+    let (visit, exp) = visit_of(&shared, &path, &token, shown).await?;
+    Ok(open(&request, &shared, &query, Some(time_left(exp)), What::Room(visit)))
+}
+
+/// On what terms the holder of a ticket's token gets a stream of the room, and when the token expires.
+///
+/// # Errors
+/// Why not, as the answer.
+pub(crate) async fn visit_of(
+    shared: &Shared,
+    room: &str,
+    token: &str,
+    shown: Option<String>,
+) -> Result<(Visit, u64), HttpResponse> {
+    configured(shared)?;
+    let (id, exp) = ticket_of(shared, room, token).await?;
+    let shown = shown
         .filter(|id| id.len() <= MAX_ID_BYTES)
         .and_then(|id| Cursor::parse(&id))
         .and_then(|cursor| cursor.0.first().copied().flatten());
-    let room = shared.rooms.follow(&path);
-    let visit = Visit { rooms: shared.rooms.clone(), room, id, shown };
-    Ok(open(&request, &shared, &query, Some(time_left(exp)), What::Room(visit)))
+    let room = shared.rooms.follow(room);
+    Ok((Visit { rooms: shared.rooms.clone(), room, id, shown }, exp))
 }
 
 /// Which ticket the request's token is of, and when it expires.
@@ -310,7 +328,12 @@ async fn visitor(
     configured(shared)?;
     let token =
         token_of(request, &shared.config.rooms_cookie).ok_or_else(|| refused(shared, &Refusal::Missing))?;
-    let claims = shared.ticket_keys.verify(&token, room).await.map_err(|untaken| match untaken {
+    ticket_of(shared, room, &token).await
+}
+
+/// Which ticket a token is of, and when it expires.
+async fn ticket_of(shared: &Shared, room: &str, token: &str) -> Result<(TicketId, u64), HttpResponse> {
+    let claims = shared.ticket_keys.verify(token, room).await.map_err(|untaken| match untaken {
         Untaken::Invalid(why) => refused(shared, &Refusal::Invalid(why)),
         Untaken::NoKeys(status) => unavailable(status.message()),
     })?;

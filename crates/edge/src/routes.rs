@@ -110,7 +110,7 @@ async fn map_stream(request: HttpRequest, shared: web::Data<Shared>) -> HttpResp
         Ok(query) => query,
         Err(refusal) => return refusal,
     };
-    let shown = shown_before(&request, query.since.clone());
+    let shown = map_shown(last_id(&request, query.since.clone()));
     open(&request, &shared, &query, expires, What::Map(shown))
 }
 
@@ -161,8 +161,9 @@ pub(crate) fn last_id(request: &HttpRequest, since: Option<String>) -> Option<St
     header.filter(|id| !id.is_empty()).or(since).filter(|id| !id.is_empty())
 }
 
-fn shown_before(request: &HttpRequest, since: Option<String>) -> Shown {
-    let Some(id) = last_id(request, since) else { return Shown::Nothing };
+/// What a client that came with this id was shown of the map.
+pub(crate) fn map_shown(id: Option<String>) -> Shown {
+    let Some(id) = id else { return Shown::Nothing };
     let cursor = (id.len() <= MAX_ID_BYTES).then(|| Cursor::parse(&id)).flatten();
     let reason = if id == INCOMPLETE { "incomplete" } else { "unknown_id" };
     cursor.map_or(Shown::Lost(reason), |cursor| Shown::UpTo(Arc::new(cursor), None))
@@ -198,8 +199,8 @@ async fn map_locations(request: HttpRequest, shared: web::Data<Shared>) -> HttpR
         .body(SizedStream::new(whole.len() as u64, futures_util::stream::iter(parts)))
 }
 
-/// How long the token is valid, if one was needed.
-fn authorise(request: &HttpRequest, shared: &Shared) -> Result<Option<Duration>, HttpResponse> {
+/// How long the token that the map needs is valid, if one was needed.
+pub(crate) fn authorise(request: &HttpRequest, shared: &Shared) -> Result<Option<Duration>, HttpResponse> {
     if shared.config.map_public {
         return Ok(None);
     }

@@ -21,6 +21,7 @@ use tutti_feed::{Client, Keep, MailboxMetrics, Mailboxes, Registry};
 use tutti_model::names;
 use tutti_service::{CancellationToken, Context, ExposeSecret as _, Failure, shared};
 
+use crate::combined_routes;
 use crate::conductor::{Conductor, TICKS_WAITING};
 use crate::config::Config;
 use crate::handoff::Io;
@@ -195,6 +196,7 @@ fn worker(
         .configure(room_routes::configure)
         .configure(topic_routes::configure)
         .configure(inbox_routes::configure)
+        .configure(combined_routes::configure)
         .configure(routes::configure);
     let http = HttpService::<Io, _, _>::build()
         .client_request_timeout(REQUEST_TIMEOUT)

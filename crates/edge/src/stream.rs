@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix_web::rt::net::TcpStream;
 use bytes::{Buf as _, Bytes};
+use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep_until};
 
 use crate::frame::{Events, LAST_CHUNK};
@@ -39,9 +40,47 @@ impl End {
     }
 }
 
+/// Where a stream is written to.
+pub(crate) enum Socket {
+    /// A client.
+    Client(TcpStream),
+    /// A part of a combined stream: who joins the parts reads the other end.
+    Pair(UnixStream),
+}
+
+impl Socket {
+    fn try_write(&self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Client(socket) => socket.try_write(bytes),
+            Self::Pair(socket) => socket.try_write(bytes),
+        }
+    }
+
+    fn try_write_vectored(&self, parts: &[IoSlice<'_>]) -> std::io::Result<usize> {
+        match self {
+            Self::Client(socket) => socket.try_write_vectored(parts),
+            Self::Pair(socket) => socket.try_write_vectored(parts),
+        }
+    }
+
+    fn try_read(&self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Client(socket) => socket.try_read(bytes),
+            Self::Pair(socket) => socket.try_read(bytes),
+        }
+    }
+
+    async fn writable(&self) -> std::io::Result<()> {
+        match self {
+            Self::Client(socket) => socket.writable().await,
+            Self::Pair(socket) => socket.writable().await,
+        }
+    }
+}
+
 /// A client's socket and terms.
 pub(crate) struct Stream {
-    pub(crate) socket: TcpStream,
+    pub(crate) socket: Socket,
     pub(crate) chunked: bool,
     pub(crate) ends_at: Instant,
     pub(crate) end: End,

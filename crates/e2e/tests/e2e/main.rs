@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod clients;
+mod combined;
 mod configuration;
 mod faults;
 mod feed;

@@ -1,0 +1,58 @@
+//! The HTTP route of combined streams.
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, web};
+
+use crate::answer::{problem, time_left};
+use crate::auth::query_of;
+use crate::combined::{Ids, Part};
+use crate::hub::{Several, What};
+use crate::inbox_routes::device_of;
+use crate::patience::INCOMPLETE;
+use crate::room_routes::visit_of;
+use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, authorise, last_id, map_shown, open};
+
+pub(crate) fn configure(app: &mut web::ServiceConfig) {
+    app.service(web::resource("/v1/stream").route(web::get().to(stream)).route(web::head().to(stream)));
+}
+
+async fn stream(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
+    combine(&request, &shared).await.unwrap_or_else(|refusal| refusal)
+}
+
+async fn combine(request: &HttpRequest, shared: &Shared) -> Result<HttpResponse, HttpResponse> {
+    let query = StreamQuery::of(request)?;
+    let last = last_id(request, query.since.clone());
+    let parsed = last.as_deref().filter(|id| id.len() <= MAX_ID_BYTES).and_then(Ids::parse);
+    // What came with an id that cannot be told from another must hear so, in each part.
+    let strange = last.is_some() && parsed.is_none();
+    let ids = parsed.unwrap_or_default();
+    let shown = |part| {
+        let lost = strange.then(|| if last.as_deref() == Some(INCOMPLETE) { INCOMPLETE } else { "?" });
+        ids.of(part).or(lost).map(str::to_owned)
+    };
+    let asked = |name| query_of(request, name);
+    let mut parts = Vec::new();
+    if asked("inbox").is_some() {
+        let (device, expires) = device_of(request, shared, shown(Part::Inbox))?;
+        parts.push((Part::Inbox, What::Inbox(device), expires));
+    }
+    if let Some(room) = asked("room") {
+        let token = asked("ticket").ok_or_else(|| bad("room needs ticket, the token that joining gave"))?;
+        let (visit, exp) = visit_of(shared, &room, &token, shown(Part::Room)).await?;
+        parts.push((Part::Room, What::Room(visit), Some(time_left(exp))));
+    }
+    if asked("map").is_some() {
+        let expires = authorise(request, shared)?;
+        parts.push((Part::Map, What::Map(map_shown(shown(Part::Map))), expires));
+    }
+    if parts.is_empty() {
+        return Err(bad("say what the stream is to show: inbox, room=NAME&ticket=TOKEN, map, as ?inbox&map"));
+    }
+    // Each part ends with its token.
+    Ok(open(request, shared, &query, None, What::Several(Several { parts, ids })))
+}
+
+fn bad(why: &str) -> HttpResponse {
+    problem(StatusCode::BAD_REQUEST, why)
+}

@@ -1,0 +1,172 @@
+//! A worker's combined streams: several in one connection, for browsers' limit of six to an origin.
+//!
+//! Each part is a stream like any other, only that its socket is one end of a pair; a task reads the other
+//! ends and writes to the client. While the client is slow it reads nothing, so that the parts fall
+//! behind as they would with a client of their own.
+
+use std::io::ErrorKind;
+use std::rc::Rc;
+use std::time::Duration;
+
+use actix_web::rt::spawn;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::select_all;
+use tokio::net::UnixStream;
+use tokio::time::Instant;
+
+use super::{Hub, What};
+use crate::combined::{Ids, Part, Rewriter};
+use crate::frame::{Events, chunk_of};
+use crate::stream::{End, Socket, Stream, Written};
+
+/// What a pair of sockets holds for a client that is slow.
+const HELD_BYTES: usize = 16 * 1024;
+/// A part ends with the whole; where its own end is no other, it is after that.
+const AFTER: Duration = Duration::from_secs(60);
+
+/// What a combined stream shows.
+pub(crate) struct Several {
+    /// What each shows, and how long its token is valid, if one was needed.
+    pub(crate) parts: Vec<(Part, What, Option<Duration>)>,
+    /// What the client was shown before.
+    pub(crate) ids: Ids,
+}
+
+/// One part, as the task reads it.
+struct Inlet {
+    socket: UnixStream,
+    rewriter: Rewriter,
+}
+
+impl Hub {
+    /// Takes a stream over, its response head written.
+    pub(super) fn admit_several(self: Rc<Self>, stream: Stream, hello: Bytes, several: Several) {
+        let Several { parts, ids } = several;
+        let mut inlets = Vec::new();
+        for (part, what, expires) in parts {
+            let Ok((ours, theirs)) = pair() else { continue };
+            let latest = stream.ends_at + AFTER;
+            let (ends_at, end) = match expires.map(|left| Instant::now() + left) {
+                Some(at) if at < latest => (at, End::Token),
+                _ => (latest, End::Life),
+            };
+            let last_write = Instant::now();
+            let socket = Socket::Pair(theirs);
+            let part_stream = Stream { socket, chunked: false, ends_at, end, last_write, drained: false };
+            self.clone().take_over(part_stream, what);
+            inlets.push(Inlet { socket: ours, rewriter: Rewriter::new(part) });
+        }
+        spawn(async move {
+            let end = self.join(stream, hello, inlets, ids).await;
+            self.ended(end);
+        });
+    }
+
+    /// Writes what the parts tell, each event whole, until one of them ends, or the client's time is over.
+    async fn join(&self, mut stream: Stream, hello: Bytes, mut inlets: Vec<Inlet>, mut ids: Ids) -> End {
+        if let Err(end) = self.write(&mut stream, hello).await {
+            return end;
+        }
+        loop {
+            if self.draining.is_cancelled() {
+                stream.drain(self.drain_end());
+            }
+            if stream.ends_at <= Instant::now() {
+                return stream.close(self.retry());
+            }
+            let mut at = 0;
+            while at < inlets.len() {
+                match self.pass_on(&mut stream, &mut inlets[at], &mut ids).await {
+                    Ok(true) => at += 1,
+                    Ok(false) if inlets[at].rewriter.is_over() => drop(inlets.swap_remove(at)),
+                    // The client is to come back: without this part it would miss something in silence.
+                    Ok(false) => return self.part_ended(stream, &inlets[at].rewriter),
+                    Err(end) => return end,
+                }
+            }
+            if inlets.is_empty() {
+                stream.ends_at = Instant::now();
+                stream.end = End::Over;
+                return stream.close(self.retry());
+            }
+            let until = Instant::now() + self.config.heartbeat;
+            let readable = select_all(inlets.iter().map(|inlet| inlet.socket.readable().boxed_local()));
+            tokio::select! {
+                _ = readable => {}
+                () = self.pause(&mut stream, until) => {
+                    if let Err(end) = self.keep_alive(&mut stream).await {
+                        return end;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes what a part has to tell, up to the end of an event; whether there may be more.
+    async fn pass_on(&self, stream: &mut Stream, inlet: &mut Inlet, ids: &mut Ids) -> Result<bool, End> {
+        let mut buffer = [0; 8192];
+        let mut rounds = 0;
+        loop {
+            match inlet.socket.try_read(&mut buffer) {
+                Ok(0) => return Ok(false),
+                Ok(n) => {
+                    let mut out = Vec::with_capacity(n + 64);
+                    inlet.rewriter.push(&buffer[..n], ids, &mut out);
+                    if !out.is_empty() {
+                        match self.deliver(stream, chunk_of(&out, stream.chunked)) {
+                            Written::All => {}
+                            Written::Gone => return Err(End::Left),
+                            Written::Rest(rest) => self.write(stream, rest).await?,
+                        }
+                    }
+                    rounds += 1;
+                    // The other parts are to have their turn.
+                    if rounds >= 8 && inlet.rewriter.is_between() {
+                        return Ok(true);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if inlet.rewriter.is_between() {
+                        return Ok(true);
+                    }
+                    inlet.socket.readable().await.map_err(|_| End::Left)?;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Ok(false),
+            }
+        }
+    }
+
+    /// A part's time was over: so is that of all.
+    fn part_ended(&self, mut stream: Stream, part: &Rewriter) -> End {
+        if let Some(retry) = part.retry() {
+            let retry = [retry, b"\n"].concat();
+            let _ = stream.try_write(chunk_of(&retry, stream.chunked));
+        }
+        stream.end = End::Life;
+        stream.close(self.retry())
+    }
+
+    /// A stream of any kind.
+    pub(super) fn take_over(self: Rc<Self>, stream: Stream, what: What) {
+        self.metrics.opened.inc();
+        self.metrics.streams.inc();
+        let mut hello = Events::default();
+        let hello = hello.retry(Duration::from_secs(1)).frame().bytes(stream.chunked).clone();
+        match what {
+            What::Room(visit) => self.admit_visitor(stream, hello, visit),
+            What::Topic(listen) => self.admit_listener(stream, hello, listen),
+            What::Inbox(device) => self.admit_device(stream, hello, device),
+            What::Several(several) => self.admit_several(stream, hello, several),
+            What::Map(shown) => self.admit_viewer(stream, hello, shown),
+        }
+    }
+}
+
+fn pair() -> std::io::Result<(UnixStream, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    // What waits there is as old as the client is slow.
+    let _ = socket2::SockRef::from(&theirs).set_send_buffer_size(HELD_BYTES);
+    Ok((ours, theirs))
+}
