@@ -43,9 +43,9 @@ test: ## all tests: unit, property, and end to end on real Kafka and Redis
 	$(call need,$(BUILD_NEEDS) $(TEST_NEEDS))
 	$(CARGO) test --locked --workspace
 
-bench: ## what the waiting room costs, in a release build; takes some ten minutes
+bench: ## what waiting rooms and notifications cost, in a release build; takes some fifteen minutes
 	$(call need,$(BUILD_NEEDS) redis-server:redis-server redis-benchmark:redis-tools)
-	$(CARGO) build --locked --release -p tutti -p tutti-edge -p tutti-queue
+	$(CARGO) build --locked --release -p tutti -p tutti-edge -p tutti-ingest -p tutti-queue
 	target/release/tutti bench $(ARGS)
 
 check: ## formatting, lints, unused dependencies

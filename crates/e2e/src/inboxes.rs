@@ -19,6 +19,9 @@ use crate::rooms::SECRET;
 use crate::service::Service;
 use crate::{free_port, unique};
 
+/// More than one, for there to be more than one.
+const BUCKETS: u32 = 4;
+
 /// Replicas of the service, and what they are configured with.
 pub struct Inboxes {
     /// Kafka, Redis and where files lie.
@@ -56,6 +59,7 @@ impl Inboxes {
     /// # Panics
     /// If one does not become ready.
     pub async fn with(kafka: &Kafka, bed: Bed, replicas: usize) -> Self {
+        let bed = bed.with("inbox.buckets", &BUCKETS.to_string());
         let topic = unique("notifications");
         kafka.create_topic(&topic, 3).await.expect("the topic is made");
         let (mut services, mut urls) = (Vec::new(), Vec::new());
@@ -174,7 +178,7 @@ impl Inboxes {
     pub async fn kept(&self, address: &str) -> Vec<String> {
         let keep = Keep { items: 200, bytes: 256 << 10, age: Duration::from_secs(30 * 86_400) };
         let client = self.bed.redis.client().clone();
-        let mailboxes = Mailboxes::new(client, names::INBOX, 16, keep, MailboxMetrics::default());
+        let mailboxes = Mailboxes::new(client, names::INBOX, BUCKETS, keep, MailboxMetrics::default());
         let mailbox = mailboxes.read(address, Since::All).await.expect("Redis answers");
         mailbox.items.into_iter().map(|item| item.id).collect()
     }

@@ -122,8 +122,7 @@ impl Rewriter {
                 continue;
             }
             self.line.extend_from_slice(line);
-            const DATA: &[u8] = b"data: {";
-            if self.line.starts_with(b"data: ") && (self.line.len() >= DATA.len() || end.is_some()) {
+            if self.line.starts_with(b"data: ") && (self.line.len() > b"data: ".len() || end.is_some()) {
                 self.data(end.is_some(), out);
             } else if end.is_some() {
                 let line = std::mem::take(&mut self.line);

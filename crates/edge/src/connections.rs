@@ -14,6 +14,9 @@ const TELL: Duration = Duration::from_secs(1);
 /// The server's own lease is renewed so often, in the same unit.
 const RENEW_EVERY: u32 = 5;
 
+/// Changes told at once, less than the driver's queue holds; what is more waits for the next time.
+const AT_ONCE: usize = 5000;
+
 /// A user and one of her devices.
 type Who = (String, String);
 
@@ -57,6 +60,10 @@ impl Connections {
         let changed = std::mem::take(&mut state.changed);
         let (mut came, mut left) = (Vec::new(), Vec::new());
         for who in changed {
+            if came.len() + left.len() >= AT_ONCE {
+                state.changed.insert(who);
+                continue;
+            }
             match state.here.get(&who) {
                 Some((_, since_ms)) => came.push((who.0, who.1, *since_ms)),
                 None => left.push(who),

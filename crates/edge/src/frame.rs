@@ -1,6 +1,7 @@
 //! Server-Sent Events, written once for all clients that see the same.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,9 +34,14 @@ pub(crate) fn chunk_of(bytes: &[u8], chunked: bool) -> Bytes {
     chunk.into()
 }
 
-/// The first line of an event whose other lines follow in a chunk of their own.
-pub(crate) fn id_line(id: &str, chunked: bool) -> String {
-    if chunked { format!("{:x}\r\nid: {id}\n\r\n", id.len() + 5) } else { format!("id: {id}\n") }
+/// The first line of an event whose other lines follow, in a chunk of their own.
+pub(crate) fn push_id_line(id: &str, chunked: bool, bytes: &mut Vec<u8>) {
+    if chunked {
+        let _ = write!(bytes, "{:x}\r\n", id.len() + 5);
+    }
+    bytes.extend_from_slice(b"id: ");
+    bytes.extend_from_slice(id.as_bytes());
+    bytes.extend_from_slice(if chunked { b"\n\r\n" } else { b"\n" });
 }
 
 /// The text of some events.

@@ -20,7 +20,7 @@ use tutti_service::CancellationToken;
 
 use crate::approach::{Approach, NextWrite, Shown};
 use crate::config::Streams;
-use crate::frame::{Events, Frame, id_line};
+use crate::frame::{Events, Frame, push_id_line};
 use crate::inboxes::InboxStep;
 use crate::metrics::{Ended, Metrics};
 use crate::stream::{End, Socket, Stream, Written};
@@ -85,6 +85,8 @@ pub(crate) struct Hub {
     audience: RefCell<Audience>,
     post: RefCell<Post>,
     current: RefCell<Option<Arc<Tick>>>,
+    /// Where what one client gets is put together.
+    scratch: RefCell<Vec<u8>>,
     stepped: Notify,
     turns: Semaphore,
     reads: Semaphore,
@@ -110,6 +112,7 @@ impl Hub {
             audience: RefCell::default(),
             post: RefCell::default(),
             current: RefCell::default(),
+            scratch: RefCell::default(),
             stepped: Notify::new(),
             turns: Semaphore::new(TURNS),
             reads: Semaphore::new(READS),
@@ -378,12 +381,14 @@ impl Hub {
 
     /// Writes an event that many get, after a line with the client's own id, as far as the socket takes it.
     fn deliver_after(&self, stream: &mut Stream, id: &str, frame: &Frame) -> Written {
-        let head = id_line(id, stream.chunked);
-        let body = frame.bytes(stream.chunked).clone();
+        let body = frame.bytes(stream.chunked);
+        let mut scratch = self.scratch.borrow_mut();
+        scratch.clear();
+        push_id_line(id, stream.chunked, &mut scratch);
         self.metrics.deliveries.inc();
-        self.metrics.delivered_bytes.inc_by((head.len() + body.len()) as u64);
+        self.metrics.delivered_bytes.inc_by((scratch.len() + body.len()) as u64);
         stream.last_write = Instant::now();
-        stream.try_write_both(head.as_bytes(), body)
+        stream.try_write_after(&mut scratch, body)
     }
 
     /// Ends a stream that is over, between two frames.

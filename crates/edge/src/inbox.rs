@@ -46,9 +46,10 @@ impl Shown {
     }
 }
 
-/// The `id:` of a device: a place for each mailbox, as `u.PLACE~t.TOPIC.PLACE`.
-pub(crate) fn id_of(addresses: &[Address], place: impl Fn(usize) -> Option<Position>) -> String {
-    let mut id = String::with_capacity(64);
+/// The `id:` of a device: a place for each mailbox, as `u.PLACE~t.TOPIC.PLACE`; the places as
+/// [`Cursor::text_of`] writes them.
+pub(crate) fn id_of<T: AsRef<str>>(addresses: &[Address], place: impl Fn(usize) -> T) -> String {
+    let mut id = String::with_capacity(addresses.len() * 40);
     for (at, address) in addresses.iter().enumerate() {
         if at > 0 {
             id.push('~');
@@ -61,7 +62,7 @@ pub(crate) fn id_of(addresses: &[Address], place: impl Fn(usize) -> Option<Posit
             }
         }
         id.push('.');
-        id.push_str(&Cursor(vec![place(at)]).to_text());
+        id.push_str(place(at).as_ref());
     }
     id
 }
@@ -215,7 +216,7 @@ mod tests {
         ) {
             let place = |at: usize| places[at].map(|(epoch, seq, time_us)| Position { epoch, seq, time_us });
             let addresses = [address(None), address(Some("a.b-c")), address(Some("d_1"))];
-            let id = id_of(&addresses, place);
+            let id = id_of(&addresses, |at| Cursor::text_of(place(at)));
             prop_assert_eq!(shown_of(&id, &addresses), Some((0..3).map(|at| Shown::UpTo(place(at))).collect()));
             let turned = [addresses[0].clone(), addresses[2].clone()];
             prop_assert_eq!(shown_of(&id, &turned), Some(vec![Shown::UpTo(place(0)), Shown::UpTo(place(2))]));

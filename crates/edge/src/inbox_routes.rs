@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 use tonic::{Code, Status};
-use tutti_feed::Since;
+use tutti_feed::{Cursor, Since};
 use tutti_model::location::Format;
 use tutti_model::notification::{self, is_id, is_topic, is_user, topic_address, user_address};
 use tutti_model::notify::{Mark, MarkRequest, Marked, SendRequest};
@@ -270,7 +270,7 @@ async fn list(request: HttpRequest, shared: web::Data<Shared>) -> Answer {
         notifications: page,
         unread: mailbox.unread,
         next: last.filter(|_| wanted.peek().is_some()),
-        cursor: id_of(&own, |_| mailbox.position),
+        cursor: id_of(&own, |_| Cursor::text_of(mailbox.position)),
     };
     Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(listed))
 }

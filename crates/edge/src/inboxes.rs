@@ -16,8 +16,9 @@ use crate::metrics::Metrics;
 use crate::notify::Notify;
 use crate::tick::{STALE_AFTER, Status};
 
-/// Events taken in before the workers are told of them.
-const EVENTS_A_TURN: usize = 256;
+/// Events taken in before the workers are told of them. One may be for all devices of a worker, which does
+/// nothing else meanwhile.
+const EVENTS_A_TURN: usize = 32;
 
 /// Steps that wait for a worker; one that misses some has its devices read their mailboxes.
 pub(crate) const STEPS_WAITING: usize = 256;

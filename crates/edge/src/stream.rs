@@ -1,6 +1,6 @@
 //! One client's stream: its socket, and on what terms it has it.
 
-use std::io::{ErrorKind, IoSlice};
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use actix_web::rt::net::TcpStream;
@@ -40,6 +40,9 @@ impl End {
     }
 }
 
+/// Shared bytes are copied for a client up to this length.
+const COPIED_BYTES: usize = 8 * 1024;
+
 /// Where a stream is written to.
 pub(crate) enum Socket {
     /// A client.
@@ -53,13 +56,6 @@ impl Socket {
         match self {
             Self::Client(socket) => socket.try_write(bytes),
             Self::Pair(socket) => socket.try_write(bytes),
-        }
-    }
-
-    fn try_write_vectored(&self, parts: &[IoSlice<'_>]) -> std::io::Result<usize> {
-        match self {
-            Self::Client(socket) => socket.try_write_vectored(parts),
-            Self::Pair(socket) => socket.try_write_vectored(parts),
         }
     }
 
@@ -111,18 +107,24 @@ impl Stream {
         Written::All
     }
 
-    /// The same with two parts, of which the second is shared with others, in one go.
-    pub(crate) fn try_write_both(&mut self, first: &[u8], mut second: Bytes) -> Written {
-        let both = [IoSlice::new(first), IoSlice::new(&second)];
-        match self.socket.try_write_vectored(&both) {
+    /// The same with what others get too, after something of its own. Where that is small it is copied
+    /// behind it: cheaper than to hand the kernel two parts.
+    pub(crate) fn try_write_after(&mut self, own: &mut Vec<u8>, shared: &Bytes) -> Written {
+        if shared.len() > COPIED_BYTES {
+            return match self.try_write(Bytes::copy_from_slice(own)) {
+                Written::All => self.try_write(shared.clone()),
+                Written::Rest(rest) => Written::Rest([&rest[..], shared].concat().into()),
+                Written::Gone => Written::Gone,
+            };
+        }
+        own.extend_from_slice(shared);
+        match self.socket.try_write(own) {
             Ok(0) => Written::Gone,
-            Ok(n) if n >= first.len() => {
-                second.advance(n - first.len());
-                self.try_write(second)
+            Ok(n) if n == own.len() => Written::All,
+            Ok(n) => self.try_write(Bytes::copy_from_slice(&own[n..])),
+            Err(e) if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&e.kind()) => {
+                self.try_write(Bytes::copy_from_slice(own))
             }
-            Ok(n) => self.try_write([&first[n..], &second].concat().into()),
-            Err(e) if e.kind() == ErrorKind::WouldBlock => Written::Rest([first, &second].concat().into()),
-            Err(e) if e.kind() == ErrorKind::Interrupted => self.try_write([first, &second].concat().into()),
             Err(_) => Written::Gone,
         }
     }

@@ -32,6 +32,11 @@ impl Cursor {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
+    /// The text form of a cursor of one feed.
+    pub fn text_of(place: Option<Position>) -> String {
+        Self(vec![place]).to_text()
+    }
+
     /// Reads the text form; `None` for anything that [`Cursor::to_text`] does not write.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() > MAX_FEEDS * 36 {

@@ -313,7 +313,7 @@ impl Mailboxes {
             rand::random::<u32>().into(),
             (LOG.max_entries as i64).into(),
             (LOG.max_age.as_micros() as i64).into(),
-            (LOG.max_bytes as i64).into(),
+            ((LOG.max_bytes / u64::from(self.buckets)).max(1 << 20) as i64).into(),
             self.keep.items.into(),
             self.keep.bytes.into(),
             (self.keep.age.as_micros() as i64).into(),

@@ -76,6 +76,15 @@ mod tests {
     }
 
     #[test]
+    fn what_a_lost_history_had_covers_nothing_of_the_one_that_took_its_place() {
+        let at = |seq, time_us| Position { epoch: 1, seq, time_us };
+        assert!(at(5, 50).covers(at(5, 50)) && at(6, 60).covers(at(5, 50)) && !at(5, 50).covers(at(6, 60)));
+        let (lost, anew) = (at(7, 70), at(6, 80));
+        assert!(!lost.covers(anew) && !anew.covers(lost) && !at(7, 90).covers(lost));
+        assert!(!at(6, 60).covers(Position { epoch: 2, ..at(5, 50) }));
+    }
+
+    #[test]
     fn fewer_bytes_than_a_header_are_no_record() {
         assert_eq!(Record::decode(Bytes::from_static(&[0; HEADER_BYTES - 1])), None);
         assert!(Record::decode(Bytes::from_static(&[0; HEADER_BYTES])).is_some());

@@ -1,11 +1,16 @@
 //! Who is connected where: answers "is she online?". Delivery never depends on it.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use fred::prelude::*;
+use fred::types::scripts::Script;
+use futures_util::future::try_join_all;
 
 use crate::error::Error;
+
+static CAME: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("registry.lua")));
 
 /// A server that has not been heard of for so long is gone, and all who were connected to it.
 const LEASE: Duration = Duration::from_secs(20);
@@ -59,20 +64,20 @@ impl Registry {
     /// [`Error::Redis`] if Redis does not answer; some may be written down then. May be repeated.
     pub async fn tell(&self, came: &[(String, String, i64)], left: &[(String, String)]) -> Result<(), Error> {
         let doing = || Error::redis("writing connections down");
-        let pipeline = self.client.pipeline();
-        for (user, device, since_ms) in came {
-            let () = pipeline.hset(key(user), (self.field(device), *since_ms)).await.map_err(doing())?;
-            // A server that dies leaves its entries behind; they go with the key.
-            let seconds = self.longest.as_secs() as i64 + 60;
-            let () = pipeline.expire(key(user), seconds, None).await.map_err(doing())?;
-        }
-        for (user, device) in left {
-            let () = pipeline.hdel(key(user), self.field(device)).await.map_err(doing())?;
-        }
-        if came.is_empty() && left.is_empty() {
-            return Ok(());
-        }
-        let _: Vec<Value> = pipeline.all().await.map_err(doing())?;
+        // A server that dies leaves its entries behind; they go with the key.
+        let lives = self.longest.as_secs() as i64 + 60;
+        let coming = came.iter().map(|(user, device, since_ms)| async move {
+            let args: Vec<Value> = vec![self.field(device).into(), (*since_ms).into(), lives.into()];
+            let _: i64 =
+                CAME.evalsha_with_reload(&self.client, vec![key(user)], args).await.map_err(doing())?;
+            Ok::<_, Error>(())
+        });
+        try_join_all(coming).await?;
+        let leaving = left.iter().map(|(user, device)| async move {
+            let _: i64 = self.client.hdel(key(user), self.field(device)).await.map_err(doing())?;
+            Ok::<_, Error>(())
+        });
+        try_join_all(leaving).await?;
         Ok(())
     }
 

@@ -23,7 +23,7 @@ const AGAIN: Duration = Duration::from_secs(30);
 const NOTED: Duration = Duration::from_secs(1);
 
 /// Filed in one call at most: a record may be for a thousand users.
-const MAX_CALL: usize = 256;
+const MAX_CALL: usize = 128;
 const MAX_CALL_BYTES: usize = 1 << 20;
 
 /// The mailboxes, as a partition's sink.
@@ -112,6 +112,8 @@ impl MailSink {
 
 impl Sink for MailSink {
     type Part = Vec<Filing>;
+    /// Notifications to many users go to many mailboxes: the more there are in a call, the less each costs.
+    const LINGER: Duration = Duration::from_millis(10);
 
     fn name(&self) -> &str {
         "inbox"

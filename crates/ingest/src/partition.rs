@@ -17,8 +17,6 @@ use crate::metrics::{Metrics, Topic};
 use crate::rejected::{Invalidated, Rejected};
 use crate::sink::{Sink, Stored};
 
-/// A partition appends once in this time at most: what comes meanwhile goes together.
-const LINGER: Duration = Duration::from_millis(5);
 /// A partition that brought nothing for so long appends an empty record, to move the feed's time.
 const QUIET: Duration = Duration::from_secs(1);
 /// A partition that brought nothing for so long is asked for its end, which only its leader knows.
@@ -216,7 +214,7 @@ impl<S: Sink> Partition<S> {
             let message = match queue.next().now_or_never() {
                 Some(message) => message?,
                 None => {
-                    let until = if batch.records() == 0 { quiet_until } else { last_append + LINGER };
+                    let until = if batch.records() == 0 { quiet_until } else { last_append + S::LINGER };
                     match timeout_at(until, queue.next()).await {
                         Ok(message) => message?,
                         Err(_) => break,

@@ -1,5 +1,7 @@
 //! Where a partition's records go.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tutti_feed::{Append, Error, Feed, Outcome, Stood};
 use tutti_model::Gap;
@@ -24,6 +26,9 @@ pub(crate) trait Sink: Send + Sync {
 
     /// Its name, for logs.
     fn name(&self) -> &str;
+
+    /// A partition appends once in this time at most: what comes meanwhile goes together.
+    const LINGER: Duration;
 
     /// What a record brings; `None` if it is too old to count.
     ///
@@ -61,6 +66,7 @@ pub(crate) struct FeedSink {
 
 impl Sink for FeedSink {
     type Part = Vec<u8>;
+    const LINGER: Duration = Duration::from_millis(5);
 
     fn name(&self) -> &str {
         self.feed.name()

@@ -110,8 +110,8 @@ impl Inboxes {
     pub fn configure(settings: &mut Settings) -> Self {
         let buckets = settings.get(
             "inbox.buckets",
-            16u32,
-            "feeds that the inboxes are spread over, and with them the nodes of a Redis Cluster",
+            1u32,
+            "feeds that the inboxes are spread over: one does most in a call; of a Redis Cluster, several a node",
             |n| if (1..=256).contains(n) { Ok(()) } else { Err("must be 1 to 256") },
         );
         let items = settings.get(

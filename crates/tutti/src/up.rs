@@ -52,7 +52,7 @@ pub struct Options {
     /// Use this Redis (redis://host:port) in place of a private one
     #[arg(long, env = "REDIS", hide_env_values = true, value_name = "URL")]
     pub redis: Option<String>,
-    /// Do not play the recorded taxis
+    /// Do not play the recorded taxis, nor tell users anything
     #[arg(long)]
     pub no_replay: bool,
     /// Ask for a token with the scope map:read (see tutti token)
@@ -208,6 +208,7 @@ pub async fn up(mut options: Options) -> anyhow::Result<()> {
     services.spawn(open_room(urls[0].clone(), options.secret.clone(), stop.clone()));
     let mut vehicles = 0;
     if !options.no_replay {
+        services.spawn(notify_users(urls[1].clone(), options.secret.clone(), stop.clone()));
         let taxis = Taxis::load()?;
         vehicles = taxis.vehicles();
         let publisher = Publisher::new(&kafka, TOPIC)?;
@@ -240,6 +241,34 @@ pub async fn up(mut options: Options) -> anyhow::Result<()> {
     let _ = timeout(GRACE, all).await;
     drop(services);
     drop((embedded, private_redis, keys));
+    Ok(())
+}
+
+/// Tells each of ten users something every half a minute, for there to be something in their inboxes.
+async fn notify_users(edge: String, secret: String, stop: CancellationToken) -> Result<(), Failure> {
+    let token = sign(&secret, "tutti-up", "notifications:send", Duration::from_secs(30 * 86_400))
+        .map_err(|e| Failure::Other(format!("{e:#}")))?;
+    let run = rand::random::<u32>();
+    let client = reqwest::Client::new();
+    let telling = async {
+        for n in 1u64.. {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let body = serde_json::json!({
+                "to": { "users": [(n % 10 + 1).to_string()] },
+                "category": "order",
+                "title": format!("Order {n} is on its way"),
+                "data": { "order": n },
+                "ttlSeconds": 3600,
+            });
+            let send = client.post(format!("{edge}/v1/notifications")).bearer_auth(&token);
+            // One that is not taken is not missed.
+            let _ = send.header("idempotency-key", format!("{run}-{n}")).body(body.to_string()).send().await;
+        }
+    };
+    tokio::select! {
+        () = telling => {}
+        () = stop.cancelled() => {}
+    }
     Ok(())
 }
 

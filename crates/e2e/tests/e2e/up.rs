@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use reqwest::Method;
 use serde_json::json;
 use tutti::local::{Owned, find, wait_for_port};
+use tutti::token::{DEVELOPMENT_SECRET, sign};
 use tutti_e2e::bed::{Bed, Input, fix};
 use tutti_e2e::rooms::{Rooms, key};
 use tutti_e2e::service::program;
@@ -59,6 +60,14 @@ async fn tutti_up_runs_everything_takes_fixes_from_any_kafka_client_and_ends_cle
         answer.json::<serde_json::Value>().await.unwrap_or_default()
     };
     eventually("its waiting room lets in", || async { join().await["state"] == "admitted" }).await;
+
+    let user = sign(DEVELOPMENT_SECRET, "7", "", Duration::from_secs(60)).unwrap();
+    let listed = async || {
+        let answer = rooms.get(format!("{}/v1/inbox", edges[0])).bearer_auth(&user).send().await.unwrap();
+        answer.json::<serde_json::Value>().await.unwrap_or_default()
+    };
+    eventually("its users are told something", || async { listed().await["unread"].as_u64() > Some(0) })
+        .await;
 
     let second =
         Command::new(program("tutti")).args(["up", "--port-base", &base.to_string()]).output().unwrap();

@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::Instant;
-use tutti_feed::{Mailbox, Mailboxes, News, Position};
+use tutti_feed::{Cursor, Mailbox, Mailboxes, News, Position};
 
 use super::Hub;
 use crate::connections::Connection;
@@ -74,6 +74,8 @@ pub(super) struct Post {
     no: u64,
     status: Option<Status>,
     places: Vec<Option<Position>>,
+    /// These as they stand in ids.
+    texts: Vec<String>,
     /// What came before the next record of a bucket is not known.
     unsure: Vec<bool>,
     /// Who follows a mailbox: those among the others, and those in tasks.
@@ -107,7 +109,10 @@ impl Hub {
         spawn(async move {
             loop {
                 match steps.recv().await {
-                    Ok(step) => hub.step_inboxes(&step),
+                    Ok(step) => {
+                        hub.step_inboxes(&step);
+                        tokio::task::yield_now().await;
+                    }
                     // The number of the next one tells.
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return,
@@ -137,11 +142,13 @@ impl Hub {
         let post = &mut *post;
         post.places.resize(step.places.len(), None);
         post.unsure.resize(step.places.len(), true);
+        post.texts.resize_with(step.places.len(), || Cursor::text_of(None));
         if std::mem::replace(&mut post.no, step.no) + 1 != step.no {
             for (_, served) in post.live.drain() {
                 self.leave(served, &post.places, Bytes::new());
             }
             post.places.copy_from_slice(&step.places);
+            post.texts = step.places.iter().map(|place| Cursor::text_of(*place)).collect();
             for (unsure, place) in post.unsure.iter_mut().zip(step.places.iter()) {
                 *unsure |= place.is_none();
             }
@@ -164,6 +171,7 @@ impl Hub {
                             here.for_each(|followed| followed.last = Some(*position));
                         }
                         post.places[*bucket] = Some(*position);
+                        post.texts[*bucket] = Cursor::text_of(Some(*position));
                         self.tell(post, *bucket, before, told);
                     }
                 }
@@ -181,6 +189,7 @@ impl Hub {
     fn begin_anew(self: &Rc<Self>, post: &mut Post, bucket: usize) {
         self.call_out(post, bucket);
         post.places[bucket] = None;
+        post.texts[bucket] = Cursor::text_of(None);
         post.unsure[bucket] = true;
         post.followed.values_mut().filter(|f| f.bucket == bucket).for_each(|followed| followed.last = None);
     }
@@ -201,7 +210,8 @@ impl Hub {
         before: Option<Position>,
         told: &[Arc<crate::inbox::Told>],
     ) {
-        let Post { followed, live, places, .. } = post;
+        let Post { followed, live, places, texts, .. } = post;
+        let before_text = Cursor::text_of(before);
         for (at, one) in told.iter().enumerate() {
             let Some(followed) = followed.get_mut(&one.letter.address) else { continue };
             followed.last = places[bucket];
@@ -215,7 +225,7 @@ impl Hub {
                 };
                 let id = id_of(&served.device.addresses, |at| {
                     let address = &served.device.addresses[at];
-                    if later(address) { before } else { places[address.bucket] }
+                    if later(address) { &before_text } else { &texts[address.bucket] }
                 });
                 match self.deliver_after(&mut served.stream, &id, frame) {
                     Written::All => continue,
@@ -307,7 +317,7 @@ impl Hub {
                 continue;
             }
             // The feeds went on with what others were told.
-            let id = id_of(&served.device.addresses, |at| post.places[served.device.addresses[at].bucket]);
+            let id = id_of(&served.device.addresses, |at| &post.texts[served.device.addresses[at].bucket]);
             let heartbeat = Events::default().comment("heartbeat").id(&id).frame();
             let bytes = heartbeat.bytes(served.stream.chunked).clone();
             match self.deliver(&mut served.stream, bytes) {
@@ -554,8 +564,8 @@ impl Served {
 
     fn id(&self) -> String {
         id_of(&self.device.addresses, |at| match self.device.shown[at] {
-            Shown::UpTo(place) => place,
-            Shown::Now | Shown::Nothing => None,
+            Shown::UpTo(place) => Cursor::text_of(place),
+            Shown::Now | Shown::Nothing => Cursor::text_of(None),
         })
     }
 

@@ -28,8 +28,11 @@ pub(super) const TOPIC: &str = "bench-notifications";
 const SLOTS: usize = 1 << 20;
 /// Items filed in one batch, as ingest does.
 const BATCH: usize = 512;
-/// Sockets that the limits are measured with: of more, this process could not hold both ends.
-const SOCKETS: usize = 2500;
+/// Sockets that the bare pair writes to: of more, this process could not hold both ends beside the devices.
+const SOCKETS: usize = 4500;
+/// Notifications to a topic, a round, and the time between two.
+const TIMES: usize = 20;
+const PAUSE: Duration = Duration::from_millis(200);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Measures it.
@@ -55,12 +58,13 @@ pub(super) async fn run(stage: &Stage) -> anyhow::Result<()> {
             ),
         ],
     )?;
+    let plain = plain_loop(stage).await?;
     let edge = stage.edge(10)?;
     let bench = Bench { stage, producer: producer(&kafka)?, times: Times::new() };
     let devices = bench.connect(&edge).await?;
     bench.until_carried().await?;
     bench.latency(&edge, &ingest).await?;
-    bench.topic(&edge).await?;
+    bench.topic(&edge, plain).await?;
     bench.storm(edge, devices).await
 }
 
@@ -317,35 +321,25 @@ impl Bench<'_> {
     }
 
     /// All at once.
-    async fn topic(&self, edge: &Running) -> anyhow::Result<()> {
+    async fn topic(&self, edge: &Running, plain: f64) -> anyhow::Result<()> {
         let streams = self.stage.options.streams;
         say(&format!("a topic that {streams} streams of one edge follow:"));
-        let (mut ours, mut plains) = (Vec::new(), Vec::new());
-        let mut sockets = plain::sockets(SOCKETS)?;
-        let (times, pause) = (20, Duration::from_millis(200));
+        let mut ours = Vec::new();
         for round in 0..self.stage.options.rounds {
             let (before, told) = (cpu_seconds(edge.process.pid())?, self.times.told.load(Ordering::Relaxed));
-            for n in 0..times {
-                self.send(800_000 + round * times + n, "bench", &json!({ "topic": "bench" })).await?;
-                sleep(pause).await;
+            for n in 0..TIMES {
+                self.send(800_000 + round * TIMES + n, "bench", &json!({ "topic": "bench" })).await?;
+                sleep(PAUSE).await;
             }
             let until = Instant::now() + Duration::from_secs(60);
-            while self.times.told.load(Ordering::Relaxed) < told + times * streams {
+            while self.times.told.load(Ordering::Relaxed) < told + TIMES * streams {
                 let told = self.times.told.load(Ordering::Relaxed) - told;
-                ensure!(Instant::now() < until, "only {told} of {} arrived", times * streams);
+                ensure!(Instant::now() < until, "only {told} of {} arrived", TIMES * streams);
                 sleep(Duration::from_millis(5)).await;
             }
-            ours.push((cpu_seconds(edge.process.pid())? - before) * 1e6 / (times * streams) as f64);
-            let bytes = [notification(1_000_000, &json!({ "topic": "bench" })).into_bytes(), vec![b'x'; 110]]
-                .concat();
-            let writing = tokio::task::spawn_blocking(move || {
-                plain::write_loop(sockets, &bytes, times * streams / SOCKETS, pause / 4)
-            });
-            let (back, each) = writing.await??;
-            sockets = back;
-            plains.push(each * 1e6);
+            ours.push((cpu_seconds(edge.process.pid())? - before) * 1e6 / (TIMES * streams) as f64);
         }
-        let (ours, plain) = (median(ours), median(plains));
+        let ours = median(ours);
         row("CPU a delivery", &format!("{ours:.2} us"));
         row("a plain loop of writes of as many bytes", &format!("{plain:.2} us"));
         row("the delivery beside the plain loop", &format!("{:.2} (goal at most 1.2)", ours / plain));
@@ -388,7 +382,8 @@ impl Bench<'_> {
         sleep(Duration::from_secs(3)).await;
         let after = self.stage.commands().await?;
         let count = |counts: &BTreeMap<String, u64>, name: &str| counts.get(name).copied().unwrap_or(0);
-        let sent = ["evalsha", "hset", "expire", "hdel", "set"];
+        // The others are the scripts' own.
+        let sent = ["evalsha", "hdel", "set"];
         let sent: u64 = sent.iter().map(|name| count(&after, name) - count(&commands, name)).sum();
         row("until each has what it missed", &format!("{:.2} s", live.as_secs_f64()));
         row("commands of Redis a device", &format!("{:.2} (goal at most 3)", sent as f64 / streams as f64));
@@ -412,6 +407,22 @@ impl Bench<'_> {
     }
 }
 
+/// What a write costs, in microseconds, to as many sockets as this process may hold both ends of.
+async fn plain_loop(stage: &Stage) -> anyhow::Result<f64> {
+    let mut sockets = plain::sockets(stage.options.streams.min(9000))?;
+    let text = notification(1_000_000, &json!({ "topic": "bench" }));
+    let bytes = [text.as_bytes(), &[b'x'; 110]].concat();
+    let mut all = Vec::new();
+    for _ in 0..stage.options.rounds {
+        let bytes = bytes.clone();
+        let writing = tokio::task::spawn_blocking(move || plain::write_loop(sockets, &bytes, TIMES, PAUSE));
+        let (back, each) = writing.await??;
+        sockets = back;
+        all.push(each * 1e6);
+    }
+    Ok(median(all))
+}
+
 fn cpus(pids: &[u32]) -> anyhow::Result<Vec<f64>> {
     pids.iter().map(|pid| cpu_seconds(*pid)).collect()
 }
@@ -424,9 +435,9 @@ async fn appends(stage: &Stage) -> anyhow::Result<()> {
     row("bare XADD and PUBLISH of each, in a pipeline", &format!("{bare:.0}"));
     let keep = Keep { items: 200, bytes: 256 << 10, age: 30 * DAY };
     let metrics = MailboxMetrics::default();
-    let mailboxes = Mailboxes::new(stage.client.clone(), names::INBOX, 16, keep, metrics.clone());
+    let mailboxes = Mailboxes::new(stage.client.clone(), names::INBOX, 1, keep, metrics.clone());
     let ours = stage.median(async || filings(&mailboxes, &payload).await).await?;
-    ensure!(metrics.known.get() == 0 && metrics.filed.get() > 100_000, "each was filed");
+    ensure!(metrics.known.get() == 0 && metrics.filed.get() >= 50_000, "each was filed");
     row(
         "filed, with ids that are known for a day",
         &format!("{ours:.0}, {:.2} of it (goal 0.5)", ours / bare),
