@@ -26,6 +26,7 @@ use crate::metrics::{Ended, Metrics};
 use crate::stream::{End, Socket, Stream, Written};
 use crate::tick::Tick;
 
+mod catch_up;
 mod combined;
 mod devices;
 mod listeners;
