@@ -171,15 +171,19 @@ impl Inboxes {
 }
 
 impl Inboxes {
+    /// The mailboxes in Redis.
+    pub fn mailboxes(&self) -> Mailboxes {
+        let keep = Keep { items: 200, bytes: 256 << 10, age: Duration::from_secs(30 * 86_400) };
+        let client = self.bed.redis.client().clone();
+        Mailboxes::new(client, names::INBOX, BUCKETS, keep, MailboxMetrics::default())
+    }
+
     /// Ids of what a mailbox holds in Redis, oldest first.
     ///
     /// # Panics
     /// If Redis does not answer.
     pub async fn kept(&self, address: &str) -> Vec<String> {
-        let keep = Keep { items: 200, bytes: 256 << 10, age: Duration::from_secs(30 * 86_400) };
-        let client = self.bed.redis.client().clone();
-        let mailboxes = Mailboxes::new(client, names::INBOX, BUCKETS, keep, MailboxMetrics::default());
-        let mailbox = mailboxes.read(address, Since::All).await.expect("Redis answers");
+        let mailbox = self.mailboxes().read(address, Since::All).await.expect("Redis answers");
         mailbox.items.into_iter().map(|item| item.id).collect()
     }
 }

@@ -102,7 +102,7 @@ impl Rewriter {
 
     /// The part said that it ends for good.
     pub(crate) fn is_over(&self) -> bool {
-        self.over
+        self.over && self.is_between()
     }
 
     /// The last `retry:` line that it wrote.

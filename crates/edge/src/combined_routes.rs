@@ -12,6 +12,9 @@ use crate::patience::INCOMPLETE;
 use crate::room_routes::visit_of;
 use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, authorise, last_id, map_shown, open};
 
+/// In place of an id: all that an inbox keeps.
+const OLDEST: &str = "oldest";
+
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
     app.service(web::resource("/v1/stream").route(web::get().to(stream)).route(web::head().to(stream)));
 }
@@ -24,12 +27,19 @@ async fn combine(request: &HttpRequest, shared: &Shared) -> Result<HttpResponse,
     let query = StreamQuery::of(request)?;
     let last = last_id(request, query.since.clone());
     let parsed = last.as_deref().filter(|id| id.len() <= MAX_ID_BYTES).and_then(Ids::parse);
-    // What came with an id that cannot be told from another must hear so, in each part.
-    let strange = last.is_some() && parsed.is_none();
-    let ids = parsed.unwrap_or_default();
-    let shown = |part| {
-        let lost = strange.then(|| if last.as_deref() == Some(INCOMPLETE) { INCOMPLETE } else { "?" });
-        ids.of(part).or(lost).map(str::to_owned)
+    // What came with an id that cannot be told from another must hear so in each part, and again if it comes
+    // back before it did.
+    let lost = last.is_some() && parsed.is_none();
+    let mut ids = parsed.unwrap_or_default();
+    let mut shown = |part| {
+        if lost && last.as_deref() == Some(OLDEST) {
+            return (part == Part::Inbox).then(|| OLDEST.to_owned());
+        }
+        if lost {
+            ids.set(part, INCOMPLETE);
+            return Some(if last.as_deref() == Some(INCOMPLETE) { INCOMPLETE } else { "?" }.to_owned());
+        }
+        ids.of(part).map(str::to_owned)
     };
     let asked = |name| query_of(request, name);
     let mut parts = Vec::new();

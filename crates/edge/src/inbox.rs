@@ -31,6 +31,8 @@ pub(crate) enum Shown {
     Now,
     /// Nothing, and it wants all that there is.
     Nothing,
+    /// A part of all that there is: the items up to a place, of what there was when that was begun.
+    Part { after: Position, begun: Position },
     /// All up to this place of the feed; `None` is the place before the first record.
     UpTo(Option<Position>),
 }
@@ -41,7 +43,17 @@ impl Shown {
         match self {
             Self::Now => Since::Now,
             Self::Nothing => Since::All,
+            Self::Part { after, begun } => Since::Rest { after, begun },
             Self::UpTo(place) => Since::Place(place),
+        }
+    }
+
+    /// What it has been shown once it was shown this too, out of a mailbox that was read.
+    pub(crate) fn and(self, place: Position, mailbox: &Mailbox) -> Self {
+        match self {
+            Self::Now | Self::UpTo(_) => Self::UpTo(Some(place)),
+            Self::Nothing => Self::Part { after: place, begun: mailbox.position.unwrap_or(place) },
+            Self::Part { begun, .. } => Self::Part { after: place, begun },
         }
     }
 }
@@ -167,7 +179,12 @@ pub(crate) fn missed(mailbox: &Mailbox, shown: Shown, topic: Option<&str>) -> Ve
         let events = missed.entry((*seq, *time_us)).or_default();
         events.event("notification", &notification(payload, topic, unread, read));
     }
-    if let Shown::UpTo(place) = shown {
+    let told = match shown {
+        Shown::UpTo(place) => Some(place),
+        Shown::Part { after, .. } => Some(Some(after)),
+        Shown::Now | Shown::Nothing => None,
+    };
+    if let Some(place) = told {
         let here: std::collections::HashSet<&str> =
             mailbox.items.iter().map(|item| item.id.as_str()).collect();
         let mut marks: BTreeMap<(u64, u64, bool), Vec<&str>> = BTreeMap::new();

@@ -120,6 +120,13 @@ pub enum Since {
     Now,
     /// What is later than a place of its feed; `None` is the place before the first record.
     Place(Option<Position>),
+    /// The rest of [`Since::All`], of which a part was read.
+    Rest {
+        /// The place of the last item of that part.
+        after: Position,
+        /// [`Mailbox::position`] of the first part.
+        begun: Position,
+    },
 }
 
 /// A mailbox as it was read.
@@ -283,9 +290,11 @@ impl Mailboxes {
             Since::Place(None) => words.extend(["since", "", "0", "0"].map(Value::from)),
             Since::Place(Some(place)) => {
                 words.push("since".into());
-                // Who asks may have made it up; Lua counts to 2^53.
-                let numbers = [place.epoch.into(), place.seq, place.time_us];
-                words.extend(numbers.map(|n: u64| Value::from(n.min(1 << 53) as i64)));
+                words.extend(numbers_of(place));
+            }
+            Since::Rest { after, begun } => {
+                words.push("since".into());
+                words.extend(numbers_of(after).into_iter().chain(numbers_of(begun)));
             }
         }
         let doing = || format!("reading a mailbox in {}", self.feed(bucket));
@@ -329,6 +338,11 @@ fn redis(doing: impl FnOnce() -> String) -> impl FnOnce(fred::error::Error) -> E
 
 fn odd(doing: impl FnOnce() -> String, answer: &impl std::fmt::Debug) -> Error {
     Error::Answer { doing: doing(), answer: format!("{answer:?}") }
+}
+
+/// A place as scripts take it. Who asks may have made it up; Lua counts to 2^53.
+fn numbers_of(place: Position) -> [Value; 3] {
+    [place.epoch.into(), place.seq, place.time_us].map(|n: u64| Value::from(n.min(1 << 53) as i64))
 }
 
 /// The number by which an id is known: 8 bytes of a set of Redis, where the text would take 50.

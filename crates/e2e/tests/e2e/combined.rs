@@ -117,6 +117,10 @@ async fn one_connection_shows_inbox_room_and_map_and_one_id_resumes_all_anywhere
         .until(|told| has(told, "notification", "letter 3") && has(told, "liveMapLocation", "device-3"))
         .await;
 
+    let mut oldest = Combined::open(&b, "inbox&map&since=oldest", None).await;
+    oldest.until(|told| has(told, "notification", "letter 1") && has(told, "notification", "letter 3")).await;
+    assert!(!has(&oldest.events, "reset", ""), "{:?}", oldest.events);
+
     let status = async |path: &str, token: Option<&str>| {
         rooms.call(Method::HEAD, &b, path, token, "").await.0.as_u16()
     };

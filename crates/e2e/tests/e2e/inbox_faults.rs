@@ -318,6 +318,46 @@ async fn a_redis_that_lost_its_last_writes_makes_no_device_miss_any() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn where_kafka_has_lost_something_each_device_begins_again_once_however_much_is_kept() {
+    let inboxes = Inboxes::start(kafka::shared(), 1).await;
+    let ingest = inboxes.ingest();
+    let edge = inboxes.edge(&[]).await;
+    ingest.wait_ready().await;
+    let urls = [edge.url.clone()];
+    let here = Device::new(&urls, "7", "?topics=news");
+    all_live(std::slice::from_ref(&here)).await;
+    // More than is read at once.
+    let filler = "x".repeat(2000);
+    for n in 0..100 {
+        let body = json!({ "to": { "users": ["7"] }, "title": format!("t-{n}"), "body": filler });
+        inboxes.send_until_accepted(&urls, &format!("k-{n}"), &body).await;
+    }
+    eventually("all have come", || async { here.look(|seen| seen.ids.len() == 100) }).await;
+    let mailboxes = inboxes.mailboxes();
+    for bucket in 0..mailboxes.feeds().len() as u32 {
+        mailboxes.announce_gap(bucket, "kafka_retention").await.unwrap();
+    }
+    eventually("it is told, and all again", || async {
+        here.look(|seen| !seen.resets.is_empty() && seen.ids.len() == 100)
+    })
+    .await;
+    let anew = Device::new(&urls, "7", "?since=oldest");
+    eventually("who asks for all gets it", || async { anew.look(|seen| seen.ids.len() == 100) }).await;
+    let after = inboxes.send_until_accepted(&urls, "after", &to("7", "after")).await;
+    let kept = inboxes.kept("user:7").await;
+    for device in [&here, &anew] {
+        eventually("and what comes then", || async { device.look(|seen| seen.ids.contains(&after)) }).await;
+        let seen = device.seen();
+        assert_eq!((seen.twice.len(), seen.ids.len()), (0, 101));
+        assert_eq!(seen.ids[..100], kept[..100]);
+    }
+    // One for each feed that it follows, at most.
+    let resets = here.seen().resets;
+    assert!(resets.len() <= 2 && resets.iter().all(|reason| reason == "gap"), "{resets:?}");
+    assert_eq!(anew.seen().resets, Vec::<String>::new());
+}
+
 /// A device whose reading is in the test's hands.
 struct Slow {
     socket: TcpStream,

@@ -95,7 +95,7 @@ impl Hub {
                 served.greet(at, &mailbox, &mut events);
             }
         }
-        let mut at = 0;
+        let (mut at, mut begun) = (0, 0);
         while at < done.len() {
             if done[at] {
                 at += 1;
@@ -106,6 +106,12 @@ impl Hub {
                 self.begin_again(served, reason, &mut events);
                 done.fill(false);
                 at = 0;
+                begun += 1;
+                if begun > AT_ONCE {
+                    // Something is lost again and again; nobody is helped by haste.
+                    self.pause(&mut served.stream, Instant::now() + RETRY).await;
+                    self.keep_alive(&mut served.stream).await?;
+                }
                 continue;
             }
             served.greet(at, &mailbox, &mut events);
@@ -215,7 +221,7 @@ impl Hub {
         for one in missed(mailbox, served.device.shown[at], topic.as_deref()) {
             *told = true;
             events.append(&one.events);
-            served.device.shown[at] = Shown::UpTo(Some(one.place));
+            served.device.shown[at] = served.device.shown[at].and(one.place, mailbox);
             if !served.incomplete {
                 events.id(&served.id());
             }
@@ -263,7 +269,7 @@ impl Served {
     fn id(&self) -> String {
         id_of(&self.device.addresses, |at| match self.device.shown[at] {
             Shown::UpTo(place) => Cursor::text_of(place),
-            Shown::Now | Shown::Nothing => Cursor::text_of(None),
+            Shown::Now | Shown::Nothing | Shown::Part { .. } => Cursor::text_of(None),
         })
     }
 

@@ -22,6 +22,10 @@ use crate::stream::{End, Socket, Stream, Written};
 
 /// What a pair of sockets holds for a client that is slow.
 const HELD_BYTES: usize = 16 * 1024;
+/// Whether the client is still there is looked at so often.
+const LOOK: Duration = Duration::from_secs(1);
+/// A part is read so often before the others have their turn.
+const TURN: usize = 8;
 /// A part ends with the whole; where its own end is no other, it is after that.
 const AFTER: Duration = Duration::from_secs(60);
 
@@ -37,15 +41,22 @@ pub(crate) struct Several {
 struct Inlet {
     socket: UnixStream,
     rewriter: Rewriter,
+    /// What was read behind the end of an event, when it was the others' turn.
+    held: Vec<u8>,
 }
 
 impl Hub {
     /// Takes a stream over, its response head written.
     pub(super) fn admit_several(self: Rc<Self>, stream: Stream, hello: Bytes, several: Several) {
         let Several { parts, ids } = several;
+        let Ok(pairs) = parts.iter().map(|_| pair()).collect::<Result<Vec<_>, _>>() else {
+            // Without one of its parts it would miss that in silence.
+            let end = stream.close(self.retry());
+            self.ended(end);
+            return;
+        };
         let mut inlets = Vec::new();
-        for (part, what, expires) in parts {
-            let Ok((ours, theirs)) = pair() else { continue };
+        for ((part, what, expires), (ours, theirs)) in parts.into_iter().zip(pairs) {
             let latest = stream.ends_at + AFTER;
             let (ends_at, end) = match expires.map(|left| Instant::now() + left) {
                 Some(at) if at < latest => (at, End::Token),
@@ -55,7 +66,7 @@ impl Hub {
             let socket = Socket::Pair(theirs);
             let part_stream = Stream { socket, chunked: false, ends_at, end, last_write, drained: false };
             self.clone().take_over(part_stream, what);
-            inlets.push(Inlet { socket: ours, rewriter: Rewriter::new(part) });
+            inlets.push(Inlet { socket: ours, rewriter: Rewriter::new(part), held: Vec::new() });
         }
         spawn(async move {
             let end = self.join(stream, hello, inlets, ids).await;
@@ -80,6 +91,8 @@ impl Hub {
                 match self.pass_on(&mut stream, &mut inlets[at], &mut ids).await {
                     Ok(true) => at += 1,
                     Ok(false) if inlets[at].rewriter.is_over() => drop(inlets.swap_remove(at)),
+                    // It was cut off within an event, which must not look whole.
+                    Ok(false) if !inlets[at].rewriter.is_between() => return End::Stalled,
                     // The client is to come back: without this part it would miss something in silence.
                     Ok(false) => return self.part_ended(stream, &inlets[at].rewriter),
                     Err(end) => return end,
@@ -90,15 +103,15 @@ impl Hub {
                 stream.end = End::Over;
                 return stream.close(self.retry());
             }
-            let until = Instant::now() + self.config.heartbeat;
-            let readable = select_all(inlets.iter().map(|inlet| inlet.socket.readable().boxed_local()));
-            tokio::select! {
-                _ = readable => {}
-                () = self.pause(&mut stream, until) => {
-                    if let Err(end) = self.keep_alive(&mut stream).await {
-                        return end;
-                    }
+            if inlets.iter().all(|inlet| inlet.held.is_empty()) {
+                let readable = select_all(inlets.iter().map(|inlet| inlet.socket.readable().boxed_local()));
+                tokio::select! {
+                    _ = readable => {}
+                    () = self.pause(&mut stream, Instant::now() + LOOK) => {}
                 }
+            }
+            if let Err(end) = self.keep_alive(&mut stream).await {
+                return end;
             }
         }
     }
@@ -108,32 +121,50 @@ impl Hub {
         let mut buffer = [0; 8192];
         let mut rounds = 0;
         loop {
-            match inlet.socket.try_read(&mut buffer) {
-                Ok(0) => return Ok(false),
-                Ok(n) => {
-                    let mut out = Vec::with_capacity(n + 64);
-                    inlet.rewriter.push(&buffer[..n], ids, &mut out);
-                    if !out.is_empty() {
-                        match self.deliver(stream, chunk_of(&out, stream.chunked)) {
-                            Written::All => {}
-                            Written::Gone => return Err(End::Left),
-                            Written::Rest(rest) => self.write(stream, rest).await?,
+            let held = std::mem::take(&mut inlet.held);
+            let read = if held.is_empty() {
+                match inlet.socket.try_read(&mut buffer) {
+                    Ok(0) => return Ok(false),
+                    Ok(n) => &buffer[..n],
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        if inlet.rewriter.is_between() {
+                            return Ok(true);
                         }
+                        tokio::select! {
+                            ready = inlet.socket.readable() => ready.map_err(|_| End::Left)?,
+                            () = self.pause(stream, Instant::now() + LOOK) => {}
+                        }
+                        if stream.has_left() {
+                            return Err(End::Left);
+                        }
+                        if stream.ends_at <= Instant::now() {
+                            // Within an event nothing else can be written.
+                            return Err(stream.end);
+                        }
+                        continue;
                     }
-                    rounds += 1;
-                    // The other parts are to have their turn.
-                    if rounds >= 8 && inlet.rewriter.is_between() {
-                        return Ok(true);
-                    }
+                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                    Err(_) => return Ok(false),
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if inlet.rewriter.is_between() {
-                        return Ok(true);
-                    }
-                    inlet.socket.readable().await.map_err(|_| End::Left)?;
+            } else {
+                &held[..]
+            };
+            rounds += 1;
+            // The other parts are to have their turn: up to the end of an event.
+            let end = read.windows(2).position(|two| two == b"\n\n").map(|at| at + 2);
+            let now = end.filter(|_| rounds >= TURN).unwrap_or(read.len());
+            let mut out = Vec::with_capacity(now + 64);
+            inlet.rewriter.push(&read[..now], ids, &mut out);
+            inlet.held = read[now..].to_vec();
+            if !out.is_empty() {
+                match self.deliver(stream, chunk_of(&out, stream.chunked)) {
+                    Written::All => {}
+                    Written::Gone => return Err(End::Left),
+                    Written::Rest(rest) => self.write(stream, rest).await?,
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Ok(false),
+            }
+            if rounds >= TURN && inlet.rewriter.is_between() {
+                return Ok(true);
             }
         }
     }
@@ -142,7 +173,9 @@ impl Hub {
     fn part_ended(&self, mut stream: Stream, part: &Rewriter) -> End {
         if let Some(retry) = part.retry() {
             let retry = [retry, b"\n"].concat();
-            let _ = stream.try_write(chunk_of(&retry, stream.chunked));
+            if !matches!(stream.try_write(chunk_of(&retry, stream.chunked)), Written::All) {
+                return End::Left;
+            }
         }
         stream.end = End::Life;
         stream.close(self.retry())

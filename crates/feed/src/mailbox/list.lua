@@ -1,12 +1,18 @@
 -- Reads a mailbox: all of it, or what is later than a place in its feed.
 --
 -- ARGV: address, about how many bytes of items at most (0: all), then 'all', 'now' (no items) or 'since'
---       and a place: epoch, seq, time_us; an epoch of '' is the place before the first record.
+--       and a place: epoch, seq, time_us; an epoch of '' is the place before the first record. For the
+--       rest of what was begun as 'all', the items' place, and then the feed's as of the beginning.
 -- Returns {the feed's epoch, seq, time_us (nothing where there is no record yet), unread, why the place
 --       is of no use and all is told (or ''), items, marks as a flat list of ids and marks, 1 if there
 --       are more items}.
 local address, max_bytes, mode = ARGV[9], tonumber(ARGV[10]), ARGV[11]
 local since_epoch, since_seq, since_us = ARGV[12], tonumber(ARGV[13]), tonumber(ARGV[14])
+-- What is missing since then is missed.
+local whole_epoch, whole_seq, whole_us = since_epoch, since_seq, since_us
+if ARGV[15] then
+  whole_epoch, whole_seq, whole_us = ARGV[15], tonumber(ARGV[16]), tonumber(ARGV[17])
+end
 local now_us = clock_us()
 local name = key('box', address)
 local box = load(address)
@@ -18,28 +24,31 @@ end
 local function is_later(its_seq, its_us)
   return its_seq > since_seq or its_us > since_us
 end
+local function is_missed(its_seq, its_us)
+  return its_seq > whole_seq or its_us > whole_us
+end
 
 -- Why what is later than the place is not all that it lacks.
 local function why_not()
-  if since_epoch ~= '' then
-    if tonumber(epoch) ~= tonumber(since_epoch) then
+  if whole_epoch ~= '' then
+    if tonumber(epoch) ~= tonumber(whole_epoch) then
       return 'new_epoch'
     end
-    if seq < since_seq then
+    if seq < whole_seq then
       return 'history_changed'
     end
-    local id = string.format('%d-%d', since_seq, since_us)
+    local id = string.format('%d-%d', whole_seq, whole_us)
     if #call('XRANGE', log, id, id) == 0 then
       local first = call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
-      if first and tonumber(string.match(first[1], '^%d+')) <= since_seq then
+      if first and tonumber(string.match(first[1], '^%d+')) <= whole_seq then
         return 'history_changed'
       end
     end
   end
-  if held[4] and is_later(tonumber(held[4]), tonumber(held[5])) then
+  if held[4] and is_missed(tonumber(held[4]), tonumber(held[5])) then
     return 'gap'
   end
-  if is_later(box.cut_seq, box.cut_us) then
+  if is_missed(box.cut_seq, box.cut_us) then
     return 'too_old'
   end
   return ''
