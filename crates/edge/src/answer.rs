@@ -4,12 +4,30 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix_web::HttpResponse;
 use actix_web::http::{StatusCode, header};
+use serde::Serialize;
 use serde_json::json;
 use tonic::{Code, Status};
 
 use crate::auth::Refusal;
 use crate::replicas::{is_passing, reason};
 use crate::routes::Shared;
+
+/// What a handler answers, or why it does not.
+pub(crate) type Answer = Result<HttpResponse, HttpResponse>;
+
+pub(crate) fn either(answer: Answer) -> HttpResponse {
+    answer.unwrap_or_else(|refusal| refusal)
+}
+
+/// What was asked for, as it is now.
+pub(crate) fn ok(body: &impl Serialize) -> HttpResponse {
+    HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(body)
+}
+
+/// A request that cannot be meant.
+pub(crate) fn bad(why: &str) -> HttpResponse {
+    problem(StatusCode::BAD_REQUEST, why)
+}
 
 /// A problem, in a sentence.
 pub(crate) fn problem(status: StatusCode, detail: &str) -> HttpResponse {

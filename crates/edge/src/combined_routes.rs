@@ -1,9 +1,8 @@
 //! The HTTP route of combined streams.
 
-use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 
-use crate::answer::{problem, time_left};
+use crate::answer::{Answer, bad, either, time_left};
 use crate::auth::query_of;
 use crate::combined::{Ids, Part};
 use crate::hub::{Several, What};
@@ -20,10 +19,10 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
 }
 
 async fn stream(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
-    combine(&request, &shared).await.unwrap_or_else(|refusal| refusal)
+    either(combine(&request, &shared).await)
 }
 
-async fn combine(request: &HttpRequest, shared: &Shared) -> Result<HttpResponse, HttpResponse> {
+async fn combine(request: &HttpRequest, shared: &Shared) -> Answer {
     let query = StreamQuery::of(request)?;
     let last = last_id(request, query.since.clone());
     let parsed = last.as_deref().filter(|id| id.len() <= MAX_ID_BYTES).and_then(Ids::parse);
@@ -61,8 +60,4 @@ async fn combine(request: &HttpRequest, shared: &Shared) -> Result<HttpResponse,
     }
     // Each part ends with its token.
     Ok(open(request, shared, &query, None, What::Several(Several { parts, ids })))
-}
-
-fn bad(why: &str) -> HttpResponse {
-    problem(StatusCode::BAD_REQUEST, why)
 }

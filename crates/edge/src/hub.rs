@@ -380,6 +380,15 @@ impl Hub {
         stream.try_write(bytes)
     }
 
+    /// The same to its end, however long the client takes, within the bounds of its stream.
+    async fn deliver_all(&self, stream: &mut Stream, bytes: Bytes) -> Result<(), End> {
+        match self.deliver(stream, bytes) {
+            Written::All => Ok(()),
+            Written::Gone => Err(End::Left),
+            Written::Rest(rest) => self.write(stream, rest).await,
+        }
+    }
+
     /// Writes an event that many get, after a line with the client's own id, as far as the socket takes it.
     fn deliver_after(&self, stream: &mut Stream, id: &str, frame: &Frame) -> Written {
         let body = frame.bytes(stream.chunked);

@@ -16,7 +16,7 @@ use tutti_model::notification::{self, is_id, is_topic, is_user, topic_address, u
 use tutti_model::notify::{Mark, MarkRequest, Marked, SendRequest};
 use uuid::Uuid;
 
-use crate::answer::{of_service, problem, refused, time_left, unavailable};
+use crate::answer::{Answer, bad, either, of_service, ok, problem, refused, time_left, unavailable};
 use crate::auth::{Claims, Refusal};
 use crate::hub::{Device, What};
 use crate::inbox::{self, Address, Shown, id_of, shown_of};
@@ -36,8 +36,6 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 const MAX_TOPICS: usize = 16;
 /// Notifications listed at once, unless the request says.
 const LISTED: usize = 50;
-
-type Answer = Result<HttpResponse, HttpResponse>;
 
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
     app.service(
@@ -86,14 +84,6 @@ fn not_allowed(request: &HttpRequest, allow: &'static str) -> HttpResponse {
     let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, &detail);
     response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allow));
     response
-}
-
-fn either(answer: Answer) -> HttpResponse {
-    answer.unwrap_or_else(|refusal| refusal)
-}
-
-fn bad(why: &str) -> HttpResponse {
-    problem(StatusCode::BAD_REQUEST, why)
 }
 
 /// A request's body, or why it could not be read.
@@ -272,7 +262,7 @@ async fn list(request: HttpRequest, shared: web::Data<Shared>) -> Answer {
         next: last.filter(|_| wanted.peek().is_some()),
         cursor: id_of(&own, |_| Cursor::text_of(mailbox.position)),
     };
-    Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(listed))
+    Ok(ok(&listed))
 }
 
 /// The place that a page ended at: by its own text, which is good also where the notification has gone, or
@@ -323,9 +313,7 @@ async fn mark(shared: &Shared, claims: Claims, id: String, mark: Mark) -> Answer
         }
         Err(status) => return Err(of_service(&status)),
     };
-    Ok(HttpResponse::Ok()
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .json(json!({ "unread": unread })))
+    Ok(ok(&json!({ "unread": unread })))
 }
 
 async fn presence(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> Answer {
@@ -341,9 +329,7 @@ async fn presence(request: HttpRequest, shared: web::Data<Shared>, path: web::Pa
         .iter()
         .map(|one| json!({ "device": one.device, "server": one.server, "since": one.since_ms }))
         .collect();
-    Ok(HttpResponse::Ok()
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .json(json!({ "user": user, "online": !devices.is_empty(), "devices": devices })))
+    Ok(ok(&json!({ "user": user, "online": !devices.is_empty(), "devices": devices })))
 }
 
 fn configured(shared: &Shared) -> Result<(), HttpResponse> {

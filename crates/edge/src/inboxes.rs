@@ -89,20 +89,14 @@ impl Conductor {
         loop {
             let mut following = follow_newest(&url, &names, self.metrics.follow_inboxes.clone())?;
             loop {
-                let mut next = tokio::select! {
-                    event = following.next() => match event {
-                        Some(event) => Some(event),
-                        None => break,
-                    },
-                    _ = watch.tick() => None,
-                };
-                for _ in 0..EVENTS_A_TURN {
-                    let Some(event) = next else { break };
-                    self.take(event);
-                    next = following.try_next();
-                }
-                if let Some(event) = next {
-                    self.take(event);
+                tokio::select! {
+                    events = following.next_few(EVENTS_A_TURN) => {
+                        if events.is_empty() {
+                            break;
+                        }
+                        events.into_iter().for_each(|event| self.take(event));
+                    }
+                    _ = watch.tick() => {}
                 }
                 self.publish();
             }

@@ -14,7 +14,7 @@ use tutti_model::queue::{
 use tutti_model::{Mode, RoomSettings, TicketState, room};
 use uuid::Uuid;
 
-use crate::answer::{of_service, problem, refused, time_left, unavailable};
+use crate::answer::{Answer, either, of_service, ok, problem, refused, time_left, unavailable};
 use crate::auth::{Refusal, token_of};
 use crate::hub::{Visit, What};
 use crate::queue::QueueClient;
@@ -27,8 +27,6 @@ const ADMIN: &str = "rooms:admin";
 const JOIN: &str = "rooms:join";
 /// Settings are a few numbers.
 const MAX_BODY_BYTES: usize = 16 * 1024;
-
-type Answer = Result<HttpResponse, HttpResponse>;
 
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
     app.app_data(web::PayloadConfig::new(MAX_BODY_BYTES))
@@ -80,10 +78,6 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
             "/v1/rooms/{room}/tickets/{ticket}/release",
             web::post().to(async |r, s, p| either(act(r, s, p, Act::Leave).await)),
         );
-}
-
-fn either(answer: Answer) -> HttpResponse {
-    answer.unwrap_or_else(|refusal| refusal)
 }
 
 /// What a visitor does.
@@ -363,10 +357,6 @@ fn configured(shared: &Shared) -> Result<(), HttpResponse> {
     }
     let status = Status::not_found("this edge has no waiting rooms: queue.urls is not set");
     Err(of_service(&status))
-}
-
-fn ok(body: &Value) -> HttpResponse {
-    HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(body)
 }
 
 fn ticket_json(ticket: &Ticket) -> Value {

@@ -86,20 +86,14 @@ impl Conductor {
         loop {
             let mut following = follow(&url, &names, self.metrics.follow_topics.clone())?;
             loop {
-                let mut next = tokio::select! {
-                    event = following.next() => match event {
-                        Some(event) => Some(event),
-                        None => break,
-                    },
-                    _ = watch.tick() => None,
-                };
-                for _ in 0..RECORDS_A_TURN {
-                    let Some(event) = next else { break };
-                    self.take(event);
-                    next = following.try_next();
-                }
-                if let Some(event) = next {
-                    self.take(event);
+                tokio::select! {
+                    events = following.next_few(RECORDS_A_TURN) => {
+                        if events.is_empty() {
+                            break;
+                        }
+                        events.into_iter().for_each(|event| self.take(event));
+                    }
+                    _ = watch.tick() => {}
                 }
                 self.topics.iter_mut().for_each(Followed::publish);
             }

@@ -204,6 +204,11 @@ impl Mailboxes {
         u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]) % self.buckets
     }
 
+    /// How many buckets there are.
+    pub fn buckets(&self) -> u32 {
+        self.buckets
+    }
+
     /// The name of a bucket's feed.
     pub fn feed(&self, bucket: u32) -> String {
         format!("{}.{bucket}", self.name)
@@ -218,8 +223,12 @@ impl Mailboxes {
     ///
     /// # Errors
     /// [`Error::Redis`] if Redis does not answer; all, some or none may be filed then.
-    pub async fn file(&self, bucket: u32, filings: &[Filing]) -> Result<Filed, Error> {
-        let mut words = Vec::with_capacity(filings.len() * 5);
+    pub async fn file(
+        &self,
+        bucket: u32,
+        filings: impl IntoIterator<Item = &Filing>,
+    ) -> Result<Filed, Error> {
+        let mut words = Vec::new();
         for filing in filings {
             words.push(Value::from(filing.address.as_str()));
             words.push(filing.id.as_str().into());

@@ -85,6 +85,14 @@ impl Following {
         self.events.recv().await
     }
 
+    /// The next events: the first, and so many in all of those that are there with it. None if the task
+    /// that makes them ended. May be given up half-way.
+    pub async fn next_few(&mut self, most: usize) -> Vec<Event> {
+        let mut events = Vec::new();
+        self.events.recv_many(&mut events, most).await;
+        events
+    }
+
     /// The next event if there is one at once.
     pub fn try_next(&mut self) -> Option<Event> {
         self.events.try_recv().ok()

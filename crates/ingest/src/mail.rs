@@ -34,7 +34,6 @@ pub(crate) struct MailSink {
     pub(crate) format: Format,
     /// How long a mailbox keeps a notification that does not say.
     pub(crate) keep: Duration,
-    pub(crate) buckets: u32,
     /// How often Redis has been connected to.
     pub(crate) connects: watch::Receiver<u64>,
     pub(crate) noted: Mutex<Noted>,
@@ -75,17 +74,17 @@ impl MailSink {
     }
 
     /// Files all, in their order, in calls that do not hold Redis up for long; Redis's time at the last.
-    async fn file(&self, bucket: u32, filings: Vec<Filing>) -> Result<u64, Error> {
+    async fn file(&self, bucket: u32, filings: Vec<&Filing>) -> Result<u64, Error> {
         let (mut time_us, mut rest) = (0, filings.as_slice());
         while !rest.is_empty() {
             let mut bytes = 0;
-            let fits = |filing: &&Filing| {
+            let fits = |filing: &&&Filing| {
                 bytes += filing.payload.len() + filing.address.len();
                 bytes <= MAX_CALL_BYTES
             };
             let count = rest.iter().take(MAX_CALL).take_while(fits).count().max(1);
             let (call, later) = rest.split_at(count);
-            time_us = self.mailboxes.file(bucket, call).await?.time_us;
+            time_us = self.mailboxes.file(bucket, call.iter().copied()).await?.time_us;
             rest = later;
         }
         Ok(time_us)
@@ -131,7 +130,8 @@ impl Sink for MailSink {
 
     async fn announce_gap(&self, _from: i64, to: i64, reason: &str) -> Result<bool, Error> {
         // Whom the missing notifications were for is not known.
-        try_join_all((0..self.buckets).map(|bucket| self.mailboxes.announce_gap(bucket, reason))).await?;
+        try_join_all((0..self.mailboxes.buckets()).map(|bucket| self.mailboxes.announce_gap(bucket, reason)))
+            .await?;
         self.history.begin(to).await?;
         Ok(true)
     }
@@ -145,10 +145,10 @@ impl Sink for MailSink {
             // Before anything is filed: who takes over must not begin elsewhere.
             self.note(batch.from()).await?;
         }
-        let mut buckets: BTreeMap<u32, Vec<Filing>> = BTreeMap::new();
+        let mut buckets: BTreeMap<u32, Vec<&Filing>> = BTreeMap::new();
         for filing in batch.parts().flatten() {
             let bucket = self.mailboxes.bucket_of(filing.address.as_bytes());
-            buckets.entry(bucket).or_default().push(filing.clone());
+            buckets.entry(bucket).or_default().push(filing);
         }
         let filing = buckets.into_iter().map(|(bucket, filings)| self.file(bucket, filings));
         let filed = try_join_all(filing).await?;

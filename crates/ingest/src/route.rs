@@ -132,7 +132,6 @@ fn carry(shared: Arc<Shared>, grant: Granted) -> BoxFuture<'static, ()> {
                 source,
                 format: *format,
                 keep: age,
-                buckets,
                 connects: shared.connects.clone(),
                 noted: Mutex::default(),
             };

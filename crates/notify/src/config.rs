@@ -23,21 +23,12 @@ pub struct Config {
     pub inboxes: Inboxes,
 }
 
-/// Settings of the driver that a send counts on.
-const RESERVED: [&str; 5] =
-    ["bootstrap.servers", "enable.idempotence", "acks", "message.timeout.ms", "transactional.id"];
-
 impl Config {
     /// Asks for them.
     pub fn configure(settings: &mut Settings) -> Self {
-        let listen = settings.get(
-            "grpc.listen",
-            SocketAddr::from(([127, 0, 0, 1], 9201)),
-            "address of the gRPC port, which only edges and back ends may reach",
-            |_| Ok(()),
-        );
+        let listen = shared::grpc_listen(settings, 9201);
         let redis_url = shared::redis_url(settings);
-        let kafka = Kafka::configure(settings, &RESERVED);
+        let kafka = Kafka::configure(settings, &shared::PRODUCERS_OWN);
         let topic = settings.get(
             "notifications.topic",
             "sse_notifications".to_owned(),

@@ -29,7 +29,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tracing::info;
-use tutti_feed::{Keep, Mailboxes};
+use tutti_feed::{Keep, MailboxMetrics, Mailboxes};
 use tutti_model::names;
 use tutti_service::shared::Inboxes;
 use tutti_service::{Context, ExposeSecret as _, Failure, Registry, Service, Settings};
@@ -96,7 +96,8 @@ impl Service for Notify {
             let Inboxes { buckets, items, bytes, age } = config.inboxes;
             mailboxes.get_or_init(|| {
                 let keep = Keep { items, bytes, age };
-                Mailboxes::new(client.clone(), names::INBOX, buckets, keep, metrics.mailboxes.clone())
+                // It files nothing.
+                Mailboxes::new(client.clone(), names::INBOX, buckets, keep, MailboxMetrics::default())
             });
             latch.open();
             Ok::<(), Failure>(())

@@ -5,7 +5,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use tutti_feed::MailboxMetrics;
 
 /// How something was marked.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -17,8 +16,6 @@ pub struct MarkLabel {
 /// All counters of the service.
 #[derive(Clone)]
 pub struct Metrics {
-    /// Of the mailboxes.
-    pub mailboxes: MailboxMetrics,
     /// Records that Kafka acknowledged: one for each recipient.
     pub sent: Counter,
     /// Sends refused because Kafka did not take them in time.
@@ -32,9 +29,7 @@ pub struct Metrics {
 impl Metrics {
     /// Makes and registers them.
     pub fn new(registry: &mut Registry) -> Self {
-        let mailboxes = MailboxMetrics::new(registry);
         let m = Self {
-            mailboxes,
             sent: Counter::default(),
             failed: Counter::default(),
             marks: Family::default(),

@@ -38,21 +38,12 @@ pub enum Format {
     Protobuf,
 }
 
-/// Settings of the driver that the relay counts on.
-const RESERVED: [&str; 5] =
-    ["bootstrap.servers", "enable.idempotence", "acks", "message.timeout.ms", "transactional.id"];
-
 impl Config {
     /// Asks for them.
     pub fn configure(settings: &mut Settings) -> Self {
-        let listen = settings.get(
-            "grpc.listen",
-            SocketAddr::from(([127, 0, 0, 1], 9200)),
-            "address of the gRPC port, which only edges and back ends may reach",
-            |_| Ok(()),
-        );
+        let listen = shared::grpc_listen(settings, 9200);
         let redis_url = shared::redis_url(settings);
-        let kafka = Kafka::configure(settings, &RESERVED);
+        let kafka = Kafka::configure(settings, &shared::PRODUCERS_OWN);
         let topic = settings.get(
             "relay.topic",
             "queueing-system".to_owned(),

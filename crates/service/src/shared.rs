@@ -1,6 +1,7 @@
 //! Settings that several services read, and must read alike.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -46,6 +47,20 @@ impl Kafka {
         }
         Self { brokers: brokers.join(","), properties }
     }
+}
+
+/// Settings of the driver that count for who writes to Kafka with every acknowledgement.
+pub const PRODUCERS_OWN: [&str; 5] =
+    ["bootstrap.servers", "enable.idempotence", "acks", "message.timeout.ms", "transactional.id"];
+
+/// Where a service serves gRPC, unless it is told otherwise on this port of this machine only.
+pub fn grpc_listen(settings: &mut Settings, port: u16) -> SocketAddr {
+    settings.get(
+        "grpc.listen",
+        SocketAddr::from(([127, 0, 0, 1], port)),
+        "address of the gRPC port, which only edges and back ends may reach",
+        |_| Ok(()),
+    )
 }
 
 /// What defines the live map. All services that share a Redis must agree on it.

@@ -130,14 +130,14 @@ async fn three_thousand_devices_get_fifty_thousand_notifications_once_and_in_ord
             if n % 2 == 0 {
                 ingest.kill();
             }
-            sleep(Duration::from_millis(500)).await;
+            sleep(Duration::from_millis(500)).await; // so long they are gone
             edge.run();
             replica.run();
             if n % 2 == 0 {
                 ingest.run();
             }
             let _: i64 = inboxes.bed.redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.unwrap();
-            sleep(Duration::from_millis(2500)).await;
+            sleep(Duration::from_millis(2500)).await; // so long they live
         }
     };
     let sending = async {
@@ -335,7 +335,7 @@ async fn where_kafka_has_lost_something_each_device_begins_again_once_however_mu
     }
     eventually("all have come", || async { here.look(|seen| seen.ids.len() == 100) }).await;
     let mailboxes = inboxes.mailboxes();
-    for bucket in 0..mailboxes.feeds().len() as u32 {
+    for bucket in 0..mailboxes.buckets() {
         mailboxes.announce_gap(bucket, "kafka_retention").await.unwrap();
     }
     eventually("it is told, and all again", || async {

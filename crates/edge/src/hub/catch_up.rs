@@ -132,11 +132,7 @@ impl Hub {
             events.id(&served.id());
         }
         served.incomplete = false;
-        if !events.is_empty()
-            && let Some(rest) = self.hand(&mut served.stream, &mut events)?
-        {
-            self.write(&mut served.stream, rest).await?;
-        }
+        self.hand_all(&mut served.stream, &events).await?;
         Ok(true)
     }
 
@@ -195,12 +191,8 @@ impl Hub {
                 }
                 Some(Err(error)) => {
                     tracing::debug!(%error, "a device waits for Redis");
-                    let (_, mut events) = served.patience.wait(Instant::now(), &mut served.status);
-                    if !events.is_empty()
-                        && let Some(rest) = self.hand(&mut served.stream, &mut events)?
-                    {
-                        self.write(&mut served.stream, rest).await?;
-                    }
+                    let (_, events) = served.patience.wait(Instant::now(), &mut served.status);
+                    self.hand_all(&mut served.stream, &events).await?;
                     self.pause(&mut served.stream, Instant::now() + RETRY).await;
                     self.keep_alive(&mut served.stream).await?;
                 }
@@ -235,6 +227,14 @@ impl Hub {
             served.device.shown[at] = Shown::UpTo(mailbox.position);
         }
         Ok(None)
+    }
+
+    /// Writes what there is, if there is something, to its end.
+    async fn hand_all(&self, stream: &mut Stream, events: &Events) -> Result<(), End> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        self.deliver_all(stream, events.frame().bytes(stream.chunked).clone()).await
     }
 
     /// Writes what there is as far as the socket takes it; what is left.

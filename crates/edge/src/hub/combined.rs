@@ -157,11 +157,7 @@ impl Hub {
             inlet.rewriter.push(&read[..now], ids, &mut out);
             inlet.held = read[now..].to_vec();
             if !out.is_empty() {
-                match self.deliver(stream, chunk_of(&out, stream.chunked)) {
-                    Written::All => {}
-                    Written::Gone => return Err(End::Left),
-                    Written::Rest(rest) => self.write(stream, rest).await?,
-                }
+                self.deliver_all(stream, chunk_of(&out, stream.chunked)).await?;
             }
             if rounds >= TURN && inlet.rewriter.is_between() {
                 return Ok(true);

@@ -208,7 +208,7 @@ impl Hub {
                     }
                     Written::Gone => {
                         let served = live.remove(number).expect("it was there a moment ago");
-                        self.lose(served, End::Left);
+                        self.lose(*number, served.device.addresses, End::Left);
                     }
                 }
             }
@@ -234,7 +234,7 @@ impl Hub {
             let Some(served) = post.live.remove(&number) else { continue };
             match written {
                 Written::Rest(rest) => self.leave(served, &post.places, rest),
-                _ => self.lose(served, End::Left),
+                _ => self.lose(number, served.device.addresses, End::Left),
             }
         }
     }
@@ -247,9 +247,8 @@ impl Hub {
 
     /// A stream that was in the list has ended. What it followed is forgotten a moment later: who calls
     /// this may be walking through it.
-    fn lose(self: &Rc<Self>, served: Served, end: End) {
-        let (hub, number, addresses) = (self.clone(), served.number, served.device.addresses.clone());
-        drop(served);
+    fn lose(self: &Rc<Self>, number: u64, addresses: Rc<[Address]>, end: End) {
+        let hub = self.clone();
         spawn(async move {
             hub.forget(number, &addresses);
             hub.ended(end);
@@ -276,11 +275,7 @@ impl Hub {
         for (number, served) in post.live.extract_if(|_, served| served.stream.is_over()) {
             let addresses = served.device.addresses.clone();
             let end = self.close(served.stream);
-            let hub = self.clone();
-            spawn(async move {
-                hub.forget(number, &addresses);
-                hub.ended(end);
-            });
+            self.lose(number, addresses, end);
         }
         let mut off = Vec::new();
         for (number, served) in &mut post.live {

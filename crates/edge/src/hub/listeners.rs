@@ -236,11 +236,7 @@ impl Hub {
                 }
                 NextWrite::Write(events) => {
                     let bytes = events.frame().bytes(listener.stream.chunked).clone();
-                    match self.deliver(&mut listener.stream, bytes) {
-                        Written::All => {}
-                        Written::Gone => return Err(End::Left),
-                        Written::Rest(rest) => self.write(&mut listener.stream, rest).await?,
-                    }
+                    self.deliver_all(&mut listener.stream, bytes).await?;
                 }
                 NextWrite::Wait(until) => {
                     tokio::select! {
