@@ -30,6 +30,7 @@ mod catch_up;
 mod combined;
 mod devices;
 mod listeners;
+mod roster;
 mod visitor;
 mod visitors;
 

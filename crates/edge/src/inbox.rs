@@ -5,10 +5,10 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use prost::Message as _;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use tutti_feed::{Cursor, Item, Letter, Mailbox, News, Position, Since};
 use tutti_model::Notification;
-use tutti_model::notification::{is_topic, to_json, with_data};
+use tutti_model::notification::{is_topic, to_json};
 
 use crate::frame::{Events, Frame};
 use crate::metrics::Metrics;
@@ -142,17 +142,7 @@ impl Told {
 /// The data of a notification.
 pub(crate) fn notification(payload: &Bytes, topic: Option<&str>, unread: Option<u32>, read: bool) -> String {
     let kept = Notification::decode(payload.clone()).unwrap_or_default();
-    let mut json: Map<String, Value> = to_json(&kept);
-    if let Some(topic) = topic {
-        json.insert("topic".into(), topic.into());
-    }
-    if let Some(unread) = unread {
-        json.insert("unread".into(), unread.into());
-    }
-    if read {
-        json.insert("read".into(), true.into());
-    }
-    with_data(&json, &kept.data)
+    to_json(&kept, topic, unread, read)
 }
 
 fn marked<T: AsRef<[u8]>>(ids: &[T], unread: Option<u32>) -> String {

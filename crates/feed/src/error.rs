@@ -1,7 +1,7 @@
 //! What can go wrong between us and Redis.
 
 /// An error of a feed; its text says what was being done, and to what.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The URL is not one of a Redis.
     #[error("redis.url is not the URL of a Redis (redis://user:password@host:port/db): {0}")]

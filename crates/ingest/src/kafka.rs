@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rdkafka::bindings::rd_kafka_resp_err_t as RespErr;
@@ -327,9 +327,13 @@ impl Message<'_> {
 /// Settings of consumers, of which a producer would warn.
 const CONSUMERS: [&str; 5] = ["fetch.", "queued.", "session.", "heartbeat.", "max.poll."];
 
-/// Writes to Kafka.
+/// Writes to Kafka. The driver's part is made when it is first needed: it has threads of its own, which are
+/// never quite idle.
 #[derive(Clone)]
-pub(crate) struct Producer(FutureProducer);
+pub(crate) struct Producer {
+    config: Arc<ClientConfig>,
+    driver: Arc<OnceLock<FutureProducer>>,
+}
 
 impl Producer {
     /// # Errors
@@ -345,7 +349,16 @@ impl Producer {
         for key in config.kafka.properties.keys().filter(|key| CONSUMERS.iter().any(|c| key.starts_with(c))) {
             client.remove(key);
         }
-        client.create().map(Self)
+        client.create_native_config()?;
+        Ok(Self { config: Arc::new(client), driver: Arc::default() })
+    }
+
+    fn driver(&self) -> Result<&FutureProducer, KafkaError> {
+        if self.driver.get().is_none() {
+            // Of two that are made at once one is dropped.
+            let _ = self.driver.set(self.config.create()?);
+        }
+        Ok(self.driver.get().expect("it was made a moment ago"))
     }
 
     /// Writes one record and waits for Kafka's acknowledgement, for as long as the producer's
@@ -372,7 +385,7 @@ impl Producer {
             timestamp: None,
             headers: Some(list),
         };
-        self.0.send(record, Duration::ZERO).await.map(drop).map_err(|(error, _)| error)
+        self.driver()?.send(record, Duration::ZERO).await.map(drop).map_err(|(error, _)| error)
     }
 }
 

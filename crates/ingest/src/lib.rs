@@ -5,7 +5,7 @@
 //! 2. [`partition`] asks Redis how far this partition got, and fetches from exactly there. Then:
 //!    *poll, decode, append, store the offset*, one batch at a time.
 //! 3. [`batch`] turns values into the changes of a feed's record, or says why not; [`sink`] puts them
-//!    there. Notifications go to mailboxes instead: [`mail`].
+//!    there. Notifications go to mailboxes instead: [`mail`], those of all partitions together: [`filer`].
 //! 4. What is not valid goes to [`rejected`]'s topic, with the reason.
 //!
 //! *Invariants:* Redis, not the group's committed offset, is the truth about what reached Redis.
@@ -13,6 +13,7 @@
 
 mod batch;
 mod config;
+mod filer;
 mod kafka;
 mod mail;
 mod metrics;

@@ -1,7 +1,7 @@
 //! Notifications: the records of a partition go to many mailboxes, each of which drops what it has.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -14,6 +14,7 @@ use tutti_model::location::Format;
 use tutti_model::notification::{self, addresses, id_of_record};
 
 use crate::batch::{Batch, Raw, Rejection};
+use crate::filer::Filer;
 use crate::sink::{Sink, Stored};
 
 /// After an assignment, and when Redis was connected to anew, a partition goes on from where it stood so
@@ -22,13 +23,11 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// The position is written so often at most.
 const NOTED: Duration = Duration::from_secs(1);
 
-/// Filed in one call at most: a record may be for a thousand users.
-const MAX_CALL: usize = 128;
-const MAX_CALL_BYTES: usize = 1 << 20;
-
 /// The mailboxes, as a partition's sink.
 pub(crate) struct MailSink {
     pub(crate) mailboxes: Mailboxes,
+    /// One for each bucket.
+    pub(crate) filers: Arc<[Filer]>,
     pub(crate) history: History,
     pub(crate) source: String,
     pub(crate) format: Format,
@@ -50,7 +49,7 @@ pub(crate) struct Noted {
 
 impl MailSink {
     /// A notification as it lies in mailboxes.
-    fn filings(&self, record: Raw<'_>, now_ms: i64) -> Result<Vec<Filing>, Rejection> {
+    fn filings(&self, record: Raw<'_>, now_ms: i64) -> Result<Vec<Arc<Filing>>, Rejection> {
         let format = record.content_type.and_then(Format::of_content_type).unwrap_or(self.format);
         let mut sent = notification::decode(format, record.value.unwrap_or_default())?;
         let to = sent.to.take().unwrap_or_default();
@@ -64,30 +63,15 @@ impl MailSink {
         let expires_at_ms = created_at_ms + lives as i64 * 1000;
         let kept = Notification { created_at_ms, expires_at_ms, ..sent };
         let payload = bytes::Bytes::from(kept.encode_to_vec());
-        let filing = |address| Filing {
-            address,
-            id: kept.id.clone(),
-            expires_us: expires_at_ms as u64 * 1000,
-            payload: payload.clone(),
+        let filing = |address| {
+            Arc::new(Filing {
+                address,
+                id: kept.id.clone(),
+                expires_us: expires_at_ms as u64 * 1000,
+                payload: payload.clone(),
+            })
         };
         Ok(addresses(&to).map(filing).collect())
-    }
-
-    /// Files all, in their order, in calls that do not hold Redis up for long; Redis's time at the last.
-    async fn file(&self, bucket: u32, filings: Vec<&Filing>) -> Result<u64, Error> {
-        let (mut time_us, mut rest) = (0, filings.as_slice());
-        while !rest.is_empty() {
-            let mut bytes = 0;
-            let fits = |filing: &&&Filing| {
-                bytes += filing.payload.len() + filing.address.len();
-                bytes <= MAX_CALL_BYTES
-            };
-            let count = rest.iter().take(MAX_CALL).take_while(fits).count().max(1);
-            let (call, later) = rest.split_at(count);
-            time_us = self.mailboxes.file(bucket, call.iter().copied()).await?.time_us;
-            rest = later;
-        }
-        Ok(time_us)
     }
 
     fn noted(&self) -> std::sync::MutexGuard<'_, Noted> {
@@ -110,7 +94,7 @@ impl MailSink {
 }
 
 impl Sink for MailSink {
-    type Part = Vec<Filing>;
+    type Part = Vec<Arc<Filing>>;
     /// Notifications to many users go to many mailboxes: the more there are in a call, the less each costs.
     const LINGER: Duration = Duration::from_millis(10);
 
@@ -118,7 +102,7 @@ impl Sink for MailSink {
         "inbox"
     }
 
-    fn judge(&self, record: Raw<'_>, now_ms: i64) -> Result<Option<Vec<Filing>>, Rejection> {
+    fn judge(&self, record: Raw<'_>, now_ms: i64) -> Result<Option<Vec<Arc<Filing>>>, Rejection> {
         self.filings(record, now_ms).map(Some)
     }
 
@@ -136,7 +120,7 @@ impl Sink for MailSink {
         Ok(true)
     }
 
-    async fn store(&self, batch: &Batch<Vec<Filing>>, fresh: bool) -> Result<Stored, Error> {
+    async fn store(&self, batch: &Batch<Vec<Arc<Filing>>>, fresh: bool) -> Result<Stored, Error> {
         let connect = self.noted().connect;
         if *self.connects.borrow() != connect {
             return Ok(Stored::GoBack);
@@ -145,12 +129,12 @@ impl Sink for MailSink {
             // Before anything is filed: who takes over must not begin elsewhere.
             self.note(batch.from()).await?;
         }
-        let mut buckets: BTreeMap<u32, Vec<&Filing>> = BTreeMap::new();
+        let mut buckets: BTreeMap<u32, Vec<Arc<Filing>>> = BTreeMap::new();
         for filing in batch.parts().flatten() {
             let bucket = self.mailboxes.bucket_of(filing.address.as_bytes());
-            buckets.entry(bucket).or_default().push(filing);
+            buckets.entry(bucket).or_default().push(filing.clone());
         }
-        let filing = buckets.into_iter().map(|(bucket, filings)| self.file(bucket, filings));
+        let filing = buckets.into_iter().map(|(bucket, filings)| self.filers[bucket as usize].file(filings));
         let filed = try_join_all(filing).await?;
         self.note(batch.to()).await?;
         Ok(Stored::At(filed.into_iter().max()))

@@ -12,6 +12,7 @@ use tutti_feed::{Client, Error as FeedError};
 
 use crate::batch::Batch;
 use crate::config::{Config, Route, Start};
+use crate::filer::Filer;
 use crate::kafka::{Granted, Group, KafkaError, Queue};
 use crate::metrics::{Metrics, Topic};
 use crate::rejected::{Invalidated, Rejected};
@@ -38,12 +39,21 @@ pub(crate) struct Shared {
     pub(crate) rejected: Rejected,
     /// How often Redis has been connected to.
     pub(crate) connects: watch::Receiver<u64>,
+    pub(crate) began: Instant,
+    /// For notifications: of each bucket of the mailboxes.
+    pub(crate) filers: Arc<[Filer]>,
 }
 
 impl Shared {
     /// A partition's name in Redis.
     pub(crate) fn source(&self, partition: i32) -> String {
         format!("{}/{}/{partition}", self.cluster, self.route.topic)
+    }
+
+    /// When to append next after this: the partitions do so at the same moments, for that costs less.
+    fn beat(&self, linger: Duration, last: Instant) -> Instant {
+        let over = (last - self.began).as_micros() % linger.as_micros();
+        last + linger - Duration::from_micros(over as u64)
     }
 }
 
@@ -210,16 +220,20 @@ impl<S: Sink> Partition<S> {
         let mut batch = Batch::new(position);
         let mut invalid = Vec::new();
         let quiet_until = last_append + QUIET;
+        let lingers_until = self.shared.beat(S::LINGER, last_append);
         while !batch.is_full() {
             let message = match queue.next().now_or_never() {
                 Some(message) => message?,
-                None => {
-                    let until = if batch.records() == 0 { quiet_until } else { last_append + S::LINGER };
-                    match timeout_at(until, queue.next()).await {
-                        Ok(message) => message?,
-                        Err(_) => break,
-                    }
+                None if batch.records() == 0 => match timeout_at(quiet_until, queue.next()).await {
+                    Ok(message) => message?,
+                    Err(_) => break,
+                },
+                // Not woken by each that comes meanwhile.
+                None if Instant::now() < lingers_until => {
+                    sleep_until(lingers_until).await;
+                    continue;
                 }
+                None => break,
             };
             let record = message.raw();
             if record.offset < position {

@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use tutti_feed::{Client, Feed, History, Keep, Mailboxes};
@@ -18,6 +18,7 @@ use tutti_service::{Failure, Latch};
 
 use crate::batch::{Judge, Rules};
 use crate::config::{Config, Kind, Route};
+use crate::filer::Filer;
 use crate::kafka::{self, Granted, Group};
 use crate::mail::MailSink;
 use crate::metrics::Metrics;
@@ -45,6 +46,13 @@ pub(crate) async fn run(
     let (group, mut granted) = Group::join(&config, &route, &metrics).map_err(refused)?;
     let group = Arc::new(group);
     let connects = tutti_feed::connects(&client);
+    let filers: Arc<[Filer]> = match route.kind {
+        Kind::Notifications { .. } => {
+            let mailboxes = mailboxes(&config, &client, &metrics);
+            (0..mailboxes.buckets()).map(|bucket| Filer::start(mailboxes.clone(), bucket)).collect()
+        }
+        Kind::Locations { .. } | Kind::Events { .. } => [].into(),
+    };
     let mut tasks: HashMap<i32, JoinHandle<()>> = HashMap::new();
     let panicked = Arc::new(Notify::new());
     let work = async {
@@ -65,6 +73,8 @@ pub(crate) async fn run(
                     metrics: metrics.clone(),
                     rejected: rejected.clone(),
                     connects: connects.clone(),
+                    began: Instant::now(),
+                    filers: filers.clone(),
                 })),
             };
             for grant in grants {
@@ -123,11 +133,10 @@ fn carry(shared: Arc<Shared>, grant: Granted) -> BoxFuture<'static, ()> {
             Partition::new(shared, grant, sink, config.topic_limits.max_age).run().boxed()
         }
         Kind::Notifications { format } => {
-            let Inboxes { buckets, items, bytes, age } = config.inboxes;
-            let keep = Keep { items, bytes, age };
-            let metrics = shared.metrics.mailboxes.clone();
+            let age = config.inboxes.age;
             let sink = MailSink {
-                mailboxes: Mailboxes::new(shared.client.clone(), names::INBOX, buckets, keep, metrics),
+                mailboxes: mailboxes(&config, &shared.client, &shared.metrics),
+                filers: shared.filers.clone(),
                 history: History::new(shared.client.clone(), &source),
                 source,
                 format: *format,
@@ -138,6 +147,12 @@ fn carry(shared: Arc<Shared>, grant: Granted) -> BoxFuture<'static, ()> {
             Partition::new(shared, grant, sink, age).run().boxed()
         }
     }
+}
+
+fn mailboxes(config: &Config, client: &Client, metrics: &Metrics) -> Mailboxes {
+    let Inboxes { buckets, items, bytes, age } = config.inboxes;
+    let keep = Keep { items, bytes, age };
+    Mailboxes::new(client.clone(), names::INBOX, buckets, keep, metrics.mailboxes.clone())
 }
 
 /// The cluster's id: two clusters' partitions of one name are two sources.

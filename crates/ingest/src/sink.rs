@@ -27,7 +27,7 @@ pub(crate) trait Sink: Send + Sync {
     /// Its name, for logs.
     fn name(&self) -> &str;
 
-    /// A partition appends once in this time at most: what comes meanwhile goes together.
+    /// A partition appends once in this time, if not more than a batch comes: that goes together.
     const LINGER: Duration;
 
     /// What a record brings; `None` if it is too old to count.

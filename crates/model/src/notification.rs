@@ -1,9 +1,9 @@
 //! Notifications: what arrives on Kafka, checked, and the JSON that browsers get.
 
 use prost::Message as _;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 use sha1::{Digest as _, Sha1};
 
 use crate::location::Format;
@@ -207,33 +207,48 @@ pub fn topic_address(topic: &str) -> String {
     format!("topic:{topic}")
 }
 
-/// The JSON object of a notification as browsers get it, on one line; its fields that are empty are left
-/// out.
-pub fn to_json(n: &Notification) -> Map<String, Value> {
-    let mut json = Map::new();
-    json.insert("id".into(), n.id.as_str().into());
-    for (name, text) in [("category", &n.category), ("title", &n.title), ("body", &n.body)] {
-        if !text.is_empty() {
-            json.insert(name.into(), text.as_str().into());
-        }
-    }
-    json.insert("createdAt".into(), n.created_at_ms.into());
-    json.insert("expiresAt".into(), n.expires_at_ms.into());
-    json
+/// A notification as browsers get it: a JSON object on one line. Its fields that are empty are left out; its
+/// data are as they were sent, to the last digit. Of a topic's, `topic` names it; of a user's own, `unread`
+/// says how many are.
+pub fn to_json(n: &Notification, topic: Option<&str>, unread: Option<u32>, read: bool) -> String {
+    // What another version of the code wrote is shown only if it is what we would write.
+    let data =
+        serde_json::from_str(&n.data).ok().filter(|data: &&RawValue| !data.get().contains(['\n', '\r']));
+    let told = Told {
+        id: &n.id,
+        category: &n.category,
+        title: &n.title,
+        body: &n.body,
+        created_at: n.created_at_ms,
+        expires_at: n.expires_at_ms,
+        topic,
+        unread,
+        read,
+        data,
+    };
+    serde_json::to_string(&told).expect("strings and whole numbers always serialise")
 }
 
-/// The text of an object with the notification's data as one more field: as they were sent, to the last
-/// digit.
-pub fn with_data(json: &Map<String, Value>, data: &str) -> String {
-    let mut text = serde_json::to_string(json).expect("strings and whole numbers always serialise");
-    // What another version of the code wrote is shown only if it is what we would write.
-    if serde_json::from_str::<&RawValue>(data).is_ok() && !data.contains(['\n', '\r']) {
-        text.pop();
-        text.push_str(r#","data":"#);
-        text.push_str(data);
-        text.push('}');
-    }
-    text
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Told<'a> {
+    id: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    category: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    title: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    body: &'a str,
+    created_at: i64,
+    expires_at: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unread: Option<u32>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    read: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
 }
 
 /// A JSON text without the blanks between its parts, and how deep it is nested: a line feed would end the
@@ -333,9 +348,13 @@ mod tests {
     fn data_go_through_to_the_last_digit_and_on_one_line() {
         let n = json("{\"to\":{\"users\":[\"7\"]},\"data\":{\n \"a b\" : 12345678901234567890123.50,\t\"c\":\"\\\"x\\\\\" }}").unwrap();
         assert_eq!(n.data, r#"{"a b":12345678901234567890123.50,"c":"\"x\\"}"#);
-        let text = with_data(&to_json(&n), &n.data);
+        let text = to_json(&n, None, None, false);
         assert!(text.ends_with(r#","data":{"a b":12345678901234567890123.50,"c":"\"x\\"}}"#), "{text}");
-        assert_eq!(with_data(&Map::new(), "{"), "{}");
+        let odd = Notification { id: "a".into(), data: "{".into(), ..Notification::default() };
+        assert_eq!(
+            to_json(&odd, Some("news"), Some(2), true),
+            r#"{"id":"a","createdAt":0,"expiresAt":0,"topic":"news","unread":2,"read":true}"#
+        );
     }
 
     #[test]
@@ -387,7 +406,7 @@ mod tests {
             let sent = serde_json::json!({ "to": { "users": [user] }, "title": title, "body": body }).to_string();
             let n = json(&sent).unwrap();
             prop_assert_eq!((&n.title, &n.body), (&title, &body));
-            let told = with_data(&to_json(&n), &n.data);
+            let told = to_json(&n, None, None, false);
             prop_assert!(!told.contains(['\n', '\r']));
             let told: Value = serde_json::from_str(&told).unwrap();
             prop_assert_eq!(told["body"].as_str().unwrap_or_default(), body);

@@ -48,7 +48,7 @@ pub struct Options {
     #[arg(long, env = "KAFKA")]
     kafka: Option<String>,
     /// Ports from this one up
-    #[arg(long, default_value_t = 34_000)]
+    #[arg(long, default_value_t = 31_000)]
     port_base: u16,
 }
 

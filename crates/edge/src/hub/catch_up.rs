@@ -61,7 +61,7 @@ impl Hub {
             }
             match self.arrive(&mut served).await? {
                 Join::Yes => {
-                    self.post.borrow_mut().live.insert(served.number, served);
+                    self.post.borrow_mut().live.put(served);
                     return Ok(());
                 }
                 Join::Wait => {}

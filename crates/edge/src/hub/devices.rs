@@ -4,7 +4,7 @@
 //! who get it, only a line with the id goes before. Who is new, behind or resuming becomes a task, which
 //! reads the mailboxes from the device's place on until nothing is missing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tutti_feed::{Cursor, Mailboxes, News, Position};
 
 use super::Hub;
+use super::roster::Roster;
 use crate::connections::Connection;
 use crate::frame::{Events, Frame};
 use crate::inbox::{Address, Shown, Told, id_of};
@@ -44,7 +45,7 @@ pub(crate) struct Device {
 pub(super) struct Served {
     pub(super) stream: Stream,
     pub(super) device: Device,
-    pub(super) number: u64,
+    pub(super) number: usize,
     /// It has been told `connected`.
     pub(super) greeted: bool,
     /// It has been shown a part of what follows a reset: it must not come back with another id.
@@ -67,14 +68,13 @@ pub(super) struct Post {
     /// Who follows a mailbox: those among the others, and those in tasks.
     pub(super) followed: HashMap<Bytes, Followed>,
     /// Those that have been shown all.
-    pub(super) live: HashMap<u64, Served>,
-    next: u64,
+    pub(super) live: Roster,
     pub(super) stepped: Rc<Notify>,
 }
 
 pub(super) struct Followed {
     bucket: usize,
-    devices: HashSet<u64>,
+    devices: BTreeSet<usize>,
     /// The last record that told of it, since the first of these came.
     pub(super) last: Option<Position>,
 }
@@ -101,10 +101,9 @@ impl Hub {
     /// Takes a device's stream over, its response head written.
     pub(super) fn admit_device(self: Rc<Self>, stream: Stream, hello: Bytes, device: Device) {
         let mut post = self.post.borrow_mut();
-        let number = post.next;
-        post.next += 1;
+        let number = post.live.enter();
         for Address { name, bucket, .. } in device.addresses.iter() {
-            let new = || Followed { bucket: *bucket, devices: HashSet::new(), last: None };
+            let new = || Followed { bucket: *bucket, devices: BTreeSet::new(), last: None };
             post.followed.entry(name.clone()).or_insert_with(new).devices.insert(number);
         }
         drop(post);
@@ -121,7 +120,7 @@ impl Hub {
         post.unsure.resize(step.places.len(), true);
         post.texts.resize_with(step.places.len(), || Cursor::text_of(None));
         if std::mem::replace(&mut post.no, step.no) + 1 != step.no {
-            for (_, served) in post.live.drain() {
+            for served in post.live.take_if(|_| true) {
                 self.leave(served, &post.places, Bytes::new());
             }
             post.places.copy_from_slice(&step.places);
@@ -173,8 +172,8 @@ impl Hub {
 
     /// Takes those who follow a bucket out of the list, to read.
     fn call_out(self: &Rc<Self>, post: &mut Post, bucket: usize) {
-        let ours = |_: &u64, served: &mut Served| served.device.addresses.iter().any(|a| a.bucket == bucket);
-        for (_, served) in post.live.extract_if(ours) {
+        let ours = |served: &Served| served.device.addresses.iter().any(|a| a.bucket == bucket);
+        for served in post.live.take_if(ours) {
             self.leave(served, &post.places, Bytes::new());
         }
     }
@@ -188,7 +187,7 @@ impl Hub {
             followed.last = places[bucket];
             let frame = one.frame(&self.metrics);
             for number in &followed.devices {
-                let Some(served) = live.get_mut(number) else { continue };
+                let Some(served) = live.get_mut(*number) else { continue };
                 // A record may have another letter for the same device: that one is not covered yet.
                 let later = |address: &Address| {
                     address.bucket == bucket
@@ -202,12 +201,12 @@ impl Hub {
                     Written::All => continue,
                     Written::Rest(rest) => {
                         self.metrics.fell_behind.inc();
-                        let mut served = live.remove(number).expect("it was there a moment ago");
+                        let mut served = live.take(*number).expect("it was there a moment ago");
                         served.place(|address| if later(address) { before } else { places[address.bucket] });
                         self.clone().serve_device(served, rest);
                     }
                     Written::Gone => {
-                        let served = live.remove(number).expect("it was there a moment ago");
+                        let served = live.take(*number).expect("it was there a moment ago");
                         self.lose(*number, served.device.addresses, End::Left);
                     }
                 }
@@ -218,20 +217,20 @@ impl Hub {
     /// The same bytes to all, without an id.
     fn tell_all(self: &Rc<Self>, post: &mut Post, frame: &Frame, status: Status) {
         let mut off = Vec::new();
-        for (number, served) in &mut post.live {
+        for served in post.live.iter_mut() {
             served.status = Some(status);
             let bytes = frame.bytes(served.stream.chunked).clone();
             match self.deliver(&mut served.stream, bytes) {
                 Written::All => {}
-                written => off.push((*number, written)),
+                written => off.push((served.number, written)),
             }
         }
         self.take_off(post, off);
     }
 
-    fn take_off(self: &Rc<Self>, post: &mut Post, off: Vec<(u64, Written)>) {
+    fn take_off(self: &Rc<Self>, post: &mut Post, off: Vec<(usize, Written)>) {
         for (number, written) in off {
-            let Some(served) = post.live.remove(&number) else { continue };
+            let Some(served) = post.live.take(number) else { continue };
             match written {
                 Written::Rest(rest) => self.leave(served, &post.places, rest),
                 _ => self.lose(number, served.device.addresses, End::Left),
@@ -247,7 +246,7 @@ impl Hub {
 
     /// A stream that was in the list has ended. What it followed is forgotten a moment later: who calls
     /// this may be walking through it.
-    fn lose(self: &Rc<Self>, number: u64, addresses: Rc<[Address]>, end: End) {
+    fn lose(self: &Rc<Self>, number: usize, addresses: Rc<[Address]>, end: End) {
         let hub = self.clone();
         spawn(async move {
             hub.forget(number, &addresses);
@@ -255,8 +254,9 @@ impl Hub {
         });
     }
 
-    pub(super) fn forget(&self, number: u64, addresses: &[Address]) {
+    pub(super) fn forget(&self, number: usize, addresses: &[Address]) {
         let mut post = self.post.borrow_mut();
+        post.live.leave(number);
         for address in addresses {
             if let Some(followed) = post.followed.get_mut(&address.name) {
                 followed.devices.remove(&number);
@@ -272,13 +272,13 @@ impl Hub {
         let now = Instant::now();
         let mut post = self.post.borrow_mut();
         let post = &mut *post;
-        for (number, served) in post.live.extract_if(|_, served| served.stream.is_over()) {
-            let addresses = served.device.addresses.clone();
+        for served in post.live.take_if(|served| served.stream.is_over()) {
+            let (number, addresses) = (served.number, served.device.addresses.clone());
             let end = self.close(served.stream);
             self.lose(number, addresses, end);
         }
         let mut off = Vec::new();
-        for (number, served) in &mut post.live {
+        for served in post.live.iter_mut() {
             if now - served.stream.last_write < self.config.heartbeat {
                 continue;
             }
@@ -288,7 +288,7 @@ impl Hub {
             let bytes = heartbeat.bytes(served.stream.chunked).clone();
             match self.deliver(&mut served.stream, bytes) {
                 Written::All => {}
-                written => off.push((*number, written)),
+                written => off.push((served.number, written)),
             }
         }
         self.take_off(post, off);
@@ -296,7 +296,7 @@ impl Hub {
 
     /// Gives each stream an end within the drain window.
     pub(super) fn drain_inboxes(&self) {
-        for served in self.post.borrow_mut().live.values_mut() {
+        for served in self.post.borrow_mut().live.iter_mut() {
             served.stream.drain(self.drain_end());
         }
     }

@@ -34,30 +34,26 @@ local function open(address)
 end
 
 -- Whether an id was filed before; it is noted that it is.
-local function is_known(box, number)
-  local sets = base .. ':ids:' .. box.address
-  local filled, other = sets .. ':0', sets .. ':1'
-  if box.set % 2 == 1 then
-    filled, other = other, filled
-  end
+local function is_known(number)
+  local filled = ids_key(box.address, box.set)
   if now_us - box.set_us >= KNOWN_US and (box.set_us == 0 or call('SCARD', filled) >= IDS_A_SET) then
     if box.set_us ~= 0 then
       box.set = box.set + 1
-      filled, other = other, filled
+      filled = ids_key(box.address, box.set)
     end
     box.set_us = now_us
     call('DEL', filled)
     box.made_a_key = true
   end
-  if box.set > 0 and call('SISMEMBER', other, number) == 1 then
+  if box.set > 0 and call('SISMEMBER', ids_key(box.address, box.set - 1), number) == 1 then
     return true
   end
   return call('SADD', filled, number) == 0
 end
 
-local function file(box, id, expires_us, payload)
+local function file(id, expires_us, payload)
   local name = base .. ':box:' .. box.address
-  expire(box, now_us)
+  expire(now_us)
   if expires_us > now_us + KEEP_US then
     expires_us = now_us + KEEP_US
   end
@@ -76,12 +72,12 @@ local function file(box, id, expires_us, payload)
     box.next_us = expires_us
   end
   while items > 1 and (items > KEEP_ITEMS or box.bytes > KEEP_BYTES) do
-    local cut_seq, cut_us = forget(box, call('LPOP', name))
+    local cut_seq, cut_us = forget(call('LPOP', name))
     box.cut_seq, box.cut_us = math.max(box.cut_seq, cut_seq), math.max(box.cut_us, cut_us)
     items = items - 1
   end
   box.made_a_key = box.made_a_key or items == 1
-  save(box, now_us)
+  save(now_us)
 end
 
 for at = 9, #ARGV, 5 do
@@ -94,12 +90,12 @@ for at = 9, #ARGV, 5 do
   elseif expires_us <= now_us then
     late = late + 1
   else
-    local box = load(address)
-    if is_known(box, number) then
+    load(address)
+    if is_known(number) then
       known = known + 1
     else
       open(address)
-      file(box, id, expires_us, payload)
+      file(id, expires_us, payload)
       tell(FILED, address, box.unread, id, payload)
       filed = filed + 1
     end

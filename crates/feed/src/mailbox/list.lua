@@ -15,9 +15,9 @@ if ARGV[15] then
 end
 local now_us = clock_us()
 local name = key('box', address)
-local box = load(address)
-if expire(box, now_us) then
-  save(box, now_us)
+load(address)
+if expire(now_us) then
+  save(now_us)
 end
 
 -- A larger number is later; so is a later time, for a failover may have given the numbers anew.

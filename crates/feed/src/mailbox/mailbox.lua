@@ -39,31 +39,44 @@ local function key(kind, address)
   return base .. ':' .. kind .. ':' .. address
 end
 
+-- One mailbox at a time: a table made anew for each costs more than all the rest here.
+local box = {made_a_key = false}
 local function load(address)
-  local unread, bytes, cut_seq, cut_us, mark_seq, mark_us, next_us, set, set_us, day = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
-  local packed = call('GET', base .. ':state:' .. address)
+  box.address, box.state_key = address, base .. ':state:' .. address
+  local packed = call('GET', box.state_key)
   if packed then
-    unread, bytes, cut_seq, cut_us, mark_seq, mark_us, next_us, set, set_us, day = unpack(STATE, packed)
+    box.unread, box.bytes, box.cut_seq, box.cut_us, box.mark_seq, box.mark_us, box.next_us, box.set, box.set_us,
+      box.day = unpack(STATE, packed)
+  else
+    box.unread, box.bytes, box.cut_seq, box.cut_us, box.mark_seq, box.mark_us, box.next_us, box.set, box.set_us,
+      box.day = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
   end
-  -- Made at once: a table that grows field by field costs more than all the rest here.
-  return {address = address, unread = unread, bytes = bytes, cut_seq = cut_seq, cut_us = cut_us,
-    mark_seq = mark_seq, mark_us = mark_us, next_us = next_us, set = set, set_us = set_us, day = day,
-    made_a_key = false}
+  box.made_a_key = false
+end
+
+-- The set of ids that is being filled, or the other.
+local function ids_key(address, set)
+  return base .. ':ids:' .. address .. (set % 2 == 0 and ':0' or ':1')
 end
 
 -- Keys live on for longer than anything in them.
-local KEYS_LIVE = math.ceil(KEEP_US / 1000000) + 2 * 86400
-local function save(box, now_us)
+local KEYS_LIVE = string.format('%d', math.ceil(KEEP_US / 1000000) + 2 * 86400)
+local function save(now_us)
   local address, day = box.address, math.floor(now_us / DAY_US)
   local renewed = box.made_a_key or box.day ~= day
-  box.day = day
   local unread = box.unread < 0 and 0 or box.unread
-  call('SET', base .. ':state:' .. address, pack(STATE, unread, box.bytes, box.cut_seq, box.cut_us, box.mark_seq,
-    box.mark_us, box.next_us, box.set, box.set_us, day), 'KEEPTTL')
+  -- All states are of one length. SET would answer with a table, and that costs more than the command.
+  call('SETRANGE', box.state_key, 0, pack(STATE, unread, box.bytes, box.cut_seq, box.cut_us, box.mark_seq,
+    box.mark_us, box.next_us, box.set, box.set_us, day))
   if renewed then
-    for _, name in ipairs({key('state', address), key('box', address), key('marks', address),
-        key('ids', address) .. ':0', key('ids', address) .. ':1'}) do
-      call('EXPIRE', name, KEYS_LIVE)
+    call('EXPIRE', box.state_key, KEYS_LIVE)
+    call('EXPIRE', key('box', address), KEYS_LIVE)
+    call('EXPIRE', ids_key(address, box.set), KEYS_LIVE)
+    if box.set > 0 then
+      call('EXPIRE', ids_key(address, box.set - 1), KEYS_LIVE)
+    end
+    if box.mark_seq > 0 then
+      call('EXPIRE', key('marks', address), KEYS_LIVE)
     end
   end
 end
@@ -75,7 +88,7 @@ local function read_item(item)
 end
 
 -- Forgets an item that has left the list; who was shown less than this place has missed something.
-local function forget(box, item)
+local function forget(item)
   local seq, time_us, _, id = read_item(item)
   box.bytes = box.bytes - #item
   local mark = box.mark_seq > 0 and call('HGET', key('marks', box.address), id)
@@ -91,7 +104,7 @@ end
 
 -- Drops what has expired, and counts what is left: the list may have gone with its key. Nobody is told:
 -- each item says when it expires.
-local function expire(box, now_us)
+local function expire(now_us)
   if box.next_us == 0 or box.next_us > now_us then
     return false
   end

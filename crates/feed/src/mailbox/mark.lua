@@ -5,8 +5,8 @@
 local address, what, id = ARGV[9], ARGV[10], ARGV[11]
 local now_us = clock_us()
 local name, marks = key('box', address), key('marks', address)
-local box = load(address)
-local expired = expire(box, now_us)
+load(address)
+local expired = expire(now_us)
 
 -- What is there up to the id, and not read.
 local function unread_to()
@@ -46,13 +46,13 @@ end
 local unread, item = unread_to()
 if not item then
   if expired then
-    save(box, now_us)
+    save(now_us)
   end
   return {-1}
 end
 if what ~= 'delete' and #unread == 0 then
   if expired then
-    save(box, now_us)
+    save(now_us)
   end
   return {0, math.max(box.unread, 0)}
 end
@@ -62,7 +62,7 @@ local kind = READ
 if what == 'delete' then
   kind = DELETED
   call('LREM', name, 1, item)
-  forget(box, item)
+  forget(item)
   unread = {id}
 else
   box.unread = box.unread - #unread
@@ -75,7 +75,7 @@ end
 box.mark_seq, box.mark_us = seq, time_us
 bound_marks()
 box.made_a_key = true
-save(box, now_us)
+save(now_us)
 local text = table.concat(ids)
 local record = pack_record(epoch, seq, time_us, prev_us, letter(kind, address, box.unread, '', text) .. text)
 write_records({{seq, time_us, record}})
