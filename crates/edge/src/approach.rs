@@ -5,11 +5,13 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tutti_feed::Cursor;
 
+use crate::area::Area;
 use crate::frame::Events;
 use crate::metrics::Metrics;
 use crate::patience::{INCOMPLETE, Patience, write_reset};
 use crate::replay::Replay;
 use crate::tick::{Status, Tick};
+use crate::tiles::write_cells;
 use crate::view::Resume;
 
 /// What a stream was shown so far.
@@ -37,18 +39,50 @@ pub(crate) struct Approach {
     shown: Shown,
     /// The status that it was told.
     status: Option<Status>,
+    view: View,
     pass: Option<Pass>,
     patience: Patience,
 }
 
+/// What part of the map a stream shows, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum View {
+    /// All of it.
+    World,
+    /// The devices of an area.
+    Area(Area),
+    /// How many devices each cell of an area has.
+    Clusters(Area),
+}
+
+impl View {
+    pub(crate) fn area(self) -> Option<Area> {
+        match self {
+            Self::World => None,
+            Self::Area(area) | Self::Clusters(area) => Some(area),
+        }
+    }
+
+    /// An id of the world, as one of this part.
+    pub(crate) fn id(self, id: &str) -> String {
+        self.area().map_or_else(|| id.to_owned(), |area| format!("{id}.{area}"))
+    }
+}
+
 /// One replay to a target.
 struct Pass {
-    replay: Replay,
+    walk: Walk,
     /// What the client was shown before, if it is not shown everything.
     from: Option<Arc<Cursor>>,
     cursor: Arc<Cursor>,
     id: Arc<str>,
     generation: u64,
+}
+
+enum Walk {
+    Devices(Replay),
+    /// They are few: told of at once.
+    Cells(Area),
 }
 
 /// What comes next on the way.
@@ -62,8 +96,8 @@ pub(crate) enum NextWrite {
 }
 
 impl Approach {
-    pub(crate) fn new(shown: Shown, status: Option<Status>) -> Self {
-        Self { shown, status, pass: None, patience: Patience::default() }
+    pub(crate) fn new(shown: Shown, status: Option<Status>, view: View) -> Self {
+        Self { shown, status, view, pass: None, patience: Patience::default() }
     }
 
     /// The next events, given the newest step, if there was one yet.
@@ -96,9 +130,20 @@ impl Approach {
         }
         events.append(&begun);
         if let Some(pass) = &mut self.pass {
-            events.append(&pass.replay.next_chunk(&tick.view));
-            if pass.replay.is_done() {
-                events.id(&pass.id);
+            let is_done = match &mut pass.walk {
+                Walk::Devices(replay) => {
+                    events.append(&replay.next_chunk(&tick.view));
+                    replay.is_done()
+                }
+                Walk::Cells(area) => {
+                    // Those of this step, which may be a later one than the pass began for.
+                    (pass.cursor, pass.id) = (tick.cursor.clone(), tick.id.clone());
+                    write_cells(&tick.cells(area.cell_zoom()), None, *area, &mut events);
+                    true
+                }
+            };
+            if is_done {
+                events.id(&self.view.id(&pass.id));
                 self.shown = Shown::UpTo(pass.cursor.clone(), Some(pass.generation));
                 self.pass = None;
             }
@@ -123,11 +168,15 @@ impl Approach {
         if self.shown.is_all_of(tick) {
             return Begin::There;
         }
-        let mut since = None;
+        let (mut since, area) = (None, self.view.area());
         let replay = match &self.shown {
             Shown::Nothing => {
                 events.id(INCOMPLETE);
-                Replay::all()
+                Replay::all(area)
+            }
+            // Nobody remembers what the cells were.
+            Shown::UpTo(..) if matches!(self.view, View::Clusters(_)) => {
+                self.reset("clusters", events, metrics)
             }
             Shown::UpTo(_, Some(generation)) if *generation != tick.generation => {
                 self.reset(tick.reset_reason, events, metrics)
@@ -135,7 +184,7 @@ impl Approach {
             Shown::UpTo(cursor, _) => match tick.view.resume(cursor) {
                 Resume::From(from) => {
                     since = Some(cursor.clone());
-                    Replay::since(from)
+                    Replay::since(from, area)
                 }
                 Resume::TooOld => self.reset("too_old", events, metrics),
                 Resume::Unknown if self.patience.is_over(tick.polls, tick.view.reaches(&tick.heads)) => {
@@ -153,8 +202,12 @@ impl Approach {
             }
         };
         metrics.replays.inc();
+        let walk = match self.view {
+            View::World | View::Area(_) => Walk::Devices(replay),
+            View::Clusters(area) => Walk::Cells(area),
+        };
         Begin::Pass(Pass {
-            replay,
+            walk,
             from: since,
             cursor: tick.cursor.clone(),
             id: tick.id.clone(),
@@ -164,7 +217,7 @@ impl Approach {
 
     fn reset(&self, reason: &str, events: &mut Events, metrics: &Metrics) -> Replay {
         write_reset(reason, events, metrics);
-        Replay::all()
+        Replay::all(self.view.area())
     }
 }
 
@@ -243,7 +296,7 @@ mod tests {
         let mut edge = Edge::new();
         edge.apply(T0, many(T0));
         let tick = edge.tick();
-        let mut approach = Approach::new(Shown::Nothing, None);
+        let mut approach = Approach::new(Shown::Nothing, None, View::World);
         let first = edge.write(&mut approach, &tick);
         assert!(first.starts_with("event: status\ndata: {\"state\":\"live\"}\n\nid: 0\n"), "{first}");
         assert!(first.contains("m000") && !first.contains(&*tick.id));
@@ -264,7 +317,8 @@ mod tests {
         let before = edge.tick();
         edge.apply(T0 + S, many(T0 + S));
         let tick = edge.tick();
-        let mut approach = Approach::new(Shown::UpTo(before.cursor, Some(0)), Some(Status::Live));
+        let mut approach =
+            Approach::new(Shown::UpTo(before.cursor, Some(0)), Some(Status::Live), View::World);
         assert!(!edge.write(&mut approach, &tick).contains("reset"));
         // While its socket is full, a device ahead of the walk is removed and its tombstone goes.
         edge.apply(T0 + 2 * S, vec![removal("m399", ms(T0 + 2 * S))]);
@@ -279,7 +333,7 @@ mod tests {
         let mut edge = Edge::new();
         edge.apply(T0, many(T0));
         let tick = edge.tick();
-        let mut approach = Approach::new(Shown::Nothing, None);
+        let mut approach = Approach::new(Shown::Nothing, None, View::World);
         edge.write(&mut approach, &tick);
         edge.generation += 1;
         edge.apply(T0 + 1, vec![]);
@@ -294,7 +348,7 @@ mod tests {
         let mut edge = Edge::new();
         edge.apply(T0, vec![fix("a", ms(T0))]);
         let ahead = Cursor(vec![Some(Position { epoch: 1, seq: 2, time_us: T0 + S })]);
-        let mut early = Approach::new(Shown::UpTo(Arc::new(ahead), None), None);
+        let mut early = Approach::new(Shown::UpTo(Arc::new(ahead), None), None, View::World);
         assert!(matches!(early.next(None, Instant::now(), &edge.metrics), NextWrite::Wait(_)));
         edge.polls = 9;
         let tick = edge.tick();
@@ -309,8 +363,8 @@ mod tests {
         let mut edge = Edge::new();
         edge.apply(T0, vec![fix("a", ms(T0))]);
         let ahead = Cursor(vec![Some(Position { epoch: 1, seq: 2, time_us: T0 + S })]);
-        let mut patient = Approach::new(Shown::UpTo(Arc::new(ahead.clone()), None), None);
-        let mut hopeless = Approach::new(Shown::UpTo(Arc::new(ahead), None), None);
+        let mut patient = Approach::new(Shown::UpTo(Arc::new(ahead.clone()), None), None, View::World);
+        let mut hopeless = Approach::new(Shown::UpTo(Arc::new(ahead), None), None, View::World);
         for polls in 0..2 {
             edge.polls = polls;
             let tick = edge.tick();

@@ -9,7 +9,7 @@ use crate::hub::{Several, What};
 use crate::inbox_routes::device_of;
 use crate::patience::INCOMPLETE;
 use crate::room_routes::visit_of;
-use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, authorise, last_id, map_shown, open};
+use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, authorise, last_id, map_part, open};
 
 /// In place of an id: all that an inbox keeps.
 const OLDEST: &str = "oldest";
@@ -53,7 +53,7 @@ async fn combine(request: &HttpRequest, shared: &Shared) -> Answer {
     }
     if asked("map").is_some() {
         let expires = authorise(request, shared)?;
-        parts.push((Part::Map, What::Map(map_shown(shown(Part::Map))), expires));
+        parts.push((Part::Map, map_part(request, shared, shown(Part::Map))?, expires));
     }
     if parts.is_empty() {
         return Err(bad("say what the stream is to show: inbox, room=NAME&ticket=TOKEN, map, as ?inbox&map"));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tutti_service::shared::{self, Inboxes, Locations};
 use tutti_service::{SecretString, Settings};
 
+use crate::area::MAX_ZOOM;
 use crate::auth::Verifier;
 
 /// All settings of an edge.
@@ -43,6 +44,8 @@ pub struct Config {
     pub public_topics: Vec<String>,
     /// Bytes of a topic's newest records that are kept in memory.
     pub topic_max_bytes: usize,
+    /// An area at this zoom or one further out is shown as clusters; none never is.
+    pub clusters_to_zoom: Option<u8>,
     /// At most one step of the map in this time.
     pub tick: Duration,
     /// Bounds of streams.
@@ -102,6 +105,17 @@ impl Config {
             "milliseconds between two steps of the live map at least; 0: each batch at once",
             |n| if *n <= 60_000 { Ok(()) } else { Err("must be 0 to 60000") },
         );
+        let clusters_to_zoom = settings.optional(
+            "map.clusters_to_zoom",
+            "zoom, 0 (the world) to 16, up to which areas get clusters in place of devices; none: never",
+        );
+        let clusters_to_zoom = clusters_to_zoom.and_then(|text| {
+            let zoom = text.parse().ok().filter(|zoom| *zoom <= MAX_ZOOM);
+            if zoom.is_none() {
+                settings.mistake(format!("map.clusters_to_zoom = {text:?}: must be 0 to {MAX_ZOOM}"));
+            }
+            zoom
+        });
         let queue_urls = settings.list(
             "queue.urls",
             &[],
@@ -188,6 +202,7 @@ impl Config {
             topics,
             public_topics,
             topic_max_bytes,
+            clusters_to_zoom,
             tick: Duration::from_millis(tick),
             streams,
             verifier,

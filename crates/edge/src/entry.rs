@@ -5,7 +5,12 @@ use std::sync::Arc;
 use tutti_model::Fix;
 use tutti_model::location::to_json;
 
+use crate::area::{Area, MAX_ZOOM, Spot};
+
 pub(crate) type MediaId = Arc<str>;
+
+/// So many of the tiles that a device has left are remembered.
+const TRAIL: usize = 4;
 
 /// The last word on one mediaId.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,25 +27,92 @@ pub(crate) struct Entry {
     pub(crate) removed: bool,
     /// The JSON object that clients get: the fix, or mediaId and timestamp of the removal.
     pub(crate) json: Box<str>,
+    /// Where it is and was, the newest first; who was shown an older one was shown it in that tile.
+    sights: Box<[Sight]>,
+    /// It was nowhere before.
+    knows_all: bool,
+}
+
+/// Where a device was from a record on, exact to the smallest tile.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Sight {
+    spot: Spot,
+    shard: usize,
+    seq: u64,
 }
 
 impl Entry {
     pub(crate) fn fix(fix: &Fix, shard: usize, seq: u64) -> Self {
-        let json = to_json(fix).into();
-        let timestamp_ms = fix.timestamp_ms;
-        Self { timestamp_ms, shard, brought_by: seq, seq, is_fix: true, removed: false, json }
+        let spot = Spot::of(fix.latitude, fix.longitude);
+        Self {
+            timestamp_ms: fix.timestamp_ms,
+            shard,
+            brought_by: seq,
+            seq,
+            is_fix: true,
+            removed: false,
+            json: to_json(fix).into(),
+            sights: [Sight { spot, shard, seq }].into(),
+            knows_all: true,
+        }
     }
 
     pub(crate) fn removal(id: &str, timestamp_ms: i64, shard: usize, seq: u64) -> Self {
-        let json = removal_json(id, timestamp_ms);
-        Self { timestamp_ms, shard, brought_by: seq, seq, is_fix: false, removed: true, json }
+        Self {
+            timestamp_ms,
+            shard,
+            brought_by: seq,
+            seq,
+            is_fix: false,
+            removed: true,
+            json: removal_json(id, timestamp_ms),
+            sights: [].into(),
+            knows_all: true,
+        }
     }
 
     /// A fix that is stale at the time of the record `seq` of its feed. It keeps its rank, or
     /// another feed's older word on the same mediaId could come after it.
     pub(crate) fn grown_stale(&self, id: &str, seq: u64) -> Self {
         let json = removal_json(id, self.timestamp_ms);
-        Self { seq, removed: true, json, ..*self }
+        Self { seq, removed: true, json, sights: self.sights.clone(), ..*self }
+    }
+
+    /// This one in place of that: it remembers where the other was.
+    pub(crate) fn after(mut self, held: &Self) -> Self {
+        let here = self.sights.first().copied();
+        let stays = here.zip(held.sights.first()).is_some_and(|(here, there)| {
+            !held.removed && here.spot.tile(MAX_ZOOM) == there.spot.tile(MAX_ZOOM)
+        });
+        let before = if stays { &held.sights[1..] } else { &held.sights[..] };
+        // Who stays in a tile has been there since it came, but is to be found where it is now.
+        let here = here.map(|here| if stays { Sight { spot: here.spot, ..held.sights[0] } } else { here });
+        self.knows_all = held.knows_all && before.len() <= TRAIL;
+        self.sights = here.into_iter().chain(before.iter().copied().take(TRAIL)).collect();
+        self
+    }
+
+    /// Where it is, if it is on the map.
+    pub(crate) fn spot(&self) -> Option<Spot> {
+        self.sights.first().filter(|_| !self.removed).map(|sight| sight.spot)
+    }
+
+    /// Whether one who was shown all up to these numbers, or a little more, may have been shown it there.
+    pub(crate) fn may_have_been_in(&self, area: &Area, from: &[u64]) -> bool {
+        for Sight { spot, shard, seq } in &self.sights {
+            if area.contains(*spot) {
+                return true;
+            }
+            if *seq <= from[*shard] {
+                return false;
+            }
+        }
+        !self.knows_all
+    }
+
+    /// What clients get when it leaves what they look at.
+    pub(crate) fn departure(&self, id: &str) -> Box<str> {
+        removal_json(id, self.timestamp_ms)
     }
 
     /// The newer timestamp wins; at equal ones a fix against a removal, then the later record.

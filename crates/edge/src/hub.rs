@@ -18,7 +18,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until};
 use tutti_service::CancellationToken;
 
-use crate::approach::{Approach, NextWrite, Shown};
+use crate::approach::{Approach, NextWrite, Shown, View};
 use crate::config::Streams;
 use crate::frame::{Events, Frame, push_id_line};
 use crate::inboxes::InboxStep;
@@ -66,8 +66,8 @@ pub(crate) struct Admission {
 
 /// What a stream shows.
 pub(crate) enum What {
-    /// The live map, to one who was shown this before.
-    Map(Shown),
+    /// The live map, or a part of it, to one who was shown this before.
+    Map(Shown, View),
     /// A place in line.
     Room(Visit),
     /// A topic's events.
@@ -78,11 +78,17 @@ pub(crate) enum What {
     Several(Several),
 }
 
+/// Who looks at the map.
+struct Viewer {
+    stream: Stream,
+    view: View,
+}
+
 /// One worker's streams.
 pub(crate) struct Hub {
     config: Streams,
     metrics: Metrics,
-    live: RefCell<Vec<Stream>>,
+    live: RefCell<Vec<Viewer>>,
     lobby: RefCell<Lobby>,
     audience: RefCell<Audience>,
     post: RefCell<Post>,
@@ -170,8 +176,15 @@ impl Hub {
     }
 
     /// Takes a viewer's stream of the map over, its response head written.
-    fn admit_viewer(self: Rc<Self>, stream: Stream, hello: Bytes, shown: Shown) {
-        self.serve(stream, hello, Approach::new(shown, None));
+    fn admit_viewer(self: Rc<Self>, stream: Stream, hello: Bytes, shown: Shown, view: View) {
+        let first = match view.area() {
+            None => hello,
+            Some(area) => {
+                let told = Events::default().event("view", &area.json()).frame();
+                [&hello[..], told.bytes(stream.chunked)].concat().into()
+            }
+        };
+        self.serve(Viewer { stream, view }, first, Approach::new(shown, None, view));
     }
 
     /// One step: its bytes to all that are at the step before.
@@ -181,42 +194,72 @@ impl Hub {
         let mut live = self.live.borrow_mut();
         let follows = before.as_ref().is_some_and(|b| b.no + 1 == tick.no && b.generation == tick.generation);
         if !follows {
-            for stream in live.drain(..) {
-                let approach = before.as_ref().map_or(Approach::new(Shown::Nothing, None), |b| from(b));
-                self.clone().serve(stream, Bytes::new(), approach);
+            for viewer in live.drain(..) {
+                let nothing = Approach::new(Shown::Nothing, None, viewer.view);
+                let approach = before.as_ref().map_or(nothing, |b| from(b, viewer.view));
+                self.clone().serve(viewer, Bytes::new(), approach);
             }
-        } else if let Some(frame) = &tick.live {
-            self.write_to_all(&mut live, frame, |_| true, tick);
+        } else if let Some(before) = before {
+            self.write_to_all(&mut live, tick, |viewer| self.news(viewer, &before, tick));
         }
     }
 
+    /// What a step brings to one viewer: the same bytes for all who look at the whole world, and put
+    /// together out of shared frames for others.
+    fn news(&self, viewer: &Viewer, before: &Tick, tick: &Tick) -> Option<Bytes> {
+        let chunked = viewer.stream.chunked;
+        let mut scratch = self.scratch.borrow_mut();
+        scratch.clear();
+        let told = match viewer.view {
+            View::World => return tick.live.as_ref().map(|frame| frame.bytes(chunked).clone()),
+            View::Area(area) => {
+                let frames = tick.tiles.frames(area, &self.metrics);
+                frames.iter().for_each(|frame| scratch.extend_from_slice(frame.bytes(chunked)));
+                !frames.is_empty()
+            }
+            View::Clusters(area) => {
+                let clusters = tick.clusters(before, area);
+                clusters.iter().for_each(|frame| scratch.extend_from_slice(frame.bytes(chunked)));
+                clusters.is_some()
+            }
+        };
+        if told {
+            let id = Events::default().id(&viewer.view.id(&tick.id)).frame();
+            scratch.extend_from_slice(id.bytes(chunked));
+        }
+        if let Some(status) = &tick.status_frame {
+            scratch.extend_from_slice(status.bytes(chunked));
+        }
+        (!scratch.is_empty()).then(|| Bytes::copy_from_slice(&scratch))
+    }
+
+    /// Writes to each viewer what there is for it.
     fn write_to_all(
         self: &Rc<Self>,
-        live: &mut Vec<Stream>,
-        frame: &Frame,
-        wanted: impl Fn(&Stream) -> bool,
+        live: &mut Vec<Viewer>,
         tick: &Tick,
+        what: impl Fn(&Viewer) -> Option<Bytes>,
     ) {
         let now = Instant::now();
         let (mut frames, mut bytes, mut at) = (0, 0, 0);
         while at < live.len() {
-            let stream = &mut live[at];
-            if !wanted(stream) {
+            let Some(ours) = what(&live[at]) else {
                 at += 1;
                 continue;
-            }
-            let ours = frame.bytes(stream.chunked);
-            match stream.try_write(ours.clone()) {
+            };
+            let (viewer, length) = (&mut live[at], ours.len() as u64);
+            match viewer.stream.try_write(ours) {
                 Written::All => {
-                    stream.last_write = now;
+                    viewer.stream.last_write = now;
                     frames += 1;
-                    bytes += ours.len() as u64;
+                    bytes += length;
                     at += 1;
                 }
                 Written::Rest(rest) => {
                     self.metrics.fell_behind.inc();
-                    let stream = live.swap_remove(at);
-                    self.clone().serve(stream, rest, from(tick));
+                    let viewer = live.swap_remove(at);
+                    let approach = from(tick, viewer.view);
+                    self.clone().serve(viewer, rest, approach);
                 }
                 Written::Gone => {
                     live.swap_remove(at);
@@ -234,8 +277,8 @@ impl Hub {
         let mut live = self.live.borrow_mut();
         let mut at = 0;
         while at < live.len() {
-            if live[at].is_over() {
-                let end = self.close(live.swap_remove(at));
+            if live[at].stream.is_over() {
+                let end = self.close(live.swap_remove(at).stream);
                 self.ended(end);
             } else {
                 at += 1;
@@ -243,15 +286,23 @@ impl Hub {
         }
         let heartbeat = self.config.heartbeat;
         if let Some(tick) = self.current() {
-            let quiet = |stream: &Stream| now - stream.last_write >= heartbeat;
-            self.write_to_all(&mut live, &tick.heartbeat, quiet, &tick);
+            self.write_to_all(&mut live, &tick, |Viewer { stream, view }| {
+                (now - stream.last_write >= heartbeat).then(|| match view {
+                    View::World => tick.heartbeat.bytes(stream.chunked).clone(),
+                    _ => {
+                        let id = view.id(&tick.id);
+                        let heartbeat = Events::default().comment("heartbeat").id(&id).frame();
+                        heartbeat.bytes(stream.chunked).clone()
+                    }
+                })
+            });
         }
     }
 
     /// Gives each stream an end within the drain window. Those in tasks see it when they come back.
     fn drain(&self) {
-        for stream in self.live.borrow_mut().iter_mut() {
-            stream.drain(self.drain_end());
+        for viewer in self.live.borrow_mut().iter_mut() {
+            viewer.stream.drain(self.drain_end());
         }
         self.drain_rooms();
         self.drain_topics();
@@ -278,10 +329,10 @@ impl Hub {
     }
 
     /// Brings a stream to the newest step, as a task of its own, and back into the list.
-    fn serve(self: Rc<Self>, stream: Stream, rest: Bytes, approach: Approach) {
+    fn serve(self: Rc<Self>, viewer: Viewer, rest: Bytes, approach: Approach) {
         spawn(async move {
             self.metrics.behind.inc();
-            let served = self.bring(stream, rest, approach).await;
+            let served = self.bring(viewer, rest, approach).await;
             self.metrics.behind.dec();
             if let Err(end) = served {
                 self.ended(end);
@@ -289,7 +340,8 @@ impl Hub {
         });
     }
 
-    async fn bring(&self, mut stream: Stream, rest: Bytes, mut approach: Approach) -> Result<(), End> {
+    async fn bring(&self, viewer: Viewer, rest: Bytes, mut approach: Approach) -> Result<(), End> {
+        let Viewer { mut stream, view } = viewer;
         self.write(&mut stream, rest).await?;
         // Kept for a whole pass: if walks took turns with each chunk, a herd of them would each be
         // overtaken by the next step before its end, and begin again for ever. Kept for no more than
@@ -307,7 +359,7 @@ impl Hub {
             }
             match approach.next(self.current().as_deref(), Instant::now(), &self.metrics) {
                 NextWrite::Arrived => {
-                    self.enlist(stream);
+                    self.enlist(Viewer { stream, view });
                     return Ok(());
                 }
                 NextWrite::Write(events) if events.is_empty() => {}
@@ -315,7 +367,7 @@ impl Hub {
                     let bytes = events.frame().bytes(stream.chunked).clone();
                     match self.deliver(&mut stream, bytes) {
                         Written::All if self.current().is_some_and(|tick| approach.is_at(&tick)) => {
-                            self.enlist(stream);
+                            self.enlist(Viewer { stream, view });
                             return Ok(());
                         }
                         Written::All if approach.is_between_passes() => turn = None,
@@ -342,8 +394,8 @@ impl Hub {
 
     /// Puts a stream among those that are at the current step. There must be no await since that
     /// was read: no other can have come.
-    fn enlist(&self, stream: Stream) {
-        self.live.borrow_mut().push(stream);
+    fn enlist(&self, viewer: Viewer) {
+        self.live.borrow_mut().push(viewer);
     }
 
     /// Waits for a turn; none where the stream's time is over before.
@@ -446,6 +498,6 @@ impl Hub {
 }
 
 /// From this step on.
-fn from(tick: &Tick) -> Approach {
-    Approach::new(Shown::UpTo(tick.cursor.clone(), Some(tick.generation)), Some(tick.status))
+fn from(tick: &Tick, view: View) -> Approach {
+    Approach::new(Shown::UpTo(tick.cursor.clone(), Some(tick.generation)), Some(tick.status), view)
 }

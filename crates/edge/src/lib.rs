@@ -22,6 +22,7 @@
 
 mod answer;
 mod approach;
+mod area;
 mod auth;
 mod combined;
 mod combined_routes;
@@ -48,9 +49,11 @@ mod room_routes;
 mod rooms;
 mod routes;
 mod server;
+mod snapshot;
 mod stream;
 mod tick;
 mod tickets;
+mod tiles;
 mod topic;
 mod topic_routes;
 mod topics;

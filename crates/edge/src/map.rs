@@ -4,7 +4,7 @@
 //! for as long as clients may come back to hear of it. Time is that of the records: no clock here.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tutti_feed::{Position, Record};
 use tutti_model::location::MAX_AHEAD_MS;
 use tutti_model::{Locations, change};
 
+use crate::area::Spot;
 use crate::entry::{Entry, MediaId};
 use crate::view::MapView;
 
@@ -40,7 +41,8 @@ pub(crate) struct MapState {
     stale_at: Vec<BinaryHeap<Reverse<(i64, MediaId)>>>,
     /// For each shard, its tombstones in the order in which they came.
     tombstones: Vec<VecDeque<(u64, u64, MediaId)>>,
-    changed: BTreeSet<MediaId>,
+    /// What changed, and where it was on the map before.
+    changed: BTreeMap<MediaId, Option<Spot>>,
 }
 
 impl MapState {
@@ -57,7 +59,7 @@ impl MapState {
             remember_us: log_age.saturating_sub(life).as_micros() as u64,
             stale_at: vec![BinaryHeap::new(); shards],
             tombstones: vec![VecDeque::new(); shards],
-            changed: BTreeSet::new(),
+            changed: BTreeMap::new(),
         }
     }
 
@@ -65,13 +67,9 @@ impl MapState {
         &self.view
     }
 
-    /// The mediaIds whose entries changed since this was last asked.
-    pub(crate) fn take_changed(&mut self) -> BTreeSet<MediaId> {
+    /// The mediaIds whose entries changed since this was last asked, and where each was on the map then.
+    pub(crate) fn take_changed(&mut self) -> BTreeMap<MediaId, Option<Spot>> {
         std::mem::take(&mut self.changed)
-    }
-
-    pub(crate) fn entry(&self, id: &MediaId) -> Option<&Entry> {
-        self.view.entries.get(id).map(|e| &**e)
     }
 
     /// Folds the next record of a shard in.
@@ -111,16 +109,22 @@ impl MapState {
     }
 
     fn put(&mut self, id: MediaId, entry: Entry, time_us: u64) {
-        if self.view.entries.get(&id).is_some_and(|held| held.rank() > entry.rank()) {
+        let held = self.view.entries.get(&id);
+        if held.is_some_and(|held| held.rank() > entry.rank()) {
             return;
         }
+        let was = held.and_then(|held| held.spot());
+        let entry = match held {
+            Some(held) => entry.after(held),
+            None => entry,
+        };
         if entry.removed {
             self.tombstones[entry.shard].push_back((time_us, entry.seq, id.clone()));
         } else {
             let stale_at = entry.timestamp_ms + self.stale_after_ms;
             self.stale_at[entry.shard].push(Reverse((stale_at, id.clone())));
         }
-        self.changed.insert(id.clone());
+        self.changed.entry(id.clone()).or_insert(was);
         self.view.entries.insert(id, Arc::new(entry));
     }
 
@@ -136,9 +140,9 @@ impl MapState {
             if held.removed || held.shard != shard || held.timestamp_ms + self.stale_after_ms != stale_at {
                 continue;
             }
-            let entry = held.grown_stale(&id, seq);
+            let (entry, was) = (held.grown_stale(&id, seq), held.spot());
             self.tombstones[shard].push_back((time_us, seq, id.clone()));
-            self.changed.insert(id.clone());
+            self.changed.entry(id.clone()).or_insert(was);
             self.view.entries.insert(id, Arc::new(entry));
         }
     }
@@ -164,7 +168,6 @@ pub(crate) mod tests {
     use crate::view::Resume;
     use bytes::Bytes;
     use proptest::prelude::*;
-    use std::collections::BTreeMap;
     use tutti_feed::Cursor;
     use tutti_model::{Change, Fix, Gap, Removal};
 
@@ -231,8 +234,8 @@ pub(crate) mod tests {
         assert_eq!(alive(&map).len(), 1);
         map.apply(0, &record(3, T0 + 30_000_000, vec![]));
         assert!(alive(&map).is_empty());
-        assert_eq!(map.take_changed(), BTreeSet::from(["a".into()]));
-        assert_eq!(map.entry(&"a".into()).unwrap().seq, 3);
+        assert_eq!(map.take_changed(), BTreeMap::from([("a".into(), Some(Spot::of(0.0, 0.0)))]));
+        assert_eq!(map.view.entries.get("a").unwrap().seq, 3);
     }
 
     #[test]
@@ -240,9 +243,9 @@ pub(crate) mod tests {
         let mut map = map(1);
         map.apply(0, &record(1, T0, vec![removal("a", ms(T0))]));
         map.apply(0, &record(2, T0 + 120_000_000, vec![]));
-        assert!(map.entry(&"a".into()).is_some());
+        assert!(map.view.entries.get("a").is_some());
         map.apply(0, &record(3, T0 + 120_000_001, vec![]));
-        assert!(map.entry(&"a".into()).is_none());
+        assert!(map.view.entries.get("a").is_none());
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub struct Metrics {
     pub resets: Counter,
     /// Steps of the map.
     pub ticks: Counter,
+    /// Tiles of a step that were encoded for those who look at a part of the world.
+    pub tiles_encoded: Counter,
     /// Records whose payload this version does not read.
     pub unreadable: Counter,
     /// Waiting rooms followed.
@@ -95,6 +97,7 @@ impl Metrics {
             queue_unavailable: Counter::default(),
             notify_unavailable: Counter::default(),
             mailbox_reads: Counter::default(),
+            tiles_encoded: Counter::default(),
             letters_encoded: Counter::default(),
             devices: Gauge::default(),
             stale: Gauge::default(),
@@ -128,6 +131,11 @@ impl Metrics {
         registry.register("edge_replays", "Replays begun", m.replays.clone());
         registry.register("edge_resets", "Resets sent to clients", m.resets.clone());
         registry.register("edge_ticks", "Steps of the map", m.ticks.clone());
+        registry.register(
+            "edge_tiles_encoded",
+            "Tiles of a step encoded for those who look at a part of the world",
+            m.tiles_encoded.clone(),
+        );
         registry.register(
             "edge_unreadable_records",
             "Records that this version cannot read",

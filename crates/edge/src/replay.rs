@@ -1,5 +1,8 @@
 //! What takes a client that is new, behind or resuming to a given step: pure, chunk by chunk.
 
+use std::borrow::Cow;
+
+use crate::area::Area;
 use crate::entry::MediaId;
 use crate::frame::Events;
 use crate::view::MapView;
@@ -16,19 +19,21 @@ const LOOKS: usize = 100_000;
 pub(crate) struct Replay {
     /// For each shard, the number up to which the client was shown all; `None`: nothing at all.
     from: Option<Vec<u64>>,
+    /// Only what is there, and what has left it.
+    area: Option<Area>,
     after: Option<MediaId>,
     done: bool,
 }
 
 impl Replay {
     /// Everything alive.
-    pub(crate) fn all() -> Self {
-        Self { from: None, after: None, done: false }
+    pub(crate) fn all(area: Option<Area>) -> Self {
+        Self { from: None, area, after: None, done: false }
     }
 
     /// What changed after these numbers, removals too.
-    pub(crate) fn since(from: Vec<u64>) -> Self {
-        Self { from: Some(from), after: None, done: false }
+    pub(crate) fn since(from: Vec<u64>, area: Option<Area>) -> Self {
+        Self { from: Some(from), area, after: None, done: false }
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -42,13 +47,21 @@ impl Replay {
         let mut walk = view.after(self.after.as_ref());
         self.done = true;
         for (looks, (id, entry)) in walk.by_ref().enumerate() {
-            let wanted = match &self.from {
-                None => !entry.removed,
-                Some(from) => entry.seq > from[entry.shard],
-            };
-            if wanted {
+            let is_new = self.from.as_ref().is_none_or(|from| entry.seq > from[entry.shard]);
+            let here = |area: Area| entry.spot().is_some_and(|spot| area.contains(spot));
+            if is_new && !entry.removed && self.area.is_none_or(here) {
                 bytes += entry.json.len() + 1;
-                if entry.removed { removed.push(entry) } else { fixes.push(entry) }
+                fixes.push(entry);
+            } else if let Some(from) = self.from.as_ref().filter(|_| is_new)
+                && self.area.is_none_or(|area| entry.may_have_been_in(&area, from))
+            {
+                let text = if entry.removed {
+                    Cow::from(&*entry.json)
+                } else {
+                    entry.departure(id).into_string().into()
+                };
+                bytes += text.len() + 1;
+                removed.push(text);
             }
             if bytes >= CHUNK_BYTES || looks >= LOOKS {
                 self.after = Some(id.clone());
@@ -58,8 +71,8 @@ impl Replay {
         }
         fixes.sort_by_key(|e| e.timestamp_ms);
         let mut events = Events::default();
+        events.array("liveMapRemoved", removed.iter().map(|text| &**text));
         events.array("liveMapLocation", fixes.iter().map(|e| &*e.json));
-        events.array("liveMapRemoved", removed.iter().map(|e| &*e.json));
         events
     }
 }
@@ -118,7 +131,7 @@ mod tests {
         let mut map = map(1);
         let many = (0..2000).map(|i| fix(&format!("m{i}"), (T0 / 1000) as i64)).collect();
         map.apply(0, &record(1, T0, many));
-        let (mut replay, mut shown, mut chunks) = (Replay::all(), BTreeMap::new(), 0);
+        let (mut replay, mut shown, mut chunks) = (Replay::all(None), BTreeMap::new(), 0);
         while !replay.is_done() {
             let events = replay.next_chunk(map.view());
             assert!(events.len() < CHUNK_BYTES + 400, "{}", events.len());
@@ -153,7 +166,7 @@ mod tests {
             loop {
                 let target = map.view().cursor();
                 let Resume::From(from) = map.view().resume(&cursor) else { panic!("lost the cursor") };
-                let mut replay = if resume_at == 0 && passes == 0 { Replay::all() } else { Replay::since(from) };
+                let mut replay = if resume_at == 0 && passes == 0 { Replay::all(None) } else { Replay::since(from, None) };
                 while !replay.is_done() {
                     hear(&mut shown, replay.next_chunk(map.view()));
                     for _ in 0..moves.next().unwrap_or(0) { step(&mut map); }

@@ -13,8 +13,10 @@ use serde_json::json;
 use tokio::time::Instant;
 use tutti_feed::Cursor;
 
-use crate::answer::{problem, refused, time_left, unavailable};
-use crate::approach::Shown;
+use crate::answer::{bad, problem, refused, time_left, unavailable};
+use crate::approach::{Shown, View};
+use crate::area::Area;
+use crate::auth::query_of;
 use crate::config::Config;
 use crate::handoff::{self, Slot};
 use crate::hub::{Admission, Hub, What};
@@ -22,6 +24,7 @@ use crate::inboxes::Inboxes;
 use crate::metrics::Metrics;
 use crate::patience::INCOMPLETE;
 use crate::rooms::Rooms;
+use crate::snapshot::Format;
 use crate::stream::End;
 use crate::tickets::TicketKeys;
 use crate::topics::Topics;
@@ -110,8 +113,10 @@ async fn map_stream(request: HttpRequest, shared: web::Data<Shared>) -> HttpResp
         Ok(query) => query,
         Err(refusal) => return refusal,
     };
-    let shown = map_shown(last_id(&request, query.since.clone()));
-    open(&request, &shared, &query, expires, What::Map(shown))
+    match map_part(&request, &shared, last_id(&request, query.since.clone())) {
+        Ok(what) => open(&request, &shared, &query, expires, what),
+        Err(refusal) => refusal,
+    }
 }
 
 impl StreamQuery {
@@ -161,12 +166,39 @@ pub(crate) fn last_id(request: &HttpRequest, since: Option<String>) -> Option<St
     header.filter(|id| !id.is_empty()).or(since).filter(|id| !id.is_empty())
 }
 
+/// What a client that came with this id is to be shown of the map.
+pub(crate) fn map_part(
+    request: &HttpRequest,
+    shared: &Shared,
+    id: Option<String>,
+) -> Result<What, HttpResponse> {
+    let view = match area_of(request)? {
+        None => View::World,
+        Some(area) if shared.config.clusters_to_zoom.is_some_and(|zoom| area.zoom() <= zoom) => {
+            View::Clusters(area)
+        }
+        Some(area) => View::Area(area),
+    };
+    Ok(What::Map(map_shown(id, view), view))
+}
+
+/// The part of the world that a request asks for.
+fn area_of(request: &HttpRequest) -> Result<Option<Area>, HttpResponse> {
+    query_of(request, "bbox").map(|text| Area::parse(&text)).transpose().map_err(bad)
+}
+
 /// What a client that came with this id was shown of the map.
-pub(crate) fn map_shown(id: Option<String>) -> Shown {
+fn map_shown(id: Option<String>, view: View) -> Shown {
     let Some(id) = id else { return Shown::Nothing };
-    let cursor = (id.len() <= MAX_ID_BYTES).then(|| Cursor::parse(&id)).flatten();
-    let reason = if id == INCOMPLETE { "incomplete" } else { "unknown_id" };
-    cursor.map_or(Shown::Lost(reason), |cursor| Shown::UpTo(Arc::new(cursor), None))
+    if id == INCOMPLETE {
+        return Shown::Lost("incomplete");
+    }
+    let (place, area) = id.split_once('.').map_or((&*id, None), |(place, area)| (place, Some(area)));
+    match (id.len() <= MAX_ID_BYTES).then(|| Cursor::parse(place)).flatten() {
+        None => Shown::Lost("unknown_id"),
+        Some(_) if area != view.area().map(|area| area.to_string()).as_deref() => Shown::Lost("other_view"),
+        Some(cursor) => Shown::UpTo(Arc::new(cursor), None),
+    }
 }
 
 /// Any status but 200 would make a browser give up for good.
@@ -187,15 +219,24 @@ async fn map_locations(request: HttpRequest, shared: web::Data<Shared>) -> HttpR
     let Some(tick) = shared.hub.current() else {
         return unavailable("this edge has not read the map from Redis yet");
     };
+    let area = match area_of(&request) {
+        Ok(area) => area,
+        Err(refusal) => return refusal,
+    };
+    let wants_geojson = request.headers().get_all(header::ACCEPT).any(|accept| {
+        accept.to_str().is_ok_and(|accept| accept.to_ascii_lowercase().contains("application/geo+json"))
+    });
+    let format = if wants_geojson { Format::GeoJson } else { Format::Json };
     // In parts, so that the socket of each is filled from the one copy.
-    let whole = tick.snapshot();
+    let whole = tick.snapshot(area, format);
     let parts = (0..whole.len()).step_by(PART_BYTES).map({
         let whole = whole.clone();
         move |at| Ok::<_, std::io::Error>(whole.slice(at..whole.len().min(at + PART_BYTES)))
     });
     HttpResponse::Ok()
-        .content_type("application/json")
+        .content_type(format.content_type())
         .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header((header::VARY, "accept"))
         .body(SizedStream::new(whole.len() as u64, futures_util::stream::iter(parts)))
 }
 

@@ -1,15 +1,19 @@
 //! What the conductor publishes: a state, and the bytes that take a client there from the state
 //! before.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use tutti_feed::{Cursor, Position};
 
+use crate::area::Area;
 use crate::frame::{Events, Frame};
 use crate::map::MapState;
+use crate::snapshot::{self, Format};
+use crate::tiles::{Cells, Change, Tiles, cells_of, write_cells, write_news};
 use crate::view::MapView;
 
 /// What brought nothing for so long is stale: ingest and the waiting room write to each feed once a second.
@@ -54,13 +58,20 @@ pub(crate) struct Tick {
     /// From the step before to this one; nothing if a client would see no difference.
     pub(crate) live: Option<Frame>,
     pub(crate) status: Status,
+    /// The status, where it is another than in the step before.
+    pub(crate) status_frame: Option<Frame>,
+    /// The same change for those who look at a part of the world.
+    pub(crate) tiles: Tiles,
     /// What to send where nothing was sent for a while: the id moves along, so that a client that
     /// comes back after a quiet time is not taken for one from long ago.
     pub(crate) heartbeat: Frame,
     /// Redis's own heads, and how often they have been asked for.
     pub(crate) heads: Vec<Option<Position>>,
     pub(crate) polls: u64,
-    snapshot: OnceLock<Bytes>,
+    snapshots: [OnceLock<Bytes>; 2],
+    cells: Mutex<HashMap<u8, Arc<Cells>>>,
+    /// What clients of an area are told of its cells.
+    clusters: Mutex<HashMap<Area, Option<Frame>>>,
 }
 
 /// What a tick is made of besides the map's state.
@@ -79,7 +90,11 @@ impl Tick {
     /// Takes what changed out of the map, and encodes it: the only place where a live event is
     /// written.
     pub(crate) fn new(map: &mut MapState, step: Step) -> Self {
-        let changed = map.take_changed();
+        let changed = map.take_changed().into_iter().filter_map(|(id, was)| {
+            let entry = map.view().entries.get(&id)?.clone();
+            Some(Change { id, entry, was })
+        });
+        let changed: Vec<Change> = changed.collect();
         let view = map.view().clone();
         let cursor = view.cursor();
         let id: Arc<str> = cursor.to_text().into();
@@ -88,13 +103,9 @@ impl Tick {
         if step.status_changed {
             step.status.write(&mut events);
         }
+        let status_frame = (!events.is_empty()).then(|| events.frame());
         if !changed.is_empty() {
-            let entries: Vec<_> = changed.iter().filter_map(|id| map.entry(id)).collect();
-            let mut fixes: Vec<_> = entries.iter().filter(|e| !e.removed).collect();
-            fixes.sort_by_key(|e| e.timestamp_ms);
-            let removed = entries.iter().filter(|e| e.removed);
-            events.array("liveMapLocation", fixes.iter().map(|e| &*e.json));
-            events.array("liveMapRemoved", removed.map(|e| &*e.json));
+            write_news(changed.iter().map(|change| &*change.entry), &mut events);
             events.id(&id);
         }
         let live = (!events.is_empty()).then(|| events.frame());
@@ -110,21 +121,42 @@ impl Tick {
             id,
             live,
             status,
+            status_frame,
+            tiles: Tiles::new(changed),
             heartbeat,
             heads,
             polls,
-            snapshot: OnceLock::new(),
+            snapshots: Default::default(),
+            cells: Mutex::default(),
+            clusters: Mutex::default(),
         }
     }
 
-    /// The whole map as one JSON object, encoded once for all who ask for this step.
-    pub(crate) fn snapshot(&self) -> Bytes {
+    /// The map as one JSON object; the whole of it is encoded once for all who ask for this step.
+    pub(crate) fn snapshot(&self, area: Option<Area>, format: Format) -> Bytes {
+        match area {
+            Some(_) => snapshot::encode(&self.view, &self.id, area, format),
+            None => {
+                let whole = &self.snapshots[format as usize];
+                whole.get_or_init(|| snapshot::encode(&self.view, &self.id, None, format)).clone()
+            }
+        }
+    }
+
+    /// The cells of an area that this step changed, after the step before; encoded once for all.
+    pub(crate) fn clusters(&self, before: &Self, area: Area) -> Option<Frame> {
+        let mut held = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
         let encode = || {
-            let mut fixes: Vec<_> = self.view.alive().collect();
-            fixes.sort_by_key(|e| e.timestamp_ms);
-            let all: Vec<&str> = fixes.iter().map(|e| &*e.json).collect();
-            format!(r#"{{"id":"{}","locations":[{}]}}"#, self.id, all.join(",")).into()
+            let (zoom, mut events) = (area.cell_zoom(), Events::default());
+            write_cells(&self.cells(zoom), Some(&before.cells(zoom)), area, &mut events);
+            (!events.is_empty()).then(|| events.frame())
         };
-        self.snapshot.get_or_init(encode).clone()
+        held.entry(area).or_insert_with(encode).clone()
+    }
+
+    /// How many devices each cell has, at this zoom; counted once for all.
+    pub(crate) fn cells(&self, zoom: u8) -> Arc<Cells> {
+        let mut held = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        held.entry(zoom).or_insert_with(|| Arc::new(cells_of(&self.view, zoom))).clone()
     }
 }

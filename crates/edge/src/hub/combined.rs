@@ -188,7 +188,7 @@ impl Hub {
             What::Topic(listen) => self.admit_listener(stream, hello, listen),
             What::Inbox(device) => self.admit_device(stream, hello, device),
             What::Several(several) => self.admit_several(stream, hello, several),
-            What::Map(shown) => self.admit_viewer(stream, hello, shown),
+            What::Map(shown, view) => self.admit_viewer(stream, hello, shown, view),
         }
     }
 }

@@ -1,0 +1,234 @@
+//! A part of the world: the tiles that touch a box. They are those of maps on the web (web mercator, XYZ),
+//! so that many who look at about the same place share what is encoded for each.
+
+use std::f64::consts::PI;
+use std::fmt;
+
+/// An area has at most so many tiles.
+const MAX_TILES: u32 = 16;
+/// The deepest zoom of an area, and of what is remembered of where devices were: a tile is 600 m wide there
+/// at the equator.
+pub(crate) const MAX_ZOOM: u8 = 16;
+/// Web mercator ends here.
+const MAX_LATITUDE: f64 = 85.051_128_779_806_6;
+/// Cells of clusters are so many zooms deeper than their area.
+const CELL_ZOOMS: u8 = 3;
+
+/// A place in the square of the world: fractions of 2^32 from its north-western corner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spot {
+    x: u32,
+    y: u32,
+}
+
+/// A tile: its column from the west and its row from the north, at a zoom that the context tells.
+pub(crate) type Tile = (u32, u32);
+
+impl Spot {
+    pub(crate) fn of(latitude: f64, longitude: f64) -> Self {
+        let latitude = latitude.clamp(-MAX_LATITUDE, MAX_LATITUDE).to_radians();
+        let x = (longitude + 180.0) / 360.0;
+        let y = (1.0 - latitude.tan().asinh() / PI) / 2.0;
+        // Casts end at the bounds: 180 degrees east is in the last column.
+        Self { x: (x * 4_294_967_296.0) as u32, y: (y * 4_294_967_296.0) as u32 }
+    }
+
+    pub(crate) fn tile(self, zoom: u8) -> Tile {
+        let at = |n: u32| (u64::from(n) >> (32 - u32::from(zoom))) as u32;
+        (at(self.x), at(self.y))
+    }
+}
+
+/// What covers a box: columns and rows of tiles, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Area {
+    zoom: u8,
+    /// Beyond the eastern one where it crosses the antimeridian.
+    west: u32,
+    north: u32,
+    east: u32,
+    south: u32,
+}
+
+impl Area {
+    /// Reads `west,south,east,north`, in degrees.
+    ///
+    /// # Errors
+    /// What to write instead.
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
+        const WANTED: &str = "bbox is west,south,east,north in degrees, as bbox=8.4,47.3,8.6,47.5: longitudes of \
+                              -180 to 180 (west may be larger than east: across the antimeridian), latitudes of -90 \
+                              to 90, south not above north";
+        let numbers: Vec<f64> =
+            text.split(',').map(|n| n.trim().parse()).collect::<Result<_, _>>().map_err(|_| WANTED)?;
+        let [west, south, east, north] = numbers[..] else { return Err(WANTED) };
+        let fits = |degrees: f64, most: f64| (-most..=most).contains(&degrees);
+        if !(fits(west, 180.0)
+            && fits(east, 180.0)
+            && fits(south, 90.0)
+            && fits(north, 90.0)
+            && south <= north)
+        {
+            return Err(WANTED);
+        }
+        let deepest = (0..=MAX_ZOOM).rev().map(|zoom| Self::at(zoom, west, south, east, north));
+        Ok(deepest.into_iter().find(|area| area.tiles() <= MAX_TILES).expect("at zoom 0 there is one tile"))
+    }
+
+    fn at(zoom: u8, west: f64, south: f64, east: f64, north: f64) -> Self {
+        let (left, top) = Spot::of(north, west).tile(zoom);
+        let (right, bottom) = Spot::of(south, east).tile(zoom);
+        // Around the world and into the tile where it began.
+        let (left, right) = if west > east && left <= right { (0, (1 << zoom) - 1) } else { (left, right) };
+        Self { zoom, west: left, north: top, east: right, south: bottom }
+    }
+
+    pub(crate) fn zoom(&self) -> u8 {
+        self.zoom
+    }
+
+    fn columns(&self) -> u32 {
+        if self.west <= self.east {
+            self.east - self.west + 1
+        } else {
+            (1 << self.zoom) - self.west + self.east + 1
+        }
+    }
+
+    fn tiles(&self) -> u32 {
+        self.columns().saturating_mul(self.south - self.north + 1)
+    }
+
+    pub(crate) fn contains(&self, spot: Spot) -> bool {
+        self.has_tile(spot.tile(self.zoom))
+    }
+
+    fn has_tile(&self, (x, y): Tile) -> bool {
+        let column = if self.west <= self.east {
+            (self.west..=self.east).contains(&x)
+        } else {
+            x >= self.west || x <= self.east
+        };
+        column && (self.north..=self.south).contains(&y)
+    }
+
+    /// Its tiles.
+    pub(crate) fn each(self) -> impl Iterator<Item = Tile> {
+        let columns = (0..self.columns()).map(move |n| (self.west + n) & ((1 << self.zoom) - 1));
+        columns.flat_map(move |x| (self.north..=self.south).map(move |y| (x, y)))
+    }
+
+    /// What its clients are told of it.
+    pub(crate) fn json(&self) -> String {
+        let side = f64::from(1u32 << self.zoom);
+        let longitude = |column: u32| f64::from(column) / side * 360.0 - 180.0;
+        let latitude = |row: u32| (PI * (1.0 - 2.0 * f64::from(row) / side)).sinh().atan().to_degrees();
+        format!(
+            r#"{{"bbox":[{:.6},{:.6},{:.6},{:.6}],"zoom":{},"tiles":{}}}"#,
+            longitude(self.west),
+            latitude(self.south + 1),
+            longitude(self.east + 1),
+            latitude(self.north),
+            self.zoom,
+            self.tiles()
+        )
+    }
+
+    /// The zoom of the cells of its clusters.
+    pub(crate) fn cell_zoom(&self) -> u8 {
+        self.zoom + CELL_ZOOMS
+    }
+
+    /// Whether one of those cells is in it.
+    pub(crate) fn has_cell(&self, (x, y): Tile) -> bool {
+        self.has_tile((x >> CELL_ZOOMS, y >> CELL_ZOOMS))
+    }
+}
+
+/// As it stands in ids, after a point.
+impl fmt::Display for Area {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { zoom, west, north, east, south } = self;
+        write!(f, "{zoom}.{west}.{north}.{east}.{south}")
+    }
+}
+
+/// The centre of a tile: latitude and longitude in degrees.
+pub(crate) fn centre_of((x, y): Tile, zoom: u8) -> (f64, f64) {
+    let side = f64::from(1u32 << zoom);
+    let longitude = (f64::from(x) + 0.5) / side * 360.0 - 180.0;
+    let latitude = (PI * (1.0 - 2.0 * (f64::from(y) + 0.5) / side)).sinh().atan().to_degrees();
+    (latitude, longitude)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_no_box_is_told_from_one() {
+        for text in [
+            "",
+            "1,2,3",
+            "1,2,3,4,5",
+            "a,b,c,d",
+            "NaN,0,1,1",
+            "0,0,inf,1",
+            "0,2,1,1",
+            "0,-91,1,1",
+            "181,0,1,1",
+        ] {
+            assert!(Area::parse(text).is_err(), "{text}");
+        }
+        assert!(Area::parse(" 8.4, 47.3,8.6,47.5").is_ok());
+    }
+
+    #[test]
+    fn a_box_may_cross_the_antimeridian() {
+        let area = Area::parse("170,-20,-170,20").unwrap();
+        assert!(area.contains(Spot::of(0.0, 179.9)) && area.contains(Spot::of(0.0, -179.9)));
+        assert!(area.contains(Spot::of(0.0, 180.0)) && area.contains(Spot::of(0.0, -180.0)));
+        assert!(!area.contains(Spot::of(0.0, 0.0)));
+        assert_eq!(area.each().count() as u32, area.tiles());
+        let around = Area::parse("10,-1,9,1").unwrap();
+        assert!((-180..=180).all(|degrees| around.contains(Spot::of(0.0, f64::from(degrees)))));
+    }
+
+    #[test]
+    fn the_world_and_a_point_are_boxes() {
+        let world = Area::parse("-180,-90,180,90").unwrap();
+        assert_eq!((world.zoom, world.tiles()), (2, 16));
+        assert!(world.contains(Spot::of(90.0, 180.0)) && world.contains(Spot::of(-90.0, -180.0)));
+        let point = Area::parse("8.5,47.4,8.5,47.4").unwrap();
+        assert_eq!((point.zoom, point.tiles()), (MAX_ZOOM, 1));
+    }
+
+    #[test]
+    fn an_area_says_what_it_covers() {
+        let area = Area::parse("-180,-90,180,90").unwrap();
+        let bounds = r#"{"bbox":[-180.000000,-85.051129,180.000000,85.051129],"zoom":2,"tiles":16}"#;
+        assert_eq!(area.json(), bounds);
+    }
+
+    proptest! {
+        #[test]
+        fn an_area_is_few_tiles_and_has_all_of_its_box(
+            west in -180.0..180.0f64, east in -180.0..180.0f64, a in -90.0..90.0f64, b in -90.0..90.0f64,
+            across in 0.0..1.0f64, up in 0.0..1.0f64,
+        ) {
+            let (south, north) = (a.min(b), a.max(b));
+            let area = Area::parse(&format!("{west},{south},{east},{north}")).unwrap();
+            prop_assert!(area.tiles() <= MAX_TILES);
+            let width = if west <= east { east - west } else { east - west + 360.0 };
+            let longitude = west + width * across;
+            let longitude = if longitude > 180.0 { longitude - 360.0 } else { longitude };
+            let inside = Spot::of(south + (north - south) * up, longitude);
+            prop_assert!(area.contains(inside));
+            let tiles: Vec<Tile> = area.each().collect();
+            prop_assert!(tiles.contains(&inside.tile(area.zoom)) && tiles.iter().all(|tile| area.has_tile(*tile)));
+            prop_assert_eq!(tiles.len() as u32, area.tiles());
+            prop_assert!(area.has_cell(inside.tile(area.cell_zoom())));
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What a step changes in each tile, and in each cell of the clusters: grouped once a zoom and encoded once
+//! a tile, when the first client looks there.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use serde_json::json;
+
+use crate::area::{Area, MAX_ZOOM, Spot, Tile, centre_of};
+use crate::entry::{Entry, MediaId};
+use crate::frame::{Events, Frame};
+use crate::metrics::Metrics;
+use crate::view::MapView;
+
+/// An entry that changed in a step.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) id: MediaId,
+    pub(crate) entry: Arc<Entry>,
+    /// Where it was on the map before.
+    pub(crate) was: Option<Spot>,
+}
+
+/// What one tile's clients are told of a step.
+#[derive(Debug, Default)]
+pub(crate) struct TileChange {
+    /// Who went to another tile.
+    left: Vec<usize>,
+    /// Who is here with something new, or was here and is on the map no more.
+    news: Vec<usize>,
+    frames: OnceLock<(Option<Frame>, Option<Frame>)>,
+}
+
+/// All that a step changes, by zoom and tile.
+#[derive(Debug)]
+pub(crate) struct Tiles {
+    changes: Vec<Change>,
+    zooms: [OnceLock<HashMap<Tile, TileChange>>; MAX_ZOOM as usize + 1],
+}
+
+impl Tiles {
+    pub(crate) fn new(changes: Vec<Change>) -> Self {
+        Self { changes, zooms: Default::default() }
+    }
+
+    /// What an area's clients are told. First who left a tile: who went to another tile of the area is told
+    /// of there.
+    pub(crate) fn frames(&self, area: Area, metrics: &Metrics) -> Vec<&Frame> {
+        let tiles = self.zooms[area.zoom() as usize].get_or_init(|| self.grouped(area.zoom()));
+        let here: Vec<_> = area
+            .each()
+            .filter_map(|tile| tiles.get(&tile))
+            .map(|change| change.frames.get_or_init(|| self.encode(change, metrics)))
+            .collect();
+        let left = here.iter().filter_map(|(left, _)| left.as_ref());
+        left.chain(here.iter().filter_map(|(_, news)| news.as_ref())).collect()
+    }
+
+    fn grouped(&self, zoom: u8) -> HashMap<Tile, TileChange> {
+        let mut tiles: HashMap<Tile, TileChange> = HashMap::new();
+        for (at, Change { entry, was, .. }) in self.changes.iter().enumerate() {
+            let (here, was) = (entry.spot().map(|spot| spot.tile(zoom)), was.map(|spot| spot.tile(zoom)));
+            if let Some(tile) = here.or(was) {
+                tiles.entry(tile).or_default().news.push(at);
+            }
+            if let Some(was) = was.filter(|_| here.is_some() && here != was) {
+                tiles.entry(was).or_default().left.push(at);
+            }
+        }
+        tiles
+    }
+
+    fn encode(&self, change: &TileChange, metrics: &Metrics) -> (Option<Frame>, Option<Frame>) {
+        metrics.tiles_encoded.inc();
+        let frame_of = |events: Events| (!events.is_empty()).then(|| events.frame());
+        let (mut left, mut news) = (Events::default(), Events::default());
+        let gone = change.left.iter().map(|at| &self.changes[*at]);
+        let departures: Vec<_> = gone.map(|change| change.entry.departure(&change.id)).collect();
+        left.array("liveMapRemoved", departures.iter().map(|text| &**text));
+        write_news(change.news.iter().map(|at| &*self.changes[*at].entry), &mut news);
+        (frame_of(left), frame_of(news))
+    }
+}
+
+/// Entries as the events that clients get: what is removed, then fixes, the oldest first.
+pub(crate) fn write_news<'a>(entries: impl Iterator<Item = &'a Entry>, events: &mut Events) {
+    let (removed, mut fixes): (Vec<_>, Vec<_>) = entries.partition(|entry| entry.removed);
+    fixes.sort_by_key(|entry| entry.timestamp_ms);
+    events.array("liveMapRemoved", removed.iter().map(|entry| &*entry.json));
+    events.array("liveMapLocation", fixes.iter().map(|entry| &*entry.json));
+}
+
+/// The cells that have devices, and how many, at one zoom.
+pub(crate) type Cells = HashMap<Tile, u32>;
+
+pub(crate) fn cells_of(view: &MapView, zoom: u8) -> Cells {
+    let mut cells = Cells::new();
+    for spot in view.alive().filter_map(Entry::spot) {
+        *cells.entry(spot.tile(zoom)).or_default() += 1;
+    }
+    cells
+}
+
+/// The event that tells of the cells of an area; of those that differ, where it is known what was told before.
+pub(crate) fn write_cells(cells: &Cells, before: Option<&Cells>, area: Area, events: &mut Events) {
+    let zoom = area.cell_zoom();
+    let differs =
+        |(tile, count): &(&Tile, &u32)| before.is_none_or(|before| before.get(*tile) != Some(*count));
+    let full = cells.iter().filter(differs).map(|(tile, count)| (*tile, *count));
+    let emptied = before.into_iter().flatten().filter(|(tile, _)| !cells.contains_key(*tile));
+    let mut all: Vec<(Tile, u32)> = full.chain(emptied.map(|(tile, _)| (*tile, 0))).collect();
+    all.retain(|(tile, _)| area.has_cell(*tile));
+    all.sort_unstable();
+    let texts: Vec<String> = all
+        .into_iter()
+        .map(|(tile, count)| {
+            let (latitude, longitude) = centre_of(tile, zoom);
+            let cell = format!("{zoom}/{}/{}", tile.0, tile.1);
+            json!({ "cell": cell, "count": count, "latitude": latitude, "longitude": longitude }).to_string()
+        })
+        .collect();
+    events.array("liveMapCluster", texts.iter().map(String::as_str));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::map::MapState;
+    use crate::map::tests::{map, record, removal};
+    use crate::replay::Replay;
+    use crate::tick::{Status, Step, Tick};
+    use crate::view::Resume;
+    use prometheus_client::registry::Registry;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+    use tutti_model::{Fix, change};
+
+    const T0: u64 = 1_700_000_000_000_000;
+
+    /// A few places in and around the area.
+    fn place(n: u8) -> (f64, f64) {
+        (47.0 + f64::from(n % 5) * 0.02, 8.0 + f64::from(n / 5) * 0.02)
+    }
+
+    fn area() -> Area {
+        Area::parse("8.015,47.015,8.045,47.045").unwrap()
+    }
+
+    fn changes() -> impl Strategy<Value = Vec<tutti_model::Change>> {
+        let one = (0u8..8, 0u8..25, 0u8..5, 0i64..3).prop_map(|(id, at, kind, late)| {
+            let (id, timestamp_ms) = (format!("m{id}"), (T0 / 1000) as i64 + late);
+            let (latitude, longitude) = place(at);
+            let fix = Fix { media_id: id.clone(), timestamp_ms, latitude, longitude, ..Fix::default() };
+            if kind == 0 {
+                removal(&id, timestamp_ms)
+            } else {
+                tutti_model::Change { change: Some(change::Change::Fix(fix)) }
+            }
+        });
+        proptest::collection::vec(one, 0..6)
+    }
+
+    fn inside(map: &MapState) -> BTreeSet<String> {
+        let here = |entry: &Entry| entry.spot().is_some_and(|spot| area().contains(spot));
+        map.view().after(None).filter(|(_, entry)| here(entry)).map(|(id, _)| id.to_string()).collect()
+    }
+
+    /// Applies what was told, in order, as a client without a rule of its own does.
+    fn hear(shown: &mut BTreeSet<String>, text: &str) {
+        for line in text.split("\n\n") {
+            let Some((name, data)) = line.split_once("\ndata: ") else { continue };
+            let data = data.lines().next().unwrap();
+            for item in serde_json::from_str::<Vec<serde_json::Value>>(data).unwrap() {
+                let id = item["mediaId"].as_str().unwrap().to_owned();
+                if name == "event: liveMapLocation" {
+                    shown.insert(id)
+                } else {
+                    shown.remove(&id)
+                };
+            }
+        }
+    }
+
+    fn step(map: &mut MapState, no: u64) -> Tick {
+        Tick::new(
+            map,
+            Step {
+                no,
+                generation: 0,
+                reset_reason: "start",
+                status: Status::Live,
+                status_changed: false,
+                heads: Vec::new(),
+                polls: 0,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn an_areas_steps_and_replays_show_what_is_there(
+            batches in proptest::collection::vec((changes(), any::<bool>()), 1..30), from in 0usize..20,
+        ) {
+            let metrics = Metrics::new(&mut Registry::default());
+            let (mut map, mut live, mut resumed) = (map(1), BTreeSet::new(), None);
+            for (at, (batch, ticks)) in batches.into_iter().enumerate() {
+                let seq = at as u64 + 1;
+                map.apply(0, &record(seq, T0 + seq, batch));
+                if ticks {
+                    let tick = step(&mut map, seq);
+                    let frames = tick.tiles.frames(area(), &metrics);
+                    let text = frames.iter().map(|frame| String::from_utf8_lossy(frame.bytes(false)).into_owned());
+                    hear(&mut live, &text.collect::<String>());
+                    prop_assert_eq!(&live, &inside(&map));
+                }
+                if at == from {
+                    resumed = Some((map.view().cursor(), inside(&map)));
+                }
+            }
+            if let Some((cursor, mut shown)) = resumed {
+                let Resume::From(from) = map.view().resume(&cursor) else { panic!("lost the cursor") };
+                let mut replay = Replay::since(from, Some(area()));
+                while !replay.is_done() {
+                    hear(&mut shown, &replay.next_chunk(map.view()).into_text());
+                }
+                prop_assert_eq!(shown, inside(&map));
+            }
+        }
+
+        #[test]
+        fn cells_count_what_is_in_an_area(batches in proptest::collection::vec(changes(), 1..10)) {
+            let (mut map, zoom) = (map(1), area().cell_zoom());
+            let mut counts: HashMap<String, u64> = HashMap::new();
+            let mut before = None;
+            for (at, batch) in batches.into_iter().enumerate() {
+                let seq = at as u64 + 1;
+                map.apply(0, &record(seq, T0 + seq, batch));
+                let cells = cells_of(map.view(), zoom);
+                let mut events = Events::default();
+                write_cells(&cells, before.as_ref(), area(), &mut events);
+                if let Some((_, data)) = events.into_text().split_once("data: ") {
+                    for cell in serde_json::from_str::<Vec<serde_json::Value>>(data).unwrap() {
+                        counts.insert(cell["cell"].to_string(), cell["count"].as_u64().unwrap());
+                    }
+                }
+                before = Some(cells);
+                prop_assert_eq!(counts.values().sum::<u64>(), inside(&map).len() as u64);
+            }
+        }
+    }
+}
