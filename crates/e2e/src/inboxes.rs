@@ -76,7 +76,7 @@ impl Inboxes {
         for service in &services {
             service.wait_ready().await;
         }
-        // An edge closes a connection after 5 s without a request, perhaps just as one is on its way.
+        // An edge closes a connection after 15 s without a request, perhaps just as one is on its way.
         let idle = Duration::from_secs(2);
         let client = Client::builder().timeout(Duration::from_secs(20)).pool_idle_timeout(idle).build();
         Self { bed, replicas: services, topic, urls, client: client.expect("a client") }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::answer::time_left;
 use actix_web::http::header;
-use actix_web::{HttpRequest, web};
+use actix_web::{HttpMessage as _, HttpRequest, web};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
@@ -29,6 +29,9 @@ impl Claims {
         self.scope.split_ascii_whitespace().any(|word| word == scope)
     }
 }
+
+/// The user that a request's token names: left in its extensions where the token was asked for and is valid.
+pub(crate) struct User(pub(crate) String);
 
 /// Why a request is refused. Says nothing of the token itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +116,11 @@ impl Verifier {
 
     /// The claims of a request's token, whatever it allows.
     pub(crate) fn claims(&self, request: &HttpRequest) -> Result<Claims, Refusal> {
-        self.verify(&token_of(request, &self.0.cookie).ok_or(Refusal::Missing)?)
+        let claims = self.verify(&token_of(request, &self.0.cookie).ok_or(Refusal::Missing)?)?;
+        if !claims.sub.is_empty() {
+            request.extensions_mut().insert(User(claims.sub.clone()));
+        }
+        Ok(claims)
     }
 
     fn verify(&self, token: &str) -> Result<Claims, Refusal> {

@@ -1,8 +1,9 @@
 //! What an edge serves, to whom, and within which bounds.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tutti_service::shared::{self, Inboxes, Locations};
 use tutti_service::{SecretString, Settings};
 
@@ -16,6 +17,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Worker threads.
     pub workers: usize,
+    /// Bounds of connections that are no streams.
+    pub http: Http,
     /// Public base URLs of all edges, which the page is told.
     pub edges: Vec<String>,
     /// Origins that pages may come from.
@@ -54,11 +57,33 @@ pub struct Config {
     pub verifier: Verifier,
 }
 
+/// Bounds of connections that are no streams, or not yet.
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// Proxies whose X-Forwarded-For is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long the head of a connection's first request may take.
+    pub header: Duration,
+    /// How long a connection may be without a request.
+    pub idle: Duration,
+    /// How long a request may take to come, with its body, and to be answered; and how long a client may take
+    /// nothing of the answer.
+    pub request: Duration,
+    /// Connections of a worker.
+    pub max_connections: usize,
+    /// Connections of an address; 0, any number.
+    pub max_connections_per_address: usize,
+}
+
 /// Bounds of streams.
 #[derive(Clone, Debug)]
 pub struct Streams {
     /// Streams that this edge takes.
     pub max: usize,
+    /// Streams of an address; 0, any number.
+    pub max_per_address: usize,
+    /// Streams of a user; 0, any number.
+    pub max_per_user: usize,
     /// A comment where nothing was sent for so long.
     pub heartbeat: Duration,
     /// A stream lives for this to one and a half times as long.
@@ -81,6 +106,7 @@ impl Config {
         let workers = settings.get("http.workers", 0usize, "worker threads; 0: one a core", |n| {
             if *n <= 512 { Ok(()) } else { Err("must be 0 to 512") }
         });
+        let http = Http::configure(settings);
         let edges = settings.list("http.edges", &[], "public base URLs of all edges, told to the page");
         for edge in edges.iter().filter(|e| !e.starts_with("http://") && !e.starts_with("https://")) {
             settings.mistake(format!("http.edges: {edge:?} is not an http:// or https:// URL"));
@@ -188,6 +214,7 @@ impl Config {
         Self {
             listen,
             workers: if workers == 0 { cores() } else { workers },
+            http,
             edges,
             cors_origins,
             redis_url,
@@ -206,6 +233,63 @@ impl Config {
             tick: Duration::from_millis(tick),
             streams,
             verifier,
+        }
+    }
+}
+
+impl Http {
+    fn configure(settings: &mut Settings) -> Self {
+        let proxies = settings.list(
+            "http.trusted_proxies",
+            &[],
+            "addresses or networks of proxies whose X-Forwarded-For is believed, as 10.0.0.0/8",
+        );
+        let mut trusted_proxies = Vec::new();
+        for proxy in &proxies {
+            match proxy.parse::<IpNet>().or_else(|_| proxy.parse::<IpAddr>().map(IpNet::from)) {
+                Ok(net) => trusted_proxies.push(net),
+                Err(_) => settings.mistake(format!(
+                    "http.trusted_proxies: {proxy:?} is neither an address nor a network as 10.0.0.0/8"
+                )),
+            }
+        }
+        let mut seconds = |key: &str, default: u64, help: &'static str| {
+            Duration::from_secs(settings.get(key, default, help, |n| {
+                if (1..=3600).contains(n) { Ok(()) } else { Err("must be 1 to 3600") }
+            }))
+        };
+        let header = seconds(
+            "http.header_seconds",
+            5,
+            "the head of a connection's first request must be there after so long",
+        );
+        let idle = seconds("http.idle_seconds", 15, "a connection without a request for so long is closed");
+        let request = seconds(
+            "http.request_seconds",
+            30,
+            "a connection is cut off where for so long no request came whole and nothing of an answer was taken",
+        );
+        if header.max(idle) > request {
+            settings
+                .mistake("http.header_seconds and http.idle_seconds must not be above http.request_seconds");
+        }
+        Self {
+            trusted_proxies,
+            header,
+            idle,
+            request,
+            max_connections: settings.get(
+                "http.max_connections",
+                25_000usize,
+                "connections of a worker that are no streams; more wait to be accepted",
+                |n| if *n > 0 { Ok(()) } else { Err("must be above 0") },
+            ),
+            max_connections_per_address: settings.get(
+                "http.max_connections_per_address",
+                1000usize,
+                "connections of an address that are no streams, but for trusted proxies; 0: any number",
+                |_| Ok(()),
+            ),
         }
     }
 }
@@ -237,6 +321,18 @@ impl Streams {
             max: settings.get("streams.max", 50_000usize, "streams that this edge takes", |n| {
                 if *n > 0 { Ok(()) } else { Err("must be above 0") }
             }),
+            max_per_address: settings.get(
+                "streams.max_per_address",
+                1000usize,
+                "streams of a client's address (IPv6: its /64); 0: any number",
+                |_| Ok(()),
+            ),
+            max_per_user: settings.get(
+                "streams.max_per_user",
+                100usize,
+                "streams of a user, by the sub of the token that they need; 0: any number",
+                |_| Ok(()),
+            ),
         }
     }
 }

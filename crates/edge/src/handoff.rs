@@ -5,8 +5,12 @@
 //! [`response`]: an empty body of unknown length. The dispatcher flushes the head, finds the body
 //! at its end, and shuts the connection down; [`Io::poll_shutdown`] hands the socket over instead.
 //! A stream then costs what its socket costs, and none of the dispatcher's buffers.
+//!
+//! Of what a client leaves unfinished actix times only the head of a connection's first request, and a
+//! connection on which nothing follows at all. The heads of later ones, bodies, also those that no handler
+//! reads, and answers that are not taken are timed here: by [`Io`], for all in one way.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
@@ -20,35 +24,50 @@ use actix_web::rt::net::TcpStream;
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
+use crate::counts::Counted;
 use crate::hub::{Admission, Hub};
 
-/// actix itself waits for ever until a client takes the rest of a response.
-const STALL: Duration = Duration::from_secs(30);
+/// What is known of a connection on both sides of actix: where a handler leaves what the hub needs to know of
+/// a stream.
+#[derive(Clone)]
+pub(crate) struct Slot(Rc<State>);
 
-/// Where a handler leaves what the hub needs to know of a stream.
-#[derive(Clone, Default)]
-pub(crate) struct Slot(Rc<RefCell<Option<Admission>>>);
+struct State {
+    admission: RefCell<Option<Admission>>,
+    /// When it was accepted, its last request's head was there, or the last bytes of a response were taken.
+    moved: Cell<Instant>,
+}
 
 impl Slot {
     pub(crate) fn put(&self, admission: Admission) {
-        *self.0.borrow_mut() = Some(admission);
+        *self.0.admission.borrow_mut() = Some(admission);
+    }
+
+    /// The client did what was waited for.
+    pub(crate) fn moved(&self) {
+        self.0.moved.set(Instant::now());
     }
 }
 
 /// A connection that can be taken away from actix.
 pub(crate) struct Io {
     socket: Option<TcpStream>,
-    /// When a client that takes nothing of a response is given up.
-    stalled: Option<Pin<Box<Sleep>>>,
+    /// How long nothing may move.
+    patience: Duration,
+    /// Ends no later than the patience.
+    timer: Pin<Box<Sleep>>,
     slot: Slot,
     hub: Rc<Hub>,
+    _counted: Counted,
 }
 
 impl Io {
-    pub(crate) fn new(socket: TcpStream, hub: Rc<Hub>) -> Self {
-        Self { socket: Some(socket), stalled: None, slot: Slot::default(), hub }
+    pub(crate) fn new(socket: TcpStream, hub: Rc<Hub>, patience: Duration, counted: Counted) -> Self {
+        let state = State { admission: RefCell::default(), moved: Cell::new(Instant::now()) };
+        let (slot, timer) = (Slot(Rc::new(state)), Box::pin(sleep(patience)));
+        Self { socket: Some(socket), patience, timer, slot, hub, _counted: counted }
     }
 
     pub(crate) fn slot(&self) -> Slot {
@@ -58,6 +77,18 @@ impl Io {
     fn socket(&mut self) -> io::Result<Pin<&mut TcpStream>> {
         self.socket.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
+
+    /// Ready when nothing has moved for too long.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        loop {
+            ready!(self.timer.as_mut().poll(cx));
+            let until = self.slot.0.moved.get() + self.patience;
+            if until <= Instant::now() {
+                return Poll::Ready(io::ErrorKind::TimedOut.into());
+            }
+            self.timer.as_mut().reset(until);
+        }
+    }
 }
 
 impl AsyncRead for Io {
@@ -66,7 +97,11 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.socket()?.poll_read(cx, buf)
+        let read = self.socket()?.poll_read(cx, buf);
+        if read.is_ready() {
+            return read;
+        }
+        self.poll_patience(cx).map(Err)
     }
 }
 
@@ -74,11 +109,10 @@ impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = self.socket()?.poll_write(cx, buf);
         if written.is_ready() {
-            self.stalled = None;
+            self.slot.moved();
             return written;
         }
-        ready!(self.stalled.get_or_insert_with(|| Box::pin(sleep(STALL))).as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        self.poll_patience(cx).map(Err)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -90,7 +124,7 @@ impl AsyncWrite for Io {
             return Poll::Ready(Ok(()));
         }
         ready!(self.socket()?.poll_flush(cx))?;
-        let admission = self.slot.0.borrow_mut().take();
+        let admission = self.slot.0.admission.borrow_mut().take();
         let Some(admission) = admission else { return self.socket()?.poll_shutdown(cx) };
         if let Some(socket) = self.socket.take() {
             self.hub.clone().admit(socket, admission);

@@ -20,6 +20,7 @@ use tutti_service::CancellationToken;
 
 use crate::approach::{Approach, NextWrite, Shown, View};
 use crate::config::Streams;
+use crate::counts::Counted;
 use crate::frame::{Events, Frame, push_id_line};
 use crate::inboxes::InboxStep;
 use crate::metrics::{Ended, Metrics};
@@ -62,6 +63,8 @@ pub(crate) struct Admission {
     pub(crate) ends_at: Instant,
     /// What its end is then.
     pub(crate) end: End,
+    /// Counts it.
+    pub(crate) counted: Counted,
 }
 
 /// What a stream shows.
@@ -169,10 +172,11 @@ impl Hub {
         // They save work where they can be set; a stream is right without them.
         let _ = options.set_tcp_nodelay(true);
         let _ = options.set_tcp_notsent_lowat(NOTSENT_LOWAT);
-        let Admission { what, chunked, ends_at, end } = admission;
+        let Admission { what, chunked, ends_at, end, counted } = admission;
         let last_write = Instant::now();
         let socket = Socket::Client(socket);
-        self.take_over(Stream { socket, chunked, ends_at, end, last_write, drained: false }, what);
+        let (drained, _counted) = (false, Some(counted));
+        self.take_over(Stream { socket, chunked, ends_at, end, last_write, drained, _counted }, what);
     }
 
     /// Takes a viewer's stream of the map over, its response head written.

@@ -15,6 +15,9 @@
 //! A client's way in: [`routes`] (with [`auth`]), then [`handoff`] takes its socket out of
 //! actix-web and gives it to the hub.
 //!
+//! What one client may have is bounded: [`counts`] has its streams and connections, by its
+//! [`client_address`] and its user.
+//!
 //! *Invariants:* a live frame is encoded once, never once a client. No queue is unbounded: a
 //! client has none at all, only the rest of one frame and a cursor. Tokens and queries reach no log.
 
@@ -24,11 +27,13 @@ mod answer;
 mod approach;
 mod area;
 mod auth;
+mod client_address;
 mod combined;
 mod combined_routes;
 mod conductor;
 mod config;
 mod connections;
+mod counts;
 mod entry;
 mod frame;
 mod handoff;
@@ -61,7 +66,7 @@ mod view;
 
 use tutti_service::{Context, Failure, Registry, Service, Settings};
 
-pub use config::{Config, Streams};
+pub use config::{Config, Http, Streams};
 pub use metrics::Metrics;
 
 /// The service.

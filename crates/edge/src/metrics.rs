@@ -15,6 +15,13 @@ pub struct Ended {
     pub reason: &'static str,
 }
 
+/// Why a stream was turned away.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct TurnedAway {
+    /// Who had as many as it may: `all`, `address` or `user`.
+    pub reason: &'static str,
+}
+
 /// All counters of an edge.
 #[derive(Clone)]
 pub struct Metrics {
@@ -34,8 +41,10 @@ pub struct Metrics {
     pub opened: Counter,
     /// Streams ended, by reason.
     pub ended: Family<Ended, Counter>,
-    /// Streams turned away above the limit.
-    pub turned_away: Counter,
+    /// Streams turned away above a limit, by whose that is.
+    pub turned_away: Family<TurnedAway, Counter>,
+    /// Connections closed at once, since their address had as many as it may.
+    pub connections_refused: Counter,
     /// Requests without the right to what they asked for.
     pub refused: Counter,
     /// Frames written to clients.
@@ -84,7 +93,8 @@ impl Metrics {
             behind: Gauge::default(),
             opened: Counter::default(),
             ended: Family::default(),
-            turned_away: Counter::default(),
+            turned_away: Family::default(),
+            connections_refused: Counter::default(),
             refused: Counter::default(),
             deliveries: Counter::default(),
             delivered_bytes: Counter::default(),
@@ -113,8 +123,13 @@ impl Metrics {
         registry.register("edge_streams_ended", "Streams ended, by reason", m.ended.clone());
         registry.register(
             "edge_streams_turned_away",
-            "Streams turned away above the limit",
+            "Streams turned away above a limit, by whose that is",
             m.turned_away.clone(),
+        );
+        registry.register(
+            "edge_connections_refused",
+            "Connections closed at once, since their address had as many as it may",
+            m.connections_refused.clone(),
         );
         registry.register(
             "edge_requests_refused",

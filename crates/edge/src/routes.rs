@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actix_web::body::SizedStream;
 use actix_web::http::{Method, StatusCode, Version, header};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 use rand::Rng as _;
 use serde::Deserialize;
 use serde_json::json;
@@ -16,12 +16,14 @@ use tutti_feed::Cursor;
 use crate::answer::{bad, problem, refused, time_left, unavailable};
 use crate::approach::{Shown, View};
 use crate::area::Area;
-use crate::auth::query_of;
+use crate::auth::{User, query_of};
+use crate::client_address::{client_address, network_of};
 use crate::config::Config;
+use crate::counts::{Counted, Counts, Whose};
 use crate::handoff::{self, Slot};
 use crate::hub::{Admission, Hub, What};
 use crate::inboxes::Inboxes;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, TurnedAway};
 use crate::patience::INCOMPLETE;
 use crate::rooms::Rooms;
 use crate::snapshot::Format;
@@ -44,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
     pub(crate) metrics: Metrics,
     pub(crate) hub: Rc<Hub>,
+    /// Streams of all workers.
+    pub(crate) streams: Arc<Counts>,
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) ticket_keys: Arc<TicketKeys>,
     pub(crate) topics: Arc<Topics>,
@@ -142,9 +146,10 @@ pub(crate) fn open(
     if request.method() == Method::HEAD {
         return HttpResponse::Ok().content_type("text/event-stream; charset=utf-8").finish();
     }
-    if shared.metrics.streams.get() >= shared.config.streams.max as i64 {
-        return turn_away(shared);
-    }
+    let counted = match count(request, shared) {
+        Ok(counted) => counted,
+        Err(full) => return turn_away(shared, &full),
+    };
     let Some(slot) = request.conn_data::<Slot>() else {
         return problem(StatusCode::INTERNAL_SERVER_ERROR, "this connection cannot stream");
     };
@@ -155,7 +160,7 @@ pub(crate) fn open(
         _ => (life, End::Life),
     };
     let chunked = request.version() >= Version::HTTP_11;
-    slot.put(Admission { what, chunked, ends_at: Instant::now() + lasts, end });
+    slot.put(Admission { what, chunked, ends_at: Instant::now() + lasts, end, counted });
     handoff::response(request)
 }
 
@@ -201,15 +206,31 @@ fn map_shown(id: Option<String>, view: View) -> Shown {
     }
 }
 
+/// Counts one more stream: in all, of its address, and of its user where its token was asked for.
+fn count(request: &HttpRequest, shared: &Shared) -> Result<Counted, Whose> {
+    let Config { streams, http, .. } = &*shared.config;
+    let mut whose = vec![(Whose::All, streams.max)];
+    if let Some(peer) = request.peer_addr() {
+        let lines = request.headers().get_all("x-forwarded-for").map(|line| line.to_str().unwrap_or("?"));
+        let address = network_of(client_address(peer.ip(), lines, &http.trusted_proxies));
+        whose.push((Whose::Address(address), streams.max_per_address));
+    }
+    if let Some(User(sub)) = request.extensions().get::<User>() {
+        whose.push((Whose::User(sub.clone()), streams.max_per_user));
+    }
+    shared.streams.one_more(whose)
+}
+
 /// Any status but 200 would make a browser give up for good.
-fn turn_away(shared: &Shared) -> HttpResponse {
-    shared.metrics.turned_away.inc();
+fn turn_away(shared: &Shared, full: &Whose) -> HttpResponse {
+    let reason = full.as_str();
+    shared.metrics.turned_away.get_or_create(&TurnedAway { reason }).inc();
     let retry = rand::rng().random_range(5_000..20_000);
     HttpResponse::Ok()
         .force_close()
         .content_type("text/event-stream; charset=utf-8")
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .body(format!("retry: {retry}\n: this server has as many streams as it takes\n\n"))
+        .body(format!("retry: {retry}\n: as many streams as there may be ({reason})\n\n"))
 }
 
 async fn map_locations(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {

@@ -1,16 +1,21 @@
 //! Puts an edge together: the conductor, and workers that each run actix-web and a hub.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_cors::Cors;
+use actix_http::error::DispatchError;
 use actix_http::{HttpService, Protocol};
 use actix_server::Server;
 use actix_service::{
     IntoServiceFactory as _, ServiceFactory, ServiceFactoryExt as _, fn_service, map_config,
 };
-use actix_web::dev::AppConfig;
+use actix_web::body::BoxBody;
+use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
+use actix_web::middleware::{Next, from_fn};
 use actix_web::rt::net::TcpStream;
 use actix_web::{App, web};
 use socket2::{Domain, Socket, Type};
@@ -21,10 +26,13 @@ use tutti_feed::{Client, Keep, MailboxMetrics, Mailboxes, Registry};
 use tutti_model::names;
 use tutti_service::{CancellationToken, Context, ExposeSecret as _, Failure, shared};
 
+use crate::answer::problem;
+use crate::client_address::{is_trusted, network_of};
 use crate::combined_routes;
 use crate::conductor::{Conductor, TICKS_WAITING};
-use crate::config::Config;
-use crate::handoff::Io;
+use crate::config::{Config, Http};
+use crate::counts::{Counted, Counts, Whose};
+use crate::handoff::{Io, Slot};
 use crate::hub::Hub;
 use crate::inbox_routes;
 use crate::inboxes::{self, InboxStep, Inboxes, STEPS_WAITING};
@@ -33,14 +41,15 @@ use crate::notify;
 use crate::queue;
 use crate::room_routes;
 use crate::rooms::Rooms;
-use crate::routes::{self, Shared};
+use crate::routes::{self, MAX_ID_BYTES, Shared};
 use crate::tick::Tick;
 use crate::tickets::TicketKeys;
 use crate::topic_routes;
 use crate::topics::{self, Topics};
 
-/// How long a client may take to send its request.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// A longer query is refused: an id, and what else there may be, tokens the longest of it. actix itself takes
+/// a head of 128 KB, 96 headers and a URL of 64 KB, and answers 431 or 400 above.
+const MAX_QUERY_BYTES: usize = MAX_ID_BYTES + 8 * 1024;
 
 /// What all workers share.
 #[derive(Clone)]
@@ -54,6 +63,9 @@ struct Parts {
     topics: Arc<Topics>,
     inboxes: Arc<Inboxes>,
     letters: broadcast::Sender<Arc<InboxStep>>,
+    streams: Arc<Counts>,
+    /// Those that are no streams, or not yet.
+    connections: Arc<Counts>,
 }
 
 /// Runs an edge until it is told to stop.
@@ -83,11 +95,15 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
         topics,
         inboxes: inboxes.clone(),
         letters: letters.clone(),
+        streams: Arc::default(),
+        connections: Arc::default(),
     };
 
     let for_workers = parts.clone();
     let server = Server::build()
         .workers(config.workers)
+        // Streams are not among them: the handoff ends what actix counts.
+        .max_concurrent_connections(config.http.max_connections)
         .disable_signals()
         .shutdown_timeout(1)
         .backlog(BACKLOG as u32)
@@ -178,20 +194,25 @@ async fn drain(parts: &Parts, grace: Duration) {
 /// One worker: called on its own thread.
 fn worker(
     parts: &Parts,
-) -> impl ServiceFactory<
-    TcpStream,
-    Config = (),
-    Response = (),
-    Error = actix_http::error::DispatchError,
-    InitError = (),
-> + use<> {
-    let Parts { config, metrics, ticks, drain, rooms, ticket_keys, topics, inboxes, letters } = parts.clone();
+) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<>
+{
+    let Parts { config, metrics, ticks, drain, rooms, ticket_keys, topics, inboxes, letters, .. } =
+        parts.clone();
     let hub =
         Hub::start(config.streams.clone(), metrics.clone(), ticks.subscribe(), letters.subscribe(), drain);
-    let shared =
-        Shared { config: config.clone(), metrics, hub: hub.clone(), rooms, ticket_keys, topics, inboxes };
+    let shared = Shared {
+        config: config.clone(),
+        metrics: metrics.clone(),
+        hub: hub.clone(),
+        streams: parts.streams.clone(),
+        rooms,
+        ticket_keys,
+        topics,
+        inboxes,
+    };
     let app = App::new()
         .app_data(web::Data::new(shared))
+        .wrap(from_fn(begin))
         .wrap(cors(&config.cors_origins))
         .configure(room_routes::configure)
         .configure(topic_routes::configure)
@@ -199,19 +220,52 @@ fn worker(
         .configure(combined_routes::configure)
         .configure(routes::configure);
     let http = HttpService::<Io, _, _>::build()
-        .client_request_timeout(REQUEST_TIMEOUT)
+        .client_request_timeout(config.http.header)
+        .keep_alive(config.http.idle)
         .h1_allow_half_closed(false)
         .on_connect_ext(|io: &Io, data| {
             data.insert(io.slot());
         })
         .finish(map_config(app.into_factory().map_err(|e| e.error_response()), |_| AppConfig::default()))
         .map_init_err(|_| ());
+    let connections = parts.connections.clone();
     fn_service(move |socket: TcpStream| {
         let peer = socket.peer_addr().ok();
-        let io = Io::new(socket, hub.clone());
-        async move { Ok((io, Protocol::Http1, peer)) }
+        let io = count(&connections, peer, &config.http)
+            .map(|counted| Io::new(socket, hub.clone(), config.http.request, counted));
+        if io.is_err() {
+            metrics.connections_refused.inc();
+        }
+        async move {
+            io.map(|io| (io, Protocol::Http1, peer))
+                .map_err(|_| DispatchError::Io(ErrorKind::ConnectionRefused.into()))
+        }
     })
     .and_then(http)
+}
+
+/// Counts one more connection of an address; those of a proxy are its clients'.
+fn count(connections: &Arc<Counts>, peer: Option<SocketAddr>, http: &Http) -> Result<Counted, Whose> {
+    let address = peer.map(|peer| peer.ip().to_canonical());
+    let address = address.filter(|address| !is_trusted(*address, &http.trusted_proxies));
+    let whose = address.map(|address| Whose::Address(network_of(address)));
+    connections.one_more(whose.into_iter().map(|one| (one, http.max_connections_per_address)).collect())
+}
+
+/// Begins a request, its head read: its time runs from now on. One that cannot be meant ends here.
+async fn begin(
+    request: ServiceRequest,
+    next: Next<BoxBody>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    if let Some(slot) = request.conn_data::<Slot>() {
+        slot.moved();
+    }
+    if request.query_string().len() > MAX_QUERY_BYTES {
+        let refusal =
+            problem(StatusCode::URI_TOO_LONG, &format!("the query has more than {MAX_QUERY_BYTES} bytes"));
+        return Ok(request.into_response(refusal));
+    }
+    next.call(request).await
 }
 
 fn cors(origins: &[String]) -> Cors {

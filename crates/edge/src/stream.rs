@@ -8,6 +8,7 @@ use bytes::{Buf as _, Bytes};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep_until};
 
+use crate::counts::Counted;
 use crate::frame::{Events, LAST_CHUNK};
 
 /// Why a stream ends.
@@ -83,6 +84,8 @@ pub(crate) struct Stream {
     pub(crate) last_write: Instant,
     /// Its end was drawn into the drain window, unless it was to end before.
     pub(crate) drained: bool,
+    /// Counts it; a part of a combined stream is counted with the whole.
+    pub(crate) _counted: Option<Counted>,
 }
 
 /// What a write left over.

@@ -134,6 +134,9 @@ impl Stage {
             &[
                 ("TUTTI_HTTP_LISTEN", format!("127.0.0.1:{}", self.options.port_base + port)),
                 ("TUTTI_HTTP_WORKERS", "1".to_owned()),
+                // All clients have one address.
+                ("TUTTI_HTTP_MAX_CONNECTIONS_PER_ADDRESS", "0".to_owned()),
+                ("TUTTI_STREAMS_MAX_PER_ADDRESS", "0".to_owned()),
                 ("TUTTI_QUEUE_URLS", format!("http://127.0.0.1:{}", self.options.port_base + 2)),
                 ("TUTTI_AUTH_HS256_SECRET", SECRET.to_owned()),
             ],

@@ -191,6 +191,9 @@ pub async fn up(mut options: Options) -> anyhow::Result<()> {
         variables.extend([
             ("TUTTI_HTTP_LISTEN".into(), format!("127.0.0.1:{port}")),
             ("TUTTI_HTTP_WORKERS".into(), "1".into()),
+            // All clients have one address.
+            ("TUTTI_HTTP_MAX_CONNECTIONS_PER_ADDRESS".into(), "0".into()),
+            ("TUTTI_STREAMS_MAX_PER_ADDRESS".into(), "0".into()),
             ("TUTTI_HTTP_EDGES".into(), urls.join(",")),
             ("TUTTI_CORS_ORIGINS".into(), "*".into()),
             ("TUTTI_AUTH_HS256_SECRET".into(), options.secret.clone()),

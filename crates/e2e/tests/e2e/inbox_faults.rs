@@ -22,6 +22,10 @@ use tutti_e2e::kafka::{self, Kafka};
 use tutti_e2e::service::Service;
 use tutti_load::now_ms;
 
+/// All clients of a test have one address.
+const UNLIMITED: [(&str, &str); 2] =
+    [("streams.max_per_address", "0"), ("http.max_connections_per_address", "0")];
+
 fn to(user: &str, text: &str) -> Value {
     json!({ "to": { "users": [user] }, "body": text, "data": { "at": now_ms() } })
 }
@@ -92,7 +96,8 @@ async fn three_thousand_devices_get_fifty_thousand_notifications_once_and_in_ord
     tutti_service::raise_file_limit();
     let mut inboxes = Inboxes::start(kafka::shared(), 2).await;
     let mut ingests = [inboxes.ingest(), inboxes.ingest()];
-    let mut edges = [inboxes.edge(&[]).await, inboxes.edge(&[]).await, inboxes.edge(&[]).await];
+    let edge = async || inboxes.edge(&UNLIMITED).await;
+    let mut edges = [edge().await, edge().await, edge().await];
     for ingest in &ingests {
         ingest.wait_ready().await;
     }
@@ -444,7 +449,7 @@ async fn ten_thousand_followers_of_a_topic_get_each_notification_once_from_one_e
     tutti_service::raise_file_limit();
     let inboxes = Inboxes::start(kafka::shared(), 1).await;
     let ingest: Service = inboxes.ingest();
-    let edges = [inboxes.edge(&[]).await, inboxes.edge(&[]).await];
+    let edges = [inboxes.edge(&UNLIMITED).await, inboxes.edge(&UNLIMITED).await];
     ingest.wait_ready().await;
     let heard = Arc::new(AtomicUsize::new(0));
     let live = Arc::new(AtomicUsize::new(0));

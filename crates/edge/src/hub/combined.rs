@@ -64,7 +64,8 @@ impl Hub {
             };
             let last_write = Instant::now();
             let socket = Socket::Pair(theirs);
-            let part_stream = Stream { socket, chunked: false, ends_at, end, last_write, drained: false };
+            let (chunked, drained, _counted) = (false, false, None);
+            let part_stream = Stream { socket, chunked, ends_at, end, last_write, drained, _counted };
             self.clone().take_over(part_stream, what);
             inlets.push(Inlet { socket: ours, rewriter: Rewriter::new(part), held: Vec::new() });
         }
