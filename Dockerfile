@@ -20,8 +20,9 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
 
 FROM debian:bookworm-slim AS runtime
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-# The OpenSSL in librdkafka was built to look in /usr/local/ssl, where nothing is. And a service
-# listens on the loopback address unless told otherwise, which nobody outside a container reaches.
+# The OpenSSL in librdkafka and in the edge was built to look in /usr/local/ssl, where nothing is. And
+# a service listens on the loopback address unless told otherwise, which nobody outside a container
+# reaches.
 ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
     TUTTI_ADMIN_LISTEN=0.0.0.0:9100
 # By number: Kubernetes cannot tell of a name that it is not root.

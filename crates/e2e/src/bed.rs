@@ -10,7 +10,7 @@ use tutti_load::publisher::Publisher;
 use crate::kafka::{self, Kafka};
 use crate::redis::Redis;
 use crate::service::Service;
-use crate::{free_port, unique};
+use crate::{client, free_port, unique};
 
 /// What a map holds: the timestamp of each mediaId.
 pub type Map = BTreeMap<String, i64>;
@@ -146,7 +146,7 @@ impl Edge {
 
     /// The body of `GET /v1/map/locations`.
     pub async fn locations(&self) -> Option<Value> {
-        let response = reqwest::get(format!("{}/v1/map/locations", self.url)).await.ok()?;
+        let response = client().get(format!("{}/v1/map/locations", self.url)).send().await.ok()?;
         response.error_for_status().ok()?.json().await.ok()
     }
 }

@@ -12,6 +12,7 @@ pub mod viewer;
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -35,6 +36,18 @@ pub fn free_port() -> u16 {
             return port;
         }
     }
+}
+
+/// For requests that are made again and again: each client that is made reads all certificates there are.
+/// It keeps no connection, so tests on several runtimes share it.
+///
+/// # Panics
+/// If TLS cannot be set up.
+pub fn client() -> &'static reqwest::Client {
+    static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
+        reqwest::Client::builder().pool_max_idle_per_host(0).build().expect("TLS can be set up")
+    });
+    &CLIENT
 }
 
 /// A word that no other test uses.

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tutti::local::Owned;
 
-use crate::{eventually, free_port, target_folder};
+use crate::{client, eventually, free_port, target_folder};
 
 /// The path of one of our programs, or of `examples/NAME`; they are built first, if they are not, or not as the code is.
 ///
@@ -140,6 +140,6 @@ impl Service {
 
     async fn get(&self, path: &str) -> Option<reqwest::Response> {
         let url = format!("http://127.0.0.1:{}/{path}", self.admin);
-        reqwest::get(url).await.ok()
+        client().get(url).send().await.ok()
     }
 }

@@ -41,13 +41,14 @@ pub(crate) fn unavailable(detail: &str) -> HttpResponse {
     response
 }
 
-/// A request without the right to what it asked for.
+/// A request without the right to what it asked for, or of which that cannot be told yet.
 pub(crate) fn refused(shared: &Shared, refusal: &Refusal) -> HttpResponse {
-    shared.metrics.refused.inc();
     let status = match refusal {
+        Refusal::Unchecked => return unavailable(&refusal.to_string()),
         Refusal::Scope(_) => StatusCode::FORBIDDEN,
         Refusal::Missing | Refusal::Invalid(_) => StatusCode::UNAUTHORIZED,
     };
+    shared.metrics.refused.inc();
     let mut response = problem(status, &refusal.to_string());
     response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
     response

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::answer::time_left;
+use crate::jwks::{self, Key, KeySet, MIN_SECRET_BYTES};
+use crate::metrics::Metrics;
 use actix_web::http::header;
 use actix_web::{HttpMessage as _, HttpRequest, web};
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
 use tutti_service::{ExposeSecret as _, Settings};
@@ -42,6 +44,8 @@ pub(crate) enum Refusal {
     Invalid(String),
     /// It does not allow this.
     Scope(&'static str),
+    /// The keys that it may be signed with have not been fetched yet.
+    Unchecked,
 }
 
 impl fmt::Display for Refusal {
@@ -52,6 +56,7 @@ impl fmt::Display for Refusal {
             ),
             Self::Invalid(why) => write!(f, "the token is not valid: {why}"),
             Self::Scope(scope) => write!(f, "the token's scope lacks {scope}"),
+            Self::Unchecked => f.write_str("the keys to check tokens with could not be fetched yet"),
         }
     }
 }
@@ -61,20 +66,14 @@ impl fmt::Display for Refusal {
 pub struct Verifier(Arc<Keys>);
 
 struct Keys {
+    /// Of the configuration.
     keys: Vec<Key>,
+    /// From a URL.
+    set: Option<KeySet>,
     cookie: String,
     audience: Option<String>,
     issuer: Option<String>,
 }
-
-struct Key {
-    id: Option<String>,
-    algorithms: Vec<Algorithm>,
-    key: DecodingKey,
-}
-
-/// A shorter secret can be guessed (RFC 7518, 3.2).
-const MIN_SECRET_BYTES: usize = 32;
 
 impl Verifier {
     pub(crate) fn configure(settings: &mut Settings) -> Self {
@@ -92,20 +91,41 @@ impl Verifier {
         if let Some(path) =
             settings.optional("auth.jwks_file", "file with a JSON Web Key Set, for signed tokens")
         {
-            match read_jwks(&path) {
+            match jwks::read_file(&path) {
                 Ok(more) => keys.extend(more),
                 Err(why) => settings.mistake(format!("auth.jwks_file = {path:?}: {why}")),
             }
         }
+        let url = settings.url("auth.jwks_url", "", "URL of a JSON Web Key Set, fetched again and again");
+        let refresh = settings.get(
+            "auth.jwks_refresh_seconds",
+            300u64,
+            "seconds between two fetches of that set; a token of an unknown key has it fetched before",
+            |n| if (10..=86_400).contains(n) { Ok(()) } else { Err("must be 10 to 86400") },
+        );
+        let set = match url.expose_secret().trim() {
+            "" => None,
+            url => KeySet::new(url, Duration::from_secs(refresh))
+                .inspect_err(|why| settings.mistake(format!("auth.jwks_url: {why}")))
+                .ok(),
+        };
         let cookie =
             settings.get("auth.cookie", "tutti_token".to_owned(), "cookie that may hold a token", |_| Ok(()));
         let audience = settings.optional("auth.audience", "tokens must name this audience (aud)");
         let issuer = settings.optional("auth.issuer", "tokens must be of this issuer (iss)");
-        Self(Arc::new(Keys { keys, cookie, audience, issuer }))
+        Self(Arc::new(Keys { keys, set, cookie, audience, issuer }))
     }
 
+    /// Whether any are configured.
     pub(crate) fn has_keys(&self) -> bool {
-        !self.0.keys.is_empty()
+        !self.0.keys.is_empty() || self.0.set.is_some()
+    }
+
+    /// Keeps the keys as they are at the URL, for ever, if there is one.
+    pub(crate) async fn follow_keys(&self, metrics: &Metrics) {
+        if let Some(set) = &self.0.set {
+            set.run(metrics).await;
+        }
     }
 
     /// The claims of a request's token, if it has one and it allows `scope`.
@@ -130,8 +150,10 @@ impl Verifier {
             key.algorithms.contains(&header.alg)
                 && (header.kid.is_none() || key.id.is_none() || key.id == header.kid)
         };
+        let fetched = self.0.set.as_ref().and_then(KeySet::keys);
+        let keys = || self.0.keys.iter().chain(fetched.as_deref().unwrap_or_default());
         let mut why = Refusal::Invalid("no key for it".to_owned());
-        for key in self.0.keys.iter().filter(fits) {
+        for key in keys().filter(fits) {
             let mut validation = Validation::new(header.alg);
             validation.leeway = 0;
             validation.validate_nbf = true;
@@ -157,7 +179,18 @@ impl Verifier {
                 Err(error) => why = invalid(error),
             }
         }
-        Err(why)
+        let symmetric = matches!(header.alg, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512);
+        let known = header.kid.is_some() && keys().any(|key| key.id == header.kid);
+        match &self.0.set {
+            // The right key may be in the set by now. A symmetric one never is.
+            Some(set) if !symmetric && !known => {
+                if header.kid.is_some() {
+                    set.ask_anew();
+                }
+                Err(if fetched.is_some() { why } else { Refusal::Unchecked })
+            }
+            _ => Err(why),
+        }
     }
 }
 
@@ -195,55 +228,4 @@ pub(crate) fn kind_of(error: &jsonwebtoken::errors::Error) -> String {
         _ => "malformed, or of an algorithm that is not accepted",
     }
     .to_owned()
-}
-
-fn read_jwks(path: &str) -> Result<Vec<Key>, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| e.to_string())?;
-    let set: JwkSet = serde_json::from_str(&text).map_err(|e| format!("not a JSON Web Key Set: {e}"))?;
-    if set.keys.is_empty() {
-        return Err("it has no keys".to_owned());
-    }
-    // A set may hold keys for others; those that are for us must be good.
-    let usable: Vec<Key> =
-        set.keys.iter().map(read_jwk).filter_map(Result::transpose).collect::<Result<_, _>>()?;
-    if usable.is_empty() {
-        return Err(
-            "none of its keys is of a kind that is supported (RSA, P-256, P-384, Ed25519, oct)".to_owned()
-        );
-    }
-    Ok(usable)
-}
-
-/// One key, if it is of a kind and for an algorithm that we check.
-fn read_jwk(jwk: &Jwk) -> Result<Option<Key>, String> {
-    let algorithms = match &jwk.algorithm {
-        AlgorithmParameters::RSA(_) => vec![
-            Algorithm::RS256,
-            Algorithm::RS384,
-            Algorithm::RS512,
-            Algorithm::PS256,
-            Algorithm::PS384,
-            Algorithm::PS512,
-        ],
-        AlgorithmParameters::EllipticCurve(e) if e.curve == EllipticCurve::P256 => vec![Algorithm::ES256],
-        AlgorithmParameters::EllipticCurve(e) if e.curve == EllipticCurve::P384 => vec![Algorithm::ES384],
-        AlgorithmParameters::OctetKeyPair(_) => vec![Algorithm::EdDSA],
-        AlgorithmParameters::OctetKey(_) => vec![Algorithm::HS256],
-        _ => return Ok(None),
-    };
-    // A key that names its algorithm is good for no other.
-    let algorithms = match jwk.common.key_algorithm {
-        None => algorithms,
-        Some(named) => algorithms.into_iter().filter(|a| format!("{a:?}") == named.to_string()).collect(),
-    };
-    if algorithms.is_empty() {
-        return Ok(None);
-    }
-    if let AlgorithmParameters::OctetKey(oct) = &jwk.algorithm
-        && oct.value.len() * 3 / 4 < MIN_SECRET_BYTES
-    {
-        return Err(format!("an oct key must have at least {MIN_SECRET_BYTES} bytes"));
-    }
-    let key = DecodingKey::from_jwk(jwk).map_err(|e| e.to_string())?;
-    Ok(Some(Key { id: jwk.common.key_id.clone(), algorithms, key }))
 }

@@ -203,12 +203,12 @@ impl Config {
         let verifier = Verifier::configure(settings);
         if !rooms_public && !verifier.has_keys() {
             settings.mistake(
-                "rooms.public = false needs keys to check tokens with: auth.hs256_secret or auth.jwks_file",
+                "rooms.public = false needs keys to check tokens with: auth.hs256_secret, auth.jwks_file or auth.jwks_url",
             );
         }
         if !map_public && !verifier.has_keys() {
             settings.mistake(
-                "map.public = false needs keys to check tokens with: auth.hs256_secret or auth.jwks_file",
+                "map.public = false needs keys to check tokens with: auth.hs256_secret, auth.jwks_file or auth.jwks_url",
             );
         }
         Self {

@@ -12,7 +12,7 @@
 //! A user's inbox is a mailbox: [`inboxes`] follows what is told of all of them, [`inbox`] turns it into
 //! events, and the hub writes them to the user's devices. Who was away reads the mailbox.
 //!
-//! A client's way in: [`routes`] (with [`auth`]), then [`handoff`] takes its socket out of
+//! A client's way in: [`routes`] (with [`auth`] and its [`jwks`]), then [`handoff`] takes its socket out of
 //! actix-web and gives it to the hub.
 //!
 //! What one client may have is bounded: [`counts`] has its streams and connections, by its
@@ -41,6 +41,7 @@ mod hub;
 mod inbox;
 mod inbox_routes;
 mod inboxes;
+mod jwks;
 mod map;
 mod metrics;
 mod notify;

@@ -22,6 +22,13 @@ pub struct TurnedAway {
     pub reason: &'static str,
 }
 
+/// How a fetch of the key set went.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Fetched {
+    /// `ok`, `failed`, or `unusable`: what came has no keys for us.
+    pub outcome: &'static str,
+}
+
 /// All counters of an edge.
 #[derive(Clone)]
 pub struct Metrics {
@@ -47,6 +54,10 @@ pub struct Metrics {
     pub connections_refused: Counter,
     /// Requests without the right to what they asked for.
     pub refused: Counter,
+    /// Fetches of the key set, by outcome.
+    pub jwks_fetches: Family<Fetched, Counter>,
+    /// Keys held of that set.
+    pub jwks_keys: Gauge,
     /// Frames written to clients.
     pub deliveries: Counter,
     /// Bytes written to clients.
@@ -96,6 +107,8 @@ impl Metrics {
             turned_away: Family::default(),
             connections_refused: Counter::default(),
             refused: Counter::default(),
+            jwks_fetches: Family::default(),
+            jwks_keys: Gauge::default(),
             deliveries: Counter::default(),
             delivered_bytes: Counter::default(),
             fell_behind: Counter::default(),
@@ -136,6 +149,12 @@ impl Metrics {
             "Requests without a valid token or scope",
             m.refused.clone(),
         );
+        registry.register(
+            "edge_jwks_fetches",
+            "Fetches of the key set at auth.jwks_url, by outcome",
+            m.jwks_fetches.clone(),
+        );
+        registry.register("edge_jwks_keys", "Keys held of that set", m.jwks_keys.clone());
         registry.register("edge_deliveries", "Frames written to clients", m.deliveries.clone());
         registry.register("edge_delivered_bytes", "Bytes written to clients", m.delivered_bytes.clone());
         registry.register(

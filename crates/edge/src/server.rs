@@ -128,8 +128,13 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
         telling.await;
         Ok(())
     };
+    let keys = async {
+        config.verifier.follow_keys(&metrics).await;
+        Ok(())
+    };
     let conductor = async {
-        tokio::try_join!(map_conductor.run(), topics_conductor.run(), inbox_conductor, telling).map(drop)
+        tokio::try_join!(map_conductor.run(), topics_conductor.run(), inbox_conductor, telling, keys)
+            .map(drop)
     };
     tokio::pin!(conductor);
     let failed = |e: tutti_feed::Error| Failure::Config(e.to_string());

@@ -1,8 +1,8 @@
 //! Reads a stream as a browser's EventSource does.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -31,15 +31,20 @@ pub struct Request {
     pub token: Option<String>,
 }
 
+/// One client for all streams, since each that is made reads all certificates of the machine. It keeps no
+/// connection for later: each stream has one of its own, as a browser's EventSource over HTTP/1.1 has.
+static ALONE: LazyLock<reqwest::Client> = LazyLock::new(|| {
+    let client = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).pool_max_idle_per_host(0);
+    client.build().expect("TLS can be set up")
+});
+
 impl Source {
     /// Opens a stream.
     ///
     /// # Errors
     /// If the server does not answer, or not with a stream: with its status and problem text.
     pub async fn open(request: &Request) -> anyhow::Result<Self> {
-        // A connection of its own, as a browser's EventSource over HTTP/1.1 has.
-        let client = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).build()?;
-        Self::open_by(&client, request).await
+        Self::open_by(&ALONE, request).await
     }
 
     /// The same with a client that many share.

@@ -122,10 +122,10 @@ impl Settings {
         found.map(|(text, _)| text.into())
     }
 
-    /// A URL whose user and password are not shown.
+    /// A URL whose user, password and query are not shown.
     pub fn url(&mut self, key: &str, default: &str, help: &'static str) -> SecretString {
         let (text, origin) = self.look_up(key).unwrap_or_else(|| (default.to_owned(), "default".to_owned()));
-        self.note(key, without_userinfo(&text), origin, help);
+        self.note(key, without_query(&without_userinfo(&text)), origin, help);
         text.into()
     }
 
@@ -260,6 +260,10 @@ pub fn without_userinfo(url: &str) -> String {
     }
 }
 
+fn without_query(url: &str) -> String {
+    url.split_once('?').map_or_else(|| url.to_owned(), |(rest, _)| format!("{rest}?(hidden)"))
+}
+
 /// The asked key that is most like one that does not exist.
 fn nearest<'a>(key: &str, asked: impl Iterator<Item = &'a String>) -> Option<&'a String> {
     asked
@@ -308,13 +312,13 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown() {
-        let variables = [("TUTTI_AUTH_SECRET", "hush"), ("TUTTI_REDIS_URL", "redis://u:hush@h:1/0")];
+        let variables = [("TUTTI_AUTH_SECRET", "hush"), ("TUTTI_REDIS_URL", "redis://u:hush@h:1/0?p=hush")];
         let mut s = settings("", &variables);
         assert!(s.secret("auth.secret", "a secret").is_some());
         s.url("redis.url", "redis://127.0.0.1", "the Redis");
         let shown = s.describe();
         assert!(!shown.contains("hush"), "{shown}");
-        assert!(shown.contains("redis://(hidden)@h:1/0"), "{shown}");
+        assert!(shown.contains("redis://(hidden)@h:1/0?(hidden)"), "{shown}");
     }
 
     #[test]

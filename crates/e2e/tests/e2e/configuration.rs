@@ -27,6 +27,8 @@ fn every_mistake_of_a_configuration_is_told_at_once() {
         ("TUTTI_LOG_FORMAT", "xml"),
         ("TUTTI_AUTH_HS256_SECRET", ""),
         ("TUTTI_AUTH_JWKS_FILE", "/nonexistent/jwks.json"),
+        ("TUTTI_AUTH_JWKS_URL", "ldap://user:hush-hush@id.example/keys"),
+        ("TUTTI_AUTH_JWKS_REFRESH_SECONDS", "9"),
     ];
     let (code, _, stderr) = run("tutti-edge", &["--config", path], &variables);
     assert_eq!(code, Some(64), "{stderr}");
@@ -38,10 +40,13 @@ fn every_mistake_of_a_configuration_is_told_at_once() {
         "http.trusted_proxies: \"proxy\" is neither an address nor a network",
         "log.format",
         "auth.jwks_file",
+        "auth.jwks_url",
+        "auth.jwks_refresh_seconds",
         "map.public = false needs keys",
     ] {
         assert!(stderr.contains(mistake), "{mistake} is missing: {stderr}");
     }
+    assert!(!stderr.contains("hush"), "{stderr}");
     let ingest = [("TUTTI_ROUTES_LOCATIONS_FORMAT", "xml"), ("TUTTI_LOCATIONS_SHARDS", "0")];
     let (code, _, stderr) = run("tutti-ingest", &[], &ingest);
     assert_eq!(code, Some(64));
@@ -54,6 +59,7 @@ fn check_config_shows_what_counts_and_no_secret() {
     let variables = [
         ("TUTTI_REDIS_URL", "redis://user:hush-hush@127.0.0.1:6379"),
         ("TUTTI_AUTH_HS256_SECRET", "hush-hush-hush-hush-hush-hush-hush"),
+        ("TUTTI_AUTH_JWKS_URL", "https://user:hush@id.example/keys?key=hush"),
         ("TUTTI_MAP_TICK_MS", "100"),
     ];
     let (code, stdout, stderr) = run("tutti-edge", &["--check-config"], &variables);

@@ -13,6 +13,7 @@ mod gateway;
 mod inbox_faults;
 mod inboxes;
 mod input;
+mod jwks;
 mod limits;
 mod mailboxes;
 mod room_faults;
