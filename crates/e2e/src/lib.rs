@@ -3,6 +3,7 @@
 //! that break it. Everything ends with the tests, also where they are killed.
 
 pub mod bed;
+pub mod boxes;
 pub mod inboxes;
 pub mod kafka;
 pub mod redis;
