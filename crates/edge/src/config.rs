@@ -84,6 +84,8 @@ pub struct Streams {
     pub max_per_address: usize,
     /// Streams of a user; 0, any number.
     pub max_per_user: usize,
+    /// Those of the map are compressed for who takes that.
+    pub compress: bool,
     /// A comment where nothing was sent for so long.
     pub heartbeat: Duration,
     /// A stream lives for this to one and a half times as long.
@@ -318,6 +320,12 @@ impl Streams {
                 "a client that reads nothing for so long is cut off",
             ),
             drain: seconds("streams.drain_seconds", 10, "on SIGTERM streams end spread over this time"),
+            compress: settings.get(
+                "streams.compress",
+                true,
+                "whether the map is compressed, once for all, for clients that take gzip or zstd",
+                |_| Ok(()),
+            ),
             max: settings.get("streams.max", 50_000usize, "streams that this edge takes", |n| {
                 if *n > 0 { Ok(()) } else { Err("must be above 0") }
             }),

@@ -2,24 +2,73 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-/// Bytes for many clients: one HTTP/1.1 chunk, of which HTTP/1.0 clients get the inside.
+use crate::coding::{Coding, Sum};
+
+/// Bytes for many clients, in each form that some of them need.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
+    plain: Body,
+    gzip: OnceLock<(Body, Sum)>,
+    zstd: OnceLock<Body>,
+}
+
+/// One HTTP/1.1 chunk, of which HTTP/1.0 clients get the inside.
+#[derive(Clone, Debug)]
+struct Body {
     chunk: Bytes,
     inside: Bytes,
+}
+
+impl Body {
+    fn new(text: &[u8]) -> Self {
+        let chunk = chunk_of(text, true);
+        let end = chunk.len() - 2;
+        Self { inside: chunk.slice(end - text.len()..end), chunk }
+    }
+
+    fn bytes(&self, chunked: bool) -> &Bytes {
+        if chunked { &self.chunk } else { &self.inside }
+    }
 }
 
 /// The chunk that ends a body.
 pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 impl Frame {
-    /// The bytes for a client, by whether its body is chunked.
+    fn new(text: &str) -> Self {
+        debug_assert!(!text.is_empty(), "an empty chunk ends a body");
+        Self { plain: Body::new(text.as_bytes()), gzip: OnceLock::new(), zstd: OnceLock::new() }
+    }
+
+    /// The bytes for a client that gets them as they are, by whether its body is chunked.
     pub(crate) fn bytes(&self, chunked: bool) -> &Bytes {
-        if chunked { &self.chunk } else { &self.inside }
+        self.plain.bytes(chunked)
+    }
+
+    /// The bytes for a client of any coding.
+    pub(crate) fn coded(&self, coding: Coding, chunked: bool) -> &Bytes {
+        match coding {
+            Coding::Identity => self.bytes(chunked),
+            Coding::Gzip => self.gzip().0.bytes(chunked),
+            Coding::Zstd => {
+                self.zstd.get_or_init(|| Body::new(&coding.encode(&self.plain.inside))).bytes(chunked)
+            }
+        }
+    }
+
+    /// The sum and the length of the text, for the end of gzip.
+    pub(crate) fn sum(&self) -> (&Sum, u64) {
+        (&self.gzip().1, self.plain.inside.len() as u64)
+    }
+
+    fn gzip(&self) -> &(Body, Sum) {
+        let text = &self.plain.inside;
+        self.gzip.get_or_init(|| (Body::new(&Coding::Gzip.encode(text)), Sum::of(text)))
     }
 }
 
@@ -28,7 +77,9 @@ pub(crate) fn chunk_of(bytes: &[u8], chunked: bool) -> Bytes {
     if !chunked {
         return Bytes::copy_from_slice(bytes);
     }
-    let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
+    let head = format!("{:x}\r\n", bytes.len());
+    let mut chunk = Vec::with_capacity(head.len() + bytes.len() + 2);
+    chunk.extend_from_slice(head.as_bytes());
     chunk.extend_from_slice(bytes);
     chunk.extend_from_slice(b"\r\n");
     chunk.into()
@@ -117,14 +168,7 @@ impl Events {
 
     /// As a chunk; there must be something in it, for an empty chunk ends a body.
     pub(crate) fn frame(&self) -> Frame {
-        debug_assert!(!self.0.is_empty(), "an empty chunk ends a body");
-        let head = format!("{:x}\r\n", self.0.len());
-        let mut chunk = Vec::with_capacity(head.len() + self.0.len() + 2);
-        chunk.extend_from_slice(head.as_bytes());
-        chunk.extend_from_slice(self.0.as_bytes());
-        chunk.extend_from_slice(b"\r\n");
-        let chunk = Bytes::from(chunk);
-        Frame { inside: chunk.slice(head.len()..chunk.len() - 2), chunk }
+        Frame::new(&self.0)
     }
 
     /// Bytes of the text.

@@ -26,6 +26,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::coding::Coding;
 use crate::counts::Counted;
 use crate::hub::{Admission, Hub};
 
@@ -134,14 +135,18 @@ impl AsyncWrite for Io {
 }
 
 /// The response head of a stream, written by actix; what follows it is the hub's.
-pub(crate) fn response(request: &HttpRequest) -> HttpResponse {
+pub(crate) fn response(request: &HttpRequest, coding: Coding) -> HttpResponse {
     let mut response = HttpResponse::Ok();
     response
         .force_close()
         .insert_header((header::CONTENT_TYPE, "text/event-stream; charset=utf-8"))
         .insert_header((header::CACHE_CONTROL, "no-store, no-transform"))
         // nginx holds responses back otherwise.
-        .insert_header(("x-accel-buffering", "no"));
+        .insert_header(("x-accel-buffering", "no"))
+        .insert_header((header::VARY, "accept-encoding"));
+    if let Some(name) = coding.name() {
+        response.insert_header((header::CONTENT_ENCODING, name));
+    }
     if request.version() >= Version::HTTP_11 {
         response.insert_header((header::TRANSFER_ENCODING, "chunked"));
     }

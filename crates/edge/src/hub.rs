@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use tutti_service::CancellationToken;
 
 use crate::approach::{Approach, NextWrite, Shown, View};
+use crate::coding::Coding;
 use crate::config::Streams;
 use crate::counts::Counted;
 use crate::frame::{Events, Frame, push_id_line};
@@ -59,6 +60,8 @@ pub(crate) struct Admission {
     pub(crate) what: What,
     /// HTTP/1.1: its body is chunked.
     pub(crate) chunked: bool,
+    /// How it is compressed.
+    pub(crate) coding: Coding,
     /// When its time is over.
     pub(crate) ends_at: Instant,
     /// What its end is then.
@@ -172,20 +175,21 @@ impl Hub {
         // They save work where they can be set; a stream is right without them.
         let _ = options.set_tcp_nodelay(true);
         let _ = options.set_tcp_notsent_lowat(NOTSENT_LOWAT);
-        let Admission { what, chunked, ends_at, end, counted } = admission;
+        let Admission { what, chunked, coding, ends_at, end, counted } = admission;
         let last_write = Instant::now();
         let socket = Socket::Client(socket);
-        let (drained, _counted) = (false, Some(counted));
-        self.take_over(Stream { socket, chunked, ends_at, end, last_write, drained, _counted }, what);
+        let (sum, drained, _counted) = (None, false, Some(counted));
+        let stream = Stream { socket, chunked, coding, sum, ends_at, end, last_write, drained, _counted };
+        self.take_over(stream, what);
     }
 
     /// Takes a viewer's stream of the map over, its response head written.
-    fn admit_viewer(self: Rc<Self>, stream: Stream, hello: Bytes, shown: Shown, view: View) {
+    fn admit_viewer(self: Rc<Self>, mut stream: Stream, hello: Bytes, shown: Shown, view: View) {
         let first = match view.area() {
             None => hello,
             Some(area) => {
                 let told = Events::default().event("view", &area.json()).frame();
-                [&hello[..], told.bytes(stream.chunked)].concat().into()
+                [hello, stream.encode(&told)].concat().into()
             }
         };
         self.serve(Viewer { stream, view }, first, Approach::new(shown, None, view));
@@ -210,29 +214,29 @@ impl Hub {
 
     /// What a step brings to one viewer: the same bytes for all who look at the whole world, and put
     /// together out of shared frames for others.
-    fn news(&self, viewer: &Viewer, before: &Tick, tick: &Tick) -> Option<Bytes> {
-        let chunked = viewer.stream.chunked;
+    fn news(&self, viewer: &mut Viewer, before: &Tick, tick: &Tick) -> Option<Bytes> {
+        let Viewer { stream, view } = viewer;
         let mut scratch = self.scratch.borrow_mut();
         scratch.clear();
-        let told = match viewer.view {
-            View::World => return tick.live.as_ref().map(|frame| frame.bytes(chunked).clone()),
+        let told = match *view {
+            View::World => return tick.live.as_ref().map(|frame| stream.encode(frame)),
             View::Area(area) => {
                 let frames = tick.tiles.frames(area, &self.metrics);
-                frames.iter().for_each(|frame| scratch.extend_from_slice(frame.bytes(chunked)));
+                frames.iter().for_each(|frame| scratch.extend_from_slice(&stream.encode(frame)));
                 !frames.is_empty()
             }
             View::Clusters(area) => {
                 let clusters = tick.clusters(before, area);
-                clusters.iter().for_each(|frame| scratch.extend_from_slice(frame.bytes(chunked)));
+                clusters.iter().for_each(|frame| scratch.extend_from_slice(&stream.encode(frame)));
                 clusters.is_some()
             }
         };
         if told {
-            let id = Events::default().id(&viewer.view.id(&tick.id)).frame();
-            scratch.extend_from_slice(id.bytes(chunked));
+            let id = Events::default().id(&view.id(&tick.id)).frame();
+            scratch.extend_from_slice(&stream.encode(&id));
         }
         if let Some(status) = &tick.status_frame {
-            scratch.extend_from_slice(status.bytes(chunked));
+            scratch.extend_from_slice(&stream.encode(status));
         }
         (!scratch.is_empty()).then(|| Bytes::copy_from_slice(&scratch))
     }
@@ -242,12 +246,12 @@ impl Hub {
         self: &Rc<Self>,
         live: &mut Vec<Viewer>,
         tick: &Tick,
-        what: impl Fn(&Viewer) -> Option<Bytes>,
+        what: impl Fn(&mut Viewer) -> Option<Bytes>,
     ) {
         let now = Instant::now();
         let (mut frames, mut bytes, mut at) = (0, 0, 0);
         while at < live.len() {
-            let Some(ours) = what(&live[at]) else {
+            let Some(ours) = what(&mut live[at]) else {
                 at += 1;
                 continue;
             };
@@ -292,11 +296,10 @@ impl Hub {
         if let Some(tick) = self.current() {
             self.write_to_all(&mut live, &tick, |Viewer { stream, view }| {
                 (now - stream.last_write >= heartbeat).then(|| match view {
-                    View::World => tick.heartbeat.bytes(stream.chunked).clone(),
+                    View::World => stream.encode(&tick.heartbeat),
                     _ => {
                         let id = view.id(&tick.id);
-                        let heartbeat = Events::default().comment("heartbeat").id(&id).frame();
-                        heartbeat.bytes(stream.chunked).clone()
+                        stream.encode(&Events::default().comment("heartbeat").id(&id).frame())
                     }
                 })
             });
@@ -368,7 +371,7 @@ impl Hub {
                 }
                 NextWrite::Write(events) if events.is_empty() => {}
                 NextWrite::Write(events) => {
-                    let bytes = events.frame().bytes(stream.chunked).clone();
+                    let bytes = stream.encode(&events.frame());
                     match self.deliver(&mut stream, bytes) {
                         Written::All if self.current().is_some_and(|tick| approach.is_at(&tick)) => {
                             self.enlist(Viewer { stream, view });
@@ -495,7 +498,8 @@ impl Hub {
         }
         if stream.last_write.elapsed() >= self.config.heartbeat {
             let comment = Events::default().comment("heartbeat").frame();
-            self.write(stream, comment.bytes(stream.chunked).clone()).await?;
+            let bytes = stream.encode(&comment);
+            self.write(stream, bytes).await?;
         }
         Ok(())
     }

@@ -28,6 +28,7 @@ mod approach;
 mod area;
 mod auth;
 mod client_address;
+mod coding;
 mod combined;
 mod combined_routes;
 mod conductor;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::body::SizedStream;
+use actix_web::http::header::{AcceptEncoding, ContentEncoding, Encoding, Header as _};
 use actix_web::http::{Method, StatusCode, Version, header};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 use rand::Rng as _;
@@ -18,6 +19,7 @@ use crate::approach::{Shown, View};
 use crate::area::Area;
 use crate::auth::{User, query_of};
 use crate::client_address::{client_address, network_of};
+use crate::coding::Coding;
 use crate::config::Config;
 use crate::counts::{Counted, Counts, Whose};
 use crate::handoff::{self, Slot};
@@ -160,8 +162,24 @@ pub(crate) fn open(
         _ => (life, End::Life),
     };
     let chunked = request.version() >= Version::HTTP_11;
-    slot.put(Admission { what, chunked, ends_at: Instant::now() + lasts, end, counted });
-    handoff::response(request)
+    let coding = match what {
+        What::Map(..) if shared.config.streams.compress => coding_of(request),
+        // Small events, and such as only one client gets: there is nothing to gain.
+        _ => Coding::Identity,
+    };
+    slot.put(Admission { what, chunked, coding, ends_at: Instant::now() + lasts, end, counted });
+    handoff::response(request, coding)
+}
+
+/// The best coding that a client takes.
+fn coding_of(request: &HttpRequest) -> Coding {
+    let ours = [Encoding::zstd(), Encoding::gzip(), Encoding::identity()];
+    let taken = AcceptEncoding::parse(request).ok().and_then(|accepts| accepts.negotiate(ours.iter()));
+    match taken {
+        Some(Encoding::Known(ContentEncoding::Zstd)) => Coding::Zstd,
+        Some(Encoding::Known(ContentEncoding::Gzip)) => Coding::Gzip,
+        _ => Coding::Identity,
+    }
 }
 
 /// What was shown before, as the client says. The browser's own header wins: it is newer than the URL,

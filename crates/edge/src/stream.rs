@@ -8,8 +8,9 @@ use bytes::{Buf as _, Bytes};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep_until};
 
+use crate::coding::{Coding, GZIP_HEADER, Sum};
 use crate::counts::Counted;
-use crate::frame::{Events, LAST_CHUNK};
+use crate::frame::{Events, Frame, LAST_CHUNK, chunk_of};
 
 /// Why a stream ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,9 @@ impl Socket {
 pub(crate) struct Stream {
     pub(crate) socket: Socket,
     pub(crate) chunked: bool,
+    pub(crate) coding: Coding,
+    /// Of gzip: the sum and length of all that its client got or is about to get.
+    pub(crate) sum: Option<Box<(Sum, u64)>>,
     pub(crate) ends_at: Instant,
     pub(crate) end: End,
     pub(crate) last_write: Instant,
@@ -96,6 +100,27 @@ pub(crate) enum Written {
 }
 
 impl Stream {
+    /// A frame as this client gets it; it must be the next that it gets.
+    pub(crate) fn encode(&mut self, frame: &Frame) -> Bytes {
+        if let Some(whole) = &mut self.sum {
+            let (sum, length) = frame.sum();
+            whole.0.add(sum);
+            whole.1 += length;
+        }
+        frame.coded(self.coding, self.chunked).clone()
+    }
+
+    /// What comes before the first frame.
+    pub(crate) fn begin(&mut self) -> Bytes {
+        match self.coding {
+            Coding::Gzip => {
+                self.sum = Some(Box::default());
+                chunk_of(GZIP_HEADER, self.chunked)
+            }
+            Coding::Identity | Coding::Zstd => Bytes::new(),
+        }
+    }
+
     /// Writes as much as the socket takes without waiting.
     pub(crate) fn try_write(&mut self, mut bytes: Bytes) -> Written {
         while !bytes.is_empty() {
@@ -170,8 +195,10 @@ impl Stream {
             End::Drain => drop(events.retry(retry)),
             End::Life | End::Left | End::Stalled | End::Over => {}
         }
-        let mut bytes =
-            if events.is_empty() { Vec::new() } else { events.frame().bytes(self.chunked).to_vec() };
+        let mut bytes = if events.is_empty() { Vec::new() } else { self.encode(&events.frame()).to_vec() };
+        if let Some(whole) = &self.sum {
+            bytes.extend_from_slice(&chunk_of(&whole.0.trailer(whole.1), self.chunked));
+        }
         if self.chunked {
             bytes.extend_from_slice(LAST_CHUNK);
         }

@@ -234,12 +234,13 @@ impl Hub {
         if events.is_empty() {
             return Ok(());
         }
-        self.deliver_all(stream, events.frame().bytes(stream.chunked).clone()).await
+        let bytes = stream.encode(&events.frame());
+        self.deliver_all(stream, bytes).await
     }
 
     /// Writes what there is as far as the socket takes it; what is left.
     fn hand(&self, stream: &mut Stream, events: &mut Events) -> Result<Option<Bytes>, End> {
-        let bytes = std::mem::take(events).frame().bytes(stream.chunked).clone();
+        let bytes = stream.encode(&std::mem::take(events).frame());
         match self.deliver(stream, bytes) {
             Written::All => Ok(None),
             Written::Gone => Err(End::Left),

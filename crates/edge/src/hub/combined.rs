@@ -16,6 +16,7 @@ use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use super::{Hub, What};
+use crate::coding::Coding;
 use crate::combined::{Ids, Part, Rewriter};
 use crate::frame::{Events, chunk_of};
 use crate::stream::{End, Socket, Stream, Written};
@@ -64,8 +65,10 @@ impl Hub {
             };
             let last_write = Instant::now();
             let socket = Socket::Pair(theirs);
-            let (chunked, drained, _counted) = (false, false, None);
-            let part_stream = Stream { socket, chunked, ends_at, end, last_write, drained, _counted };
+            let (drained, _counted) = (false, None);
+            let (chunked, coding, sum) = (false, Coding::Identity, None);
+            let part_stream =
+                Stream { socket, chunked, coding, sum, ends_at, end, last_write, drained, _counted };
             self.clone().take_over(part_stream, what);
             inlets.push(Inlet { socket: ours, rewriter: Rewriter::new(part), held: Vec::new() });
         }
@@ -179,11 +182,12 @@ impl Hub {
     }
 
     /// A stream of any kind.
-    pub(super) fn take_over(self: Rc<Self>, stream: Stream, what: What) {
+    pub(super) fn take_over(self: Rc<Self>, mut stream: Stream, what: What) {
         self.metrics.opened.inc();
         self.metrics.streams.inc();
-        let mut hello = Events::default();
-        let hello = hello.retry(Duration::from_secs(1)).frame().bytes(stream.chunked).clone();
+        let begin = stream.begin();
+        let hello = stream.encode(&Events::default().retry(Duration::from_secs(1)).frame());
+        let hello = if begin.is_empty() { hello } else { [begin, hello].concat().into() };
         match what {
             What::Room(visit) => self.admit_visitor(stream, hello, visit),
             What::Topic(listen) => self.admit_listener(stream, hello, listen),

@@ -219,7 +219,7 @@ impl Hub {
         let mut off = Vec::new();
         for served in post.live.iter_mut() {
             served.status = Some(status);
-            let bytes = frame.bytes(served.stream.chunked).clone();
+            let bytes = served.stream.encode(frame);
             match self.deliver(&mut served.stream, bytes) {
                 Written::All => {}
                 written => off.push((served.number, written)),
@@ -285,7 +285,7 @@ impl Hub {
             // The feeds went on with what others were told.
             let id = id_of(&served.device.addresses, |at| &post.texts[served.device.addresses[at].bucket]);
             let heartbeat = Events::default().comment("heartbeat").id(&id).frame();
-            let bytes = heartbeat.bytes(served.stream.chunked).clone();
+            let bytes = served.stream.encode(&heartbeat);
             match self.deliver(&mut served.stream, bytes) {
                 Written::All => {}
                 written => off.push((served.number, written)),

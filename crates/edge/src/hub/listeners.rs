@@ -131,10 +131,10 @@ impl Hub {
         'listeners: while let Some(listener) = topic.live.get_mut(at) {
             for entry in &fresh {
                 let bytes = match &listener.key {
-                    None => entry.frame().map(|frame| frame.bytes(listener.stream.chunked).clone()),
+                    None => entry.frame().map(|frame| listener.stream.encode(frame)),
                     Some(key) => {
                         let events = entry.text(0, Some(key));
-                        (!events.is_empty()).then(|| events.frame().bytes(listener.stream.chunked).clone())
+                        (!events.is_empty()).then(|| listener.stream.encode(&events.frame()))
                     }
                 };
                 // What was written, or begun, has been heard.
@@ -177,7 +177,7 @@ impl Hub {
                     at += 1;
                     continue;
                 }
-                let bytes = heartbeat.bytes(listener.stream.chunked).clone();
+                let bytes = listener.stream.encode(&heartbeat);
                 match self.deliver(&mut listener.stream, bytes) {
                     Written::All => at += 1,
                     Written::Rest(rest) => {
@@ -235,7 +235,7 @@ impl Hub {
                     return Ok(());
                 }
                 NextWrite::Write(events) => {
-                    let bytes = events.frame().bytes(listener.stream.chunked).clone();
+                    let bytes = listener.stream.encode(&events.frame());
                     self.deliver_all(&mut listener.stream, bytes).await?;
                 }
                 NextWrite::Wait(until) => {

@@ -289,7 +289,7 @@ impl Hub {
         if events.is_empty() {
             return Written::All;
         }
-        let bytes = events.frame().bytes(visitor.stream.chunked).clone();
+        let bytes = visitor.stream.encode(&events.frame());
         self.deliver(&mut visitor.stream, bytes)
     }
 

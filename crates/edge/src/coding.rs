@@ -1,0 +1,129 @@
+//! How the bytes of a stream are compressed: each frame by itself, once for all who get it.
+//!
+//! Gzip (RFC 1952): a header of its own for each client, then blocks of deflate (RFC 1951) that begin and end at
+//! a byte and refer to nothing before them, so that the same serve all; at a planned end the sum over all that
+//! this client got. Zstandard (RFC 8878): a frame of its own for each of ours.
+
+use bytes::Bytes;
+use crc32fast::Hasher;
+use flate2::{Compress, Compression, FlushCompress};
+
+/// Of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Coding {
+    Identity,
+    Gzip,
+    Zstd,
+}
+
+/// What does not pay is stored as it is.
+const SMALL: usize = 200;
+/// The longest that a block can store.
+const STORED: usize = 0xffff;
+
+/// Deflate, no flags, no time, no name.
+pub(crate) const GZIP_HEADER: &[u8] = &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+/// An empty last block.
+const LAST_BLOCK: &[u8] = &[3, 0];
+
+impl Coding {
+    /// As the header `Content-Encoding` has it.
+    pub(crate) fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Identity => None,
+            Self::Gzip => Some("gzip"),
+            Self::Zstd => Some("zstd"),
+        }
+    }
+
+    /// A text as a stream of this coding carries it.
+    pub(crate) fn encode(self, text: &Bytes) -> Bytes {
+        match self {
+            Self::Identity => text.clone(),
+            Self::Gzip => deflate(text).into(),
+            // Only without memory could it fail.
+            Self::Zstd => zstd::bulk::compress(text, 3).expect("a text fits into a frame").into(),
+        }
+    }
+}
+
+fn deflate(text: &[u8]) -> Vec<u8> {
+    if text.len() < SMALL {
+        return stored(text);
+    }
+    let mut compress = Compress::new(Compression::new(6), false);
+    let mut out = Vec::with_capacity(text.len() / 2 + 64);
+    loop {
+        let at = compress.total_in() as usize;
+        let done = compress.compress_vec(&text[at..], &mut out, FlushCompress::Full);
+        let room = out.len() < out.capacity();
+        if done.is_ok() && compress.total_in() as usize == text.len() && room {
+            return out;
+        }
+        out.reserve(text.len() / 2 + 64);
+    }
+}
+
+fn stored(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + 5);
+    for part in text.chunks(STORED) {
+        let length = part.len() as u16;
+        out.push(0);
+        out.extend_from_slice(&length.to_le_bytes());
+        out.extend_from_slice(&(!length).to_le_bytes());
+        out.extend_from_slice(part);
+    }
+    out
+}
+
+/// The sum over all that a client of gzip got.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sum(Hasher);
+
+impl Sum {
+    pub(crate) fn of(text: &[u8]) -> Self {
+        let mut sum = Hasher::new();
+        sum.update(text);
+        Self(sum)
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.0.combine(&other.0);
+    }
+
+    /// The end of a stream of so many bytes of text.
+    pub(crate) fn trailer(&self, length: u64) -> Vec<u8> {
+        let sum = self.0.clone().finalize();
+        [LAST_BLOCK, &sum.to_le_bytes(), &(length as u32).to_le_bytes()].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Read as _;
+
+    proptest! {
+        #[test]
+        fn what_was_compressed_in_parts_is_one_text(
+            parts in proptest::collection::vec(("[a-z0-9]{1,20}", 1usize..3000), 1..6),
+        ) {
+            let parts: Vec<Bytes> = parts.iter().map(|(text, times)| text.repeat(*times).into()).collect();
+            let whole = parts.concat();
+
+            let (mut gzip, mut sum) = (GZIP_HEADER.to_vec(), Sum::default());
+            for part in &parts {
+                gzip.extend_from_slice(&Coding::Gzip.encode(part));
+                sum.add(&Sum::of(part));
+            }
+            gzip.extend(sum.trailer(whole.len() as u64));
+            let mut read = Vec::new();
+            flate2::read::GzDecoder::new(&*gzip).read_to_end(&mut read).unwrap();
+            prop_assert_eq!(&read, &whole);
+
+            let zstd: Vec<u8> = parts.iter().flat_map(|part| Coding::Zstd.encode(part)).collect();
+            prop_assert_eq!(zstd::stream::decode_all(&*zstd).unwrap(), whole);
+        }
+    }
+}
