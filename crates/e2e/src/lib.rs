@@ -8,6 +8,7 @@ pub mod inboxes;
 pub mod kafka;
 pub mod redis;
 pub mod rooms;
+pub mod sentinel;
 pub mod service;
 pub mod viewer;
 

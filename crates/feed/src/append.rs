@@ -10,6 +10,7 @@ use fred::types::scripts::Script;
 use crate::error::Error;
 use crate::metrics::AppendMetrics;
 use crate::record::Position;
+use crate::redis::wait_replicas;
 
 /// What all scripts that write a feed begin with: how a record is numbered, laid out and logged.
 pub const RECORD_LUA: &str = include_str!("record.lua");
@@ -38,6 +39,7 @@ pub struct Feed {
     head: String,
     channel: String,
     limits: Limits,
+    replicas: u32,
     metrics: AppendMetrics,
 }
 
@@ -97,8 +99,15 @@ impl Feed {
             head: head_key(name),
             channel: channel(name),
             limits,
+            replicas: 0,
             metrics,
         }
+    }
+
+    /// The same, but an append counts only when so many replicas of Redis have it.
+    #[must_use]
+    pub fn with_replicas(self, replicas: u32) -> Self {
+        Self { replicas, ..self }
     }
 
     /// The feed's name.
@@ -121,7 +130,8 @@ impl Feed {
     /// after an error: what was done already is then a [`Outcome::Duplicate`].
     ///
     /// # Errors
-    /// [`Error::Redis`] if Redis does not answer; the record may or may not be there then.
+    /// [`Error::Redis`] if Redis does not answer, [`Error::Replicas`] if too few replicas have it; the record
+    /// may or may not be there then.
     pub async fn append(&self, append: Append<'_>) -> Result<Outcome, Error> {
         let doing = || format!("appending to feed {} from {}", self.name, append.source);
         let bytes = append.payload.len() as u64;
@@ -142,6 +152,8 @@ impl Feed {
             .evalsha_with_reload(&self.client, keys, args)
             .await
             .map_err(|source| Error::Redis { doing: doing(), source })?;
+        // What is there already may be there without its replicas.
+        wait_replicas(&self.client, self.replicas).await?;
         match answer[..] {
             [1, epoch, seq, time_us] => {
                 self.metrics.appended.inc();

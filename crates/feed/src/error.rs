@@ -4,11 +4,21 @@
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The URL is not one of a Redis.
-    #[error("redis.url is not the URL of a Redis (redis://user:password@host:port/db): {0}")]
+    #[error(
+        "redis.url is not the URL of a Redis (redis://user:password@host:port/db, or redis-sentinel://user:password@sentinel:port/db?sentinelServiceName=name&node=sentinel2:port): {0}"
+    )]
     Url(fred::error::Error),
-    /// Sentinel, Cluster, TLS and Unix sockets are not supported.
-    #[error("redis.url must begin with redis://: a single Redis without TLS is all that is supported")]
+    /// Cluster, TLS and Unix sockets are not supported.
+    #[error("redis.url must begin with redis:// or redis-sentinel://; Cluster and TLS are not supported")]
     Scheme,
+    /// Fewer replicas than wanted have a write, which is in the primary.
+    #[error("{have} of the {wanted} replicas that redis.wait_replicas wants have it")]
+    Replicas {
+        /// That many are wanted.
+        wanted: u32,
+        /// That many have it.
+        have: u32,
+    },
     /// A command failed or was not answered in time.
     #[error("{doing}: {source}")]
     Redis {

@@ -14,6 +14,7 @@ use crate::append::{Limits, channel, head_key, log_key};
 use crate::error::Error;
 use crate::metrics::MailboxMetrics;
 use crate::record::Position;
+use crate::redis::wait_replicas;
 
 macro_rules! script {
     ($file:literal) => {
@@ -52,6 +53,7 @@ pub struct Mailboxes {
     name: &'static str,
     buckets: u32,
     keep: Keep,
+    replicas: u32,
     metrics: MailboxMetrics,
 }
 
@@ -195,7 +197,13 @@ impl Mailboxes {
         keep: Keep,
         metrics: MailboxMetrics,
     ) -> Self {
-        Self { client, name, buckets, keep, metrics }
+        Self { client, name, buckets, keep, replicas: 0, metrics }
+    }
+
+    /// The same, but what is filed or marked counts only when so many replicas of Redis have it.
+    #[must_use]
+    pub fn with_replicas(self, replicas: u32) -> Self {
+        Self { replicas, ..self }
     }
 
     /// The bucket that an address is in: the first four bytes of its SHA-1, modulo their count.
@@ -238,6 +246,7 @@ impl Mailboxes {
         }
         let doing = || format!("filing in {}", self.feed(bucket));
         let answer: Vec<u64> = self.run(&FILE, bucket, words).await.map_err(redis(doing))?;
+        wait_replicas(&self.client, self.replicas).await?;
         let [filed, known, expired, time_us] = answer[..] else { return Err(odd(doing, &answer)) };
         self.metrics.filed.inc_by(filed);
         self.metrics.known.inc_by(known);
@@ -253,7 +262,7 @@ impl Mailboxes {
         let words: Vec<Value> = vec!["".into(), "".into(), 0.into(), 0.into(), reason.into()];
         let doing = || format!("announcing a gap in {}", self.feed(bucket));
         let _: Vec<u64> = self.run(&FILE, bucket, words).await.map_err(redis(doing))?;
-        Ok(())
+        wait_replicas(&self.client, self.replicas).await
     }
 
     /// Marks an item, and tells of it; says how many are unread then, `None` if there is no such item.
@@ -271,6 +280,7 @@ impl Mailboxes {
         let doing = || format!("marking in {}", self.feed(bucket));
         let words = vec![address.into(), what.into(), id.into()];
         let answer: Vec<i64> = self.run(&MARK, bucket, words).await.map_err(redis(doing))?;
+        wait_replicas(&self.client, self.replicas).await?;
         match answer[..] {
             [-1] => Ok(None),
             [0 | 1, unread] => Ok(Some(unread as u32)),

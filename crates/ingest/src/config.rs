@@ -14,6 +14,8 @@ pub struct Config {
     pub kafka: Kafka,
     /// The Redis of the feeds.
     pub redis_url: SecretString,
+    /// A write counts when so many replicas of it have it.
+    pub wait_replicas: u32,
     /// What defines the live map.
     pub locations: Locations,
     /// What defines the inboxes.
@@ -96,6 +98,7 @@ impl Config {
     pub fn configure(settings: &mut Settings) -> Self {
         let kafka = Kafka::configure(settings, &RESERVED);
         let redis_url = shared::redis_url(settings);
+        let wait_replicas = shared::wait_replicas(settings);
         let locations = Locations::configure(settings);
         let inboxes = Inboxes::configure(settings);
         let limits = Limits {
@@ -146,7 +149,7 @@ impl Config {
                 ..Route::configure(settings, name)
             })
             .collect();
-        Self { kafka, redis_url, locations, inboxes, limits, topic_limits, routes }
+        Self { kafka, redis_url, wait_replicas, locations, inboxes, limits, topic_limits, routes }
     }
 }
 

@@ -115,8 +115,10 @@ pub(crate) async fn run(
 /// A partition's records to where its route says, until it is taken back.
 fn carry(shared: Arc<Shared>, grant: Granted) -> BoxFuture<'static, ()> {
     let (config, source) = (shared.config.clone(), shared.source(grant.partition));
-    let feed =
-        |name: &str, limits| Feed::new(shared.client.clone(), name, limits, shared.metrics.append.clone());
+    let feed = |name: &str, limits| {
+        let feed = Feed::new(shared.client.clone(), name, limits, shared.metrics.append.clone());
+        feed.with_replicas(config.wait_replicas)
+    };
     match &shared.route.kind {
         Kind::Locations { format } => {
             let shard = names::shard_of(grant.partition, config.locations.shards);
@@ -152,7 +154,8 @@ fn carry(shared: Arc<Shared>, grant: Granted) -> BoxFuture<'static, ()> {
 fn mailboxes(config: &Config, client: &Client, metrics: &Metrics) -> Mailboxes {
     let Inboxes { buckets, items, bytes, age } = config.inboxes;
     let keep = Keep { items, bytes, age };
-    Mailboxes::new(client.clone(), names::INBOX, buckets, keep, metrics.mailboxes.clone())
+    let mailboxes = Mailboxes::new(client.clone(), names::INBOX, buckets, keep, metrics.mailboxes.clone());
+    mailboxes.with_replicas(config.wait_replicas)
 }
 
 /// The cluster's id: two clusters' partitions of one name are two sources.

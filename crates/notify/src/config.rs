@@ -13,6 +13,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The Redis of the mailboxes.
     pub redis_url: SecretString,
+    /// A write counts when so many replicas of it have it.
+    pub wait_replicas: u32,
     /// Where notifications are sent to.
     pub kafka: Kafka,
     /// Their topic.
@@ -28,6 +30,7 @@ impl Config {
     pub fn configure(settings: &mut Settings) -> Self {
         let listen = shared::grpc_listen(settings, 9201);
         let redis_url = shared::redis_url(settings);
+        let wait_replicas = shared::wait_replicas(settings);
         let kafka = Kafka::configure(settings, &shared::PRODUCERS_OWN);
         let topic = settings.get(
             "notifications.topic",
@@ -45,6 +48,7 @@ impl Config {
         Self {
             listen,
             redis_url,
+            wait_replicas,
             kafka,
             topic,
             answer: Duration::from_millis(answer),

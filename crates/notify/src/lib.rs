@@ -98,6 +98,7 @@ impl Service for Notify {
                 let keep = Keep { items, bytes, age };
                 // It files nothing.
                 Mailboxes::new(client.clone(), names::INBOX, buckets, keep, MailboxMetrics::default())
+                    .with_replicas(config.wait_replicas)
             });
             latch.open();
             Ok::<(), Failure>(())

@@ -15,6 +15,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The Redis of the rooms.
     pub redis_url: SecretString,
+    /// A write counts when so many replicas of it have it.
+    pub wait_replicas: u32,
     /// Where changes of rooms are relayed to.
     pub kafka: Kafka,
     /// The topic of the relay.
@@ -43,6 +45,7 @@ impl Config {
     pub fn configure(settings: &mut Settings) -> Self {
         let listen = shared::grpc_listen(settings, 9200);
         let redis_url = shared::redis_url(settings);
+        let wait_replicas = shared::wait_replicas(settings);
         let kafka = Kafka::configure(settings, &shared::PRODUCERS_OWN);
         let topic = settings.get(
             "relay.topic",
@@ -75,6 +78,7 @@ impl Config {
         Self {
             listen,
             redis_url,
+            wait_replicas,
             kafka,
             topic,
             format: if format == "protobuf" { Format::Protobuf } else { Format::Json },

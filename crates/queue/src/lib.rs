@@ -73,7 +73,8 @@ impl Service for Queue {
         let mut redis = tutti_feed::connect(config.redis_url.expose_secret())
             .map_err(|e| Failure::Config(e.to_string()))?;
         let latch = context.readiness.latch("redis");
-        let rooms = Rooms::new(redis.client.clone(), config.max_unrelayed);
+        let rooms =
+            Rooms::new(redis.client.clone(), config.max_unrelayed).with_replicas(config.wait_replicas);
         info!(listen = %config.listen, topic = config.topic, "serving");
 
         let server = Server { rooms: rooms.clone(), signer: config.signer.clone(), metrics: metrics.clone() };

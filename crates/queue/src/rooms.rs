@@ -6,7 +6,7 @@ use fred::types::InfoKind;
 use fred::types::scripts::Script;
 use prost::Message as _;
 use serde::Deserialize;
-use tutti_feed::{Client, Position, RECORD_LUA, channel, head_key, log_key};
+use tutti_feed::{Client, Position, RECORD_LUA, channel, head_key, log_key, wait_replicas};
 use tutti_model::{Mode, RoomSettings, names};
 
 /// The names of all rooms.
@@ -21,6 +21,7 @@ pub struct Rooms {
     client: Client,
     scripts: Scripts,
     max_unrelayed: u64,
+    replicas: u32,
 }
 
 #[derive(Clone)]
@@ -51,6 +52,9 @@ pub enum Error {
         /// What the driver says.
         source: fred::error::Error,
     },
+    /// Too few replicas of Redis have what was done.
+    #[error("{0}")]
+    Replicas(tutti_feed::Error),
     /// Redis answered something that no version of our scripts answers.
     #[error("{doing} room {room}: unexpected answer {answer}")]
     Answer {
@@ -248,6 +252,12 @@ impl Rooms {
         Self::with_scripts(client, max_unrelayed, |text| text)
     }
 
+    /// The same, but what is done counts only when so many replicas of Redis have it.
+    #[must_use]
+    pub fn with_replicas(self, replicas: u32) -> Self {
+        Self { replicas, ..self }
+    }
+
     /// The same, with each script's text changed first: a test may have a clock of its own.
     pub fn with_scripts(client: Client, max_unrelayed: u64, change: impl Fn(String) -> String) -> Self {
         let script = |own: &str| Script::from_lua(change(whole(own)));
@@ -261,7 +271,7 @@ impl Rooms {
             relay: script(include_str!("relay.lua")),
             read: script(include_str!("read.lua")),
         };
-        Self { client, scripts, max_unrelayed }
+        Self { client, scripts, max_unrelayed, replicas: 0 }
     }
 
     /// Makes a room, or changes its settings; its opening time stays as it is if `opens_at_ms` is
@@ -422,7 +432,7 @@ impl Rooms {
     pub async fn read(&self, room: &str, whole: bool) -> Result<Read, Error> {
         let doing = "reading";
         let mut answer =
-            self.run(&self.scripts.read, doing, room, vec![i64::from(whole).into()]).await?.into_iter();
+            self.ask(&self.scripts.read, doing, room, vec![i64::from(whole).into()]).await?.into_iter();
         let mut next = || answer.next().unwrap_or(Value::Null);
         let redis = |source| Error::Redis { doing, room: room.to_owned(), source };
         let (epoch, seq, time_us) = (next(), next(), next());
@@ -474,8 +484,21 @@ impl Rooms {
         self.client.srem(ROOMS, room).await.map_err(redis)
     }
 
-    /// What the script says after its `ok`.
+    /// Runs a script that changes something; what it says after its `ok`.
     async fn run(
+        &self,
+        script: &Script,
+        doing: &'static str,
+        room: &str,
+        args: Vec<Value>,
+    ) -> Result<Vec<Value>, Error> {
+        let answer = self.ask(script, doing, room, args).await?;
+        wait_replicas(&self.client, self.replicas).await.map_err(Error::Replicas)?;
+        Ok(answer)
+    }
+
+    /// What a script says after its `ok`.
+    async fn ask(
         &self,
         script: &Script,
         doing: &'static str,

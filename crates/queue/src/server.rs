@@ -220,7 +220,7 @@ impl Server {
                 };
                 (code, refusal.word())
             }
-            Error::Redis { .. } => {
+            Error::Redis { .. } | Error::Replicas(_) => {
                 self.metrics.failed.inc();
                 warn!(%error, "a call failed");
                 (Code::Unavailable, "unavailable")

@@ -13,14 +13,25 @@ pub fn redis_url(settings: &mut Settings) -> SecretString {
     let url = settings.url(
         "redis.url",
         "redis://127.0.0.1:6379",
-        "URL of the Redis, redis://user:password@host:port/db",
+        "URL of the Redis: redis://user:password@host:port/db, or of Sentinels, as \
+         redis-sentinel://user:password@sentinel-1:26379/db?sentinelServiceName=main&node=sentinel-2:26379",
     );
-    if !url.expose_secret().starts_with("redis://") {
+    if !["redis://", "redis-sentinel://"].iter().any(|scheme| url.expose_secret().starts_with(scheme)) {
         settings.mistake(
-            "redis.url must begin with redis://: a single Redis without TLS is all that is supported",
+            "redis.url must begin with redis:// or redis-sentinel://; Cluster and TLS are not supported",
         );
     }
     url
+}
+
+/// How many replicas of Redis must have a write before it counts.
+pub fn wait_replicas(settings: &mut Settings) -> u32 {
+    settings.get(
+        "redis.wait_replicas",
+        0u32,
+        "a write counts when so many replicas of Redis have it, and is repeated otherwise; 0: the primary is enough",
+        |n| if *n <= 10 { Ok(()) } else { Err("must be 0 to 10") },
+    )
 }
 
 /// Kafka, and how to talk to it.

@@ -20,6 +20,7 @@ mod mailboxes;
 mod room_faults;
 mod room_scripts;
 mod rooms;
+mod sentinel;
 mod tokens;
 mod topics;
 mod up;

@@ -1,0 +1,139 @@
+//! A primary, its replica, and three Sentinels that make the one out of the other.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tutti::local::{Owned, wait_for_port};
+
+use crate::{eventually, free_port};
+
+/// The name that the Sentinels know them by.
+const NAME: &str = "main";
+
+/// All of them.
+pub struct Sentinels {
+    primary: Option<Owned>,
+    replica: Owned,
+    primary_port: u16,
+    replica_port: u16,
+    sentinels: Vec<(u16, Owned)>,
+    folder: tempfile::TempDir,
+}
+
+impl Sentinels {
+    /// Starts them, and waits until each knows of the others.
+    ///
+    /// # Panics
+    /// If they do not come up.
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (primary_port, replica_port) = (free_port(), free_port());
+        let primary = server(folder.path(), primary_port, None);
+        let replica = server(folder.path(), replica_port, Some(primary_port));
+        eventually("the replica follows", async || ask(primary_port, &["WAIT", "1", "1000"]) == "1").await;
+        let sentinel = |_| {
+            let port = free_port();
+            let file = folder.path().join(format!("{port}.conf"));
+            let text = format!(
+                "port {port}\nbind 127.0.0.1\nsentinel monitor {NAME} 127.0.0.1 {primary_port} 2\n\
+                 sentinel down-after-milliseconds {NAME} 1000\nsentinel failover-timeout {NAME} 5000\n"
+            );
+            std::fs::write(&file, text).expect("the configuration is written");
+            let command = ["redis-server".to_owned(), file.to_string_lossy().into(), "--sentinel".to_owned()];
+            let process = Owned::start(&command, "KILL", &folder.path().join(format!("{port}.log")));
+            wait_for_port(port, Duration::from_secs(10)).expect("a sentinel");
+            (port, process.expect("a sentinel starts"))
+        };
+        let sentinels: Vec<_> = (0..3).map(sentinel).collect();
+        for (port, _) in &sentinels {
+            eventually("the Sentinels know each other, and the replica", async || {
+                let known = ask(*port, &["SENTINEL", "master", NAME]);
+                let after = |name: &str| known.lines().skip_while(|line| *line != name).nth(1) == Some("2");
+                let replicas = ask(*port, &["SENTINEL", "replicas", NAME]);
+                after("num-other-sentinels")
+                    && replicas.lines().any(|line| line == "slave" || line == "master-link-status")
+            })
+            .await;
+        }
+        Self { primary: Some(primary), replica, primary_port, replica_port, sentinels, folder }
+    }
+
+    /// The URL that services are given.
+    pub fn url(&self) -> String {
+        let [first, rest @ ..] = &self.sentinels[..] else { unreachable!("there are three") };
+        let nodes = rest.iter().map(|(port, _)| format!("&node=127.0.0.1:{port}"));
+        format!(
+            "redis-sentinel://127.0.0.1:{}/0?sentinelServiceName={NAME}{}",
+            first.0,
+            nodes.collect::<String>()
+        )
+    }
+
+    /// The replica gets nothing more: what the primary does from now on, only it has.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn cut_replica_off(&self) {
+        self.signal_replica(Signal::SIGSTOP);
+        // What was sent to one that is stopped would be there when it goes on.
+        ask(self.primary_port, &["CLIENT", "KILL", "TYPE", "replica"]);
+    }
+
+    /// The replica goes on.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn let_replica_go_on(&self) {
+        self.signal_replica(Signal::SIGCONT);
+    }
+
+    fn signal_replica(&self, signal: Signal) {
+        kill(Pid::from_raw(self.replica.pid() as i32), signal).expect("our own process");
+    }
+
+    /// Waits until the replica has all that the primary has.
+    ///
+    /// # Panics
+    /// If it does not get it.
+    pub async fn until_replicated(&self) {
+        eventually("the replica has all", async || ask(self.primary_port, &["WAIT", "1", "1000"]) == "1")
+            .await;
+    }
+
+    /// Kills the primary with SIGKILL.
+    pub fn kill_primary(&mut self) {
+        self.primary = None;
+    }
+
+    /// Starts what was the primary again, as the replica of what is now.
+    pub fn return_as_replica(&mut self) {
+        self.primary = Some(server(self.folder.path(), self.primary_port, Some(self.replica_port)));
+    }
+
+    /// Whether the Sentinels have made the replica the primary.
+    pub fn has_failed_over(&self) -> bool {
+        let known = ask(self.sentinels[0].0, &["SENTINEL", "get-master-addr-by-name", NAME]);
+        known.lines().nth(1).is_some_and(|port| port != self.primary_port.to_string())
+    }
+}
+
+fn server(folder: &Path, port: u16, primary: Option<u16>) -> Owned {
+    let (dir, port_text) = (folder.to_string_lossy(), port.to_string());
+    let of = primary.map(|port| format!("127.0.0.1 {port}"));
+    let mut command = vec!["redis-server", "--port", &port_text, "--bind", "127.0.0.1", "--dir", &dir];
+    command.extend(["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"]);
+    command.extend(["--dbfilename", &port_text]);
+    command.extend(of.iter().flat_map(|of| ["--replicaof", of.as_str()]));
+    let process = Owned::start(&command, "KILL", &folder.join(format!("{port}.log")));
+    wait_for_port(port, Duration::from_secs(10)).expect("redis-server");
+    process.expect("redis-server starts")
+}
+
+fn ask(port: u16, words: &[&str]) -> String {
+    let port = port.to_string();
+    let asked = Command::new("redis-cli").args(["-p", &port]).args(words).output();
+    String::from_utf8_lossy(&asked.expect("redis-cli runs").stdout).trim().to_owned()
+}
