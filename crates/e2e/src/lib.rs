@@ -11,6 +11,7 @@ pub mod rooms;
 pub mod sentinel;
 pub mod service;
 pub mod viewer;
+pub mod wire;
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -96,6 +96,17 @@ impl Service {
         !state.is_empty() && !state.contains(") Z ")
     }
 
+    /// The code with which it ended by itself; none while it runs, or where a signal ended it.
+    pub fn exit_code(&self) -> Option<i32> {
+        if self.is_running() {
+            return None;
+        }
+        // The shell that started it has not waited for it yet, so the kernel keeps what `wait` tells.
+        let state = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).ok()?;
+        let status: i32 = state.split_whitespace().next_back()?.parse().ok()?;
+        (status & 0x7f == 0).then_some(status >> 8)
+    }
+
     /// Resident memory, in bytes.
     ///
     /// # Panics

@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde_json::json;
 use tutti::local::{Owned, find, wait_for_port};
 use tutti::token::{DEVELOPMENT_SECRET, sign};
-use tutti_e2e::bed::{Bed, Input, fix};
+use tutti_e2e::bed::{Bed, Input, Map, fix};
 use tutti_e2e::rooms::{Rooms, key};
 use tutti_e2e::service::program;
 use tutti_e2e::viewer::Following;
@@ -183,6 +183,37 @@ async fn the_page_shows_moving_devices_and_goes_on_at_the_other_edge() {
     assert_eq!(browser.tell("document.querySelector('#devices').textContent").await, "50");
     browser.client.close().await.unwrap();
     flow.abort();
+}
+
+#[tokio::test]
+async fn chromium_takes_the_map_compressed_and_its_page_holds_what_the_edge_holds() {
+    let bed = Bed::new(1).await.with("locations.stale_after_seconds", "600");
+    let (_ingest, [edge]) = bed.up([&[]]).await;
+    let (publisher, mut input) = (bed.publisher(), Input::new(2000));
+    input.send(&publisher, 2000).await;
+    eventually("all are there", || async { edge.map().await == input.expected }).await;
+    let plain: usize = input.expected.iter().map(|(id, at)| fix(id, *at).len()).sum();
+
+    let browser = Browser::start(bed.folder()).await;
+    browser.client.goto(&edge.url).await.unwrap();
+    let map = "Object.fromEntries([...window.tutti.devices].map(([id, d]) => [id, d.timestamp]))";
+    let held = async || serde_json::from_value::<Map>(browser.tell(map).await).unwrap_or_default();
+    eventually("the page holds the map", || async { held().await == input.expected }).await;
+    let bytes = edge.service.metric("tutti_edge_delivered_bytes_total").await;
+    assert!(bytes > 0.0 && bytes * 2.0 < plain as f64, "{bytes} of {plain}: its EventSource is compressed");
+    input.send(&publisher, 2000).await;
+    eventually("it goes on", || async { held().await == input.expected }).await;
+
+    let fetching = "fetch('/v1/map/stream?maxSeconds=2').then(async answer => {
+        const text = await answer.text();
+        window.fetched = [answer.headers.get('content-encoding'), text.endsWith('\\n\\n')];
+    }), 0";
+    browser.tell(fetching).await;
+    eventually("what it fetches ends", || async { browser.tell("window.fetched").await.is_array() }).await;
+    let fetched = browser.tell("window.fetched").await;
+    // The latter where it takes it from hosts near by, as over TLS.
+    assert!([json!(["gzip", true]), json!(["zstd", true])].contains(&fetched), "{fetched}");
+    browser.client.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -1,0 +1,276 @@
+//! Streams of the map, compressed, as clients that we did not write take them: curl, and whatever speaks HTTP
+//! in its own words. Chromium is among the tests of the page; all others take streams plain, by reqwest.
+
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use nix::sys::signal::Signal;
+use rand::Rng as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::process::Command;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tutti_e2e::bed::{Bed, Edge, Input, Map, map_of_viewer};
+use tutti_e2e::boxes::{Bounds, Fleet};
+use tutti_e2e::eventually;
+use tutti_e2e::viewer::Following;
+use tutti_e2e::wire::{Wire, heard};
+use tutti_load::now_ms;
+
+/// Long enough that no fix grows stale within a test, whatever it waits for.
+const LONG: (&str, &str) = ("locations.stale_after_seconds", "600");
+
+const CITY: Bounds = [-122.5, 37.7, -122.35, 37.83];
+/// Where devices walk: over the city's border.
+const AROUND: Bounds = [-122.62, 37.58, -122.25, 37.95];
+
+const STREAM: &str = "/v1/map/stream";
+
+/// What curl asks for, and what it must get; nothing, where that is the edge's choice.
+const CURLS: [(&[&str], Option<&str>); 4] = [
+    (&[], Some("")),
+    (&["--compressed"], None),
+    (&["--compressed", "-H", "accept-encoding: gzip"], Some("gzip")),
+    (&["--compressed", "-H", "accept-encoding: zstd"], Some("zstd")),
+];
+
+/// A curl that follows a stream, and prints it.
+struct Curl {
+    text: Arc<Mutex<Vec<u8>>>,
+    /// Its exit code, and how the stream was compressed.
+    ended: JoinHandle<(Option<i32>, String)>,
+    coding: Option<&'static str>,
+}
+
+impl Curl {
+    fn start(url: &str, (arguments, coding): (&[&str], Option<&'static str>)) -> Self {
+        let mut process = Command::new("curl")
+            .args(["-sN", "-w", "%{stderr}%header{content-encoding}"])
+            .args(arguments)
+            .arg(url)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("apt-get install curl");
+        let mut printed = process.stdout.take().unwrap();
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let ours = text.clone();
+        let ended = tokio::spawn(async move {
+            let mut bytes = vec![0; 16 * 1024];
+            loop {
+                let length = printed.read(&mut bytes).await.unwrap();
+                if length == 0 {
+                    break;
+                }
+                ours.lock().unwrap().extend_from_slice(&bytes[..length]);
+            }
+            let output = process.wait_with_output().await.unwrap();
+            (output.status.code(), String::from_utf8(output.stderr).unwrap())
+        });
+        Self { text, ended, coding }
+    }
+
+    /// Of each kind, of the world and of the city, with what each of these has.
+    fn start_all(edge: &Edge, query: &str) -> Vec<(Self, Option<Bounds>)> {
+        let [west, south, east, north] = CITY;
+        let world = format!("{}?{query}", edge.stream());
+        let city = format!("{world}&bbox={west},{south},{east},{north}");
+        let of = |url: &str, bounds: Option<Bounds>| CURLS.map(|curl| (Self::start(url, curl), bounds));
+        of(&world, None).into_iter().chain(of(&city, Some(CITY))).collect()
+    }
+
+    /// What is held by who reads what it printed.
+    fn map(&self) -> Map {
+        map_of_viewer(&heard(&self.text.lock().unwrap()).unwrap())
+    }
+
+    /// Waits for its end, which must be as HTTP and the coding want it.
+    async fn is_content_with(self, expected: &Map) {
+        let (code, coding) = self.ended.await.unwrap();
+        assert_eq!(code, Some(0), "curl, {coding:?}");
+        if let Some(wanted) = self.coding {
+            assert_eq!(coding, wanted);
+        }
+        let text = self.text.lock().unwrap();
+        assert!(text.ends_with(b"\n\n"), "no event is cut");
+        let viewer = heard(&text).unwrap();
+        assert_eq!(map_of_viewer(&viewer), *expected, "{coding:?}");
+        assert_eq!((viewer.resets.len(), viewer.steps_back), (0, 0), "{coding:?}");
+    }
+}
+
+fn expected(fleet: &Fleet, bounds: Option<Bounds>) -> Map {
+    bounds.map_or_else(|| fleet.all(), |bounds| fleet.within(bounds))
+}
+
+#[tokio::test]
+async fn curl_prints_the_map_that_is_there_and_ends_well_however_it_is_compressed() {
+    let bed = Bed::new(2).await.with(LONG.0, LONG.1);
+    let (_ingest, [edge]) = bed.up([&[]]).await;
+    let mut fleet = Fleet::new(&bed, AROUND);
+    fleet.walk(20).await;
+    fleet.flush().await;
+    let plain = Following::start(&edge.stream()).await;
+    eventually("all is there", || async { map_of_viewer(&plain.viewer()) == fleet.all() }).await;
+    for (curl, bounds) in Curl::start_all(&edge, "maxSeconds=4") {
+        curl.is_content_with(&expected(&fleet, bounds)).await;
+    }
+}
+
+#[tokio::test]
+async fn curl_prints_a_map_that_moves_and_ends_well_with_its_edge() {
+    let bed = Bed::new(2).await.with(LONG.0, LONG.1);
+    let (_ingest, [edge]) = bed.up([&[("streams.drain_seconds", "1")]]).await;
+    let mut fleet = Fleet::new(&bed, AROUND);
+    fleet.walk(10).await;
+    let curls = Curl::start_all(&edge, "maxSeconds=600");
+    eventually("all are open", || async {
+        edge.service.metric("tutti_edge_streams").await == curls.len() as f64
+    })
+    .await;
+    fleet.walk(75).await;
+    fleet.flush().await;
+    for (curl, bounds) in &curls {
+        let expected = expected(&fleet, *bounds);
+        eventually("it prints what was sent", || async { curl.map() == expected }).await;
+    }
+    edge.service.signal(Signal::SIGTERM);
+    for (curl, bounds) in curls {
+        curl.is_content_with(&expected(&fleet, bounds)).await;
+    }
+}
+
+/// A stream that a client asks for in its own words, to its end.
+async fn ask(edge: &Edge, path: &str, version: &str, accept_encoding: Option<&str>) -> Wire {
+    let mut socket = TcpStream::connect(edge.url.trim_start_matches("http://")).await.unwrap();
+    let mut wire = Wire::default();
+    socket.write_all(wire.request(path, version, accept_encoding).as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    socket.read_to_end(&mut bytes).await.unwrap();
+    wire.take(&bytes).unwrap_or_else(|error| panic!("{accept_encoding:?}: {error:#}"));
+    wire
+}
+
+#[tokio::test]
+async fn who_asks_for_a_coding_gets_it_in_fewer_bytes_and_who_does_not_gets_none() {
+    let bed = Bed::new(1).await.with(LONG.0, LONG.1);
+    let (_ingest, [edge, plain_edge]) = bed.up([&[], &[("streams.compress", "false")]]).await;
+    let mut input = Input::new(2000);
+    input.send(&bed.publisher(), 2000).await;
+    eventually("all are there", || async {
+        edge.map().await == input.expected && plain_edge.map().await == input.expected
+    })
+    .await;
+    let asked = [
+        (None, None),
+        (Some("gzip"), Some("gzip")),
+        (Some("zstd"), Some("zstd")),
+        (Some("deflate, gzip;q=0.5"), Some("gzip")),
+        (Some("gzip, zstd;q=0.2"), Some("gzip")),
+        (Some("gzip;q=0"), None),
+        (Some("identity"), None),
+        (Some("br"), None),
+        (Some("no such thing;q=gzip,,;"), None),
+    ];
+    let path = format!("{STREAM}?maxSeconds=4");
+    let asking =
+        ["1.0", "1.1"].into_iter().flat_map(|version| asked.map(|(ours, coding)| (version, ours, coding)));
+    let answers = join_all(asking.map(async |(version, ours, coding)| {
+        let wire = ask(&edge, &path, version, ours).await;
+        let bytes = wire.body_bytes;
+        assert_eq!(wire.header("content-encoding"), coding, "{ours:?}");
+        let vary = wire.header("vary").unwrap_or_default();
+        assert!(vary.split(", ").any(|name| name == "accept-encoding"), "{ours:?}: {vary}");
+        assert_eq!(wire.ended, version == "1.1", "chunks are of HTTP/1.1");
+        let viewer = wire.finish().unwrap_or_else(|error| panic!("{version}, {ours:?}: {error:#}"));
+        assert_eq!(map_of_viewer(&viewer), input.expected, "{ours:?}");
+        (coding, bytes)
+    }));
+    let (answers, plain) = tokio::join!(answers, ask(&plain_edge, &path, "1.1", Some("gzip, zstd")));
+    assert_eq!(plain.header("content-encoding"), None, "this edge is set so");
+    for (coding, bytes) in answers {
+        if coding.is_some() {
+            assert!(bytes * 2 <= plain.body_bytes, "{coding:?}: {bytes} of {}", plain.body_bytes);
+        }
+    }
+}
+
+/// Follows a compressed stream with a small socket buffer: 10 KB a second while `slow`, then all.
+async fn follow(edge: &Edge, coding: &str, slow: Arc<AtomicBool>) -> Arc<Mutex<Wire>> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    let address = edge.url.trim_start_matches("http://").parse().unwrap();
+    let mut socket = socket.connect(address).await.unwrap();
+    let wire = Wire::default();
+    socket.write_all(wire.request(STREAM, "1.1", Some(coding)).as_bytes()).await.unwrap();
+    let wire = Arc::new(Mutex::new(wire));
+    let ours = wire.clone();
+    tokio::spawn(async move {
+        let mut bytes = vec![0; 64 * 1024];
+        loop {
+            let is_slow = slow.load(Ordering::Relaxed);
+            let most = if is_slow { 1024 } else { bytes.len() };
+            let length = socket.read(&mut bytes[..most]).await.unwrap();
+            assert!(length > 0, "the edge ended the stream");
+            ours.lock().unwrap().take(&bytes[..length]).unwrap();
+            if is_slow {
+                sleep(Duration::from_millis(100)).await; // this is what makes it slow
+            }
+        }
+    });
+    wire
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_of_a_compressed_stream_that_fall_behind_arrive_at_the_newest_state() {
+    let bed = Bed::new(3).await.with(LONG.0, LONG.1);
+    let (_ingest, [edge]) = bed.up([&[("streams.stall_seconds", "600")]]).await;
+    let publisher = bed.publisher();
+    let mut input = Input::new(4000);
+    // Of these no compression makes little.
+    let noise: String = (0..1 << 20).map(|_| char::from(rand::rng().random_range(b'a'..=b'z'))).collect();
+    let send = async |input: &mut Input, count: u64| {
+        for _ in 0..count {
+            let id = format!("device-{}", input.sent % 4000);
+            let timestamp = now_ms();
+            let at = rand::rng().random_range(0..noise.len() - 900);
+            let padding = &noise[at..at + 900];
+            let fix = format!(
+                r#"{{"mediaId":"{id}","timestamp":{timestamp},"latitude":1.5,"longitude":2.5,"properties":{{"p":"{padding}"}}}}"#
+            );
+            publisher.send(&id, Some(fix.as_bytes())).await.unwrap();
+            input.expected.insert(id, timestamp);
+            input.sent += 1;
+        }
+    };
+    send(&mut input, 4000).await;
+    eventually("the snapshot is there", || async { edge.map().await.len() == 4000 }).await;
+    let slow = Arc::new(AtomicBool::new(true));
+    let mut clients = Vec::new();
+    for coding in ["gzip", "zstd", "gzip"] {
+        clients.push(follow(&edge, coding, slow.clone()).await);
+    }
+    for _ in 0..20 {
+        send(&mut input, 1000).await;
+    }
+    publisher.flush(Duration::from_secs(60)).await.unwrap();
+    eventually("the edge has all", || async { edge.map().await == input.expected }).await;
+    eventually("they are behind", || async { edge.service.metric("tutti_edge_streams_behind").await >= 3.0 })
+        .await;
+    slow.store(false, Ordering::Relaxed);
+    for client in clients {
+        eventually("it arrives", || async {
+            map_of_viewer(&client.lock().unwrap().viewer) == input.expected
+        })
+        .await;
+        let wire = client.lock().unwrap();
+        assert_eq!(wire.viewer.steps_back, 0);
+        assert_eq!(wire.viewer.resets, [""; 0]);
+        assert!(wire.header("content-encoding").is_some());
+    }
+}
