@@ -21,13 +21,14 @@ pub struct City {
     pub fixes: Option<u64>,
     /// The same seed drives the same ways.
     pub seed: u64,
+    /// Devices turn round this far from the centre, in degrees.
+    pub radius: f64,
 }
 
 /// Fixes are sent in steps of this.
 const STEP: Duration = Duration::from_millis(10);
-const CENTRE: (f64, f64) = (37.7749, -122.4194);
-/// Devices turn round this far from the centre, in degrees.
-const RADIUS: f64 = 0.2;
+/// The centre of the city: latitude and longitude.
+pub const CENTRE: (f64, f64) = (37.7749, -122.4194);
 
 struct Device {
     latitude: f64,
@@ -45,9 +46,11 @@ impl City {
     /// If Kafka's driver refuses a record.
     pub async fn run(&self, publisher: &Publisher) -> anyhow::Result<()> {
         anyhow::ensure!(self.devices > 0, "a city needs at least one device");
+        anyhow::ensure!(self.radius > 0.0, "a city needs a radius");
         anyhow::ensure!(self.rate > 0.0 && self.rate.is_finite(), "the rate must be above 0");
         let mut random = StdRng::seed_from_u64(self.seed);
-        let mut devices: Vec<Device> = (0..self.devices).map(|_| Device::new(&mut random)).collect();
+        let mut devices: Vec<Device> =
+            (0..self.devices).map(|_| Device::new(self.radius, &mut random)).collect();
         let began = Instant::now();
         let mut sent = 0u64;
         loop {
@@ -57,7 +60,7 @@ impl City {
                     return Ok(());
                 }
                 let number = (sent % u64::from(self.devices)) as usize;
-                let fix = devices[number].drive(number, &mut random);
+                let fix = devices[number].drive(number, self.radius, &mut random);
                 publisher.send(&fix.media_id, Some(location::to_json(&fix).as_bytes())).await?;
                 sent += 1;
             }
@@ -67,23 +70,23 @@ impl City {
 }
 
 impl Device {
-    fn new(random: &mut StdRng) -> Self {
+    fn new(radius: f64, random: &mut StdRng) -> Self {
         Self {
-            latitude: CENTRE.0 + random.random_range(-RADIUS..RADIUS),
-            longitude: CENTRE.1 + random.random_range(-RADIUS..RADIUS),
+            latitude: CENTRE.0 + random.random_range(-radius..radius),
+            longitude: CENTRE.1 + random.random_range(-radius..radius),
             heading: random.random_range(0.0..360.0),
             speed: random.random_range(5.0..20.0),
             moved_at: Instant::now(),
         }
     }
 
-    fn drive(&mut self, number: usize, random: &mut StdRng) -> Fix {
+    fn drive(&mut self, number: usize, radius: f64, random: &mut StdRng) -> Fix {
         let metres = self.speed * self.moved_at.elapsed().as_secs_f64();
         self.moved_at = Instant::now();
         let heading = self.heading.to_radians();
         self.latitude += metres * heading.cos() / 111_320.0;
         self.longitude += metres * heading.sin() / (111_320.0 * self.latitude.to_radians().cos());
-        let away = (self.latitude - CENTRE.0).hypot(self.longitude - CENTRE.1) > RADIUS;
+        let away = (self.latitude - CENTRE.0).hypot(self.longitude - CENTRE.1) > radius;
         let turn = if away { 180.0 } else { random.random_range(-20.0..20.0) };
         self.heading = (self.heading + turn).rem_euclid(360.0);
         let places = |n: f64, scale: f64| (n * scale).round() / scale;

@@ -1,4 +1,4 @@
-//! `tutti bench`: what the waiting room and notifications cost, each figure beside a limit of the same run.
+//! `tutti bench`: what the live map, the waiting room and notifications cost, each figure beside a limit of the same run.
 //!
 //! Everything runs on this machine: a private Redis, the services as processes of their own (those
 //! beside this program), the embedded broker, and the load. So figures are lower than where the load
@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use fred::prelude::*;
@@ -20,6 +22,7 @@ use crate::local::{Owned, Redis, find, wait_for_port};
 use crate::passes::new_key;
 
 mod inboxes;
+mod map;
 mod plain;
 mod waiting_room;
 
@@ -28,7 +31,7 @@ const SECRET: &str = "a-secret-of-the-benchmark-and-of-nothing-else";
 /// What to measure.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Measure only the waiting room, or only inboxes
+    /// Measure only one part
     #[arg(value_enum)]
     only: Option<Part>,
     /// People who wait
@@ -43,8 +46,19 @@ pub struct Options {
     /// Rates of scripts and shares of a core are taken so often; the median counts
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Kafka, host:port, for the notifications; the embedded broker if absent, which holds each back
-    /// for up to 20 ms
+    /// Streams of the map that hear nothing, to measure their memory: each takes a file descriptor here and
+    /// one of the edge, and both ends count where a limit is the machine's. The goal is for 18,000
+    #[arg(long, default_value_t = 9000)]
+    idle_streams: usize,
+    /// Devices on the map that an edge is started for; each reports once in 5 s. The goal is for 100,000,
+    /// which a small machine cannot publish beside the rest
+    #[arg(long, default_value_t = 20_000)]
+    devices: u32,
+    /// A file for how the map's costs grow with streams, devices and edges, as CSV; measured only with it
+    #[arg(long)]
+    csv: Option<PathBuf>,
+    /// Kafka, host:port, for positions and notifications; the embedded broker if absent, which holds each
+    /// back for up to 20 ms
     #[arg(long, env = "KAFKA")]
     kafka: Option<String>,
     /// Ports from this one up
@@ -57,6 +71,7 @@ pub struct Options {
 enum Part {
     WaitingRoom,
     Inboxes,
+    Map,
 }
 
 /// Where it is measured.
@@ -73,6 +88,20 @@ struct Stage {
 struct Running {
     process: Owned,
     url: String,
+    /// URL of its admin port.
+    admin: String,
+}
+
+/// When each thing was sent on its way and when it was heard, nanoseconds since the start.
+struct Times {
+    began: Instant,
+    /// When Kafka acknowledged it.
+    acknowledged: Vec<AtomicU64>,
+    heard: Vec<AtomicU64>,
+    /// What streams were told; what many were told, for each.
+    told: AtomicUsize,
+    /// Streams that have been told all that they lacked.
+    live: AtomicUsize,
 }
 
 /// Runs all of it and prints a table.
@@ -83,7 +112,7 @@ pub async fn bench(options: Options) -> anyhow::Result<()> {
     raise_file_limit();
     ensure!(find("redis-benchmark").is_some(), "redis-benchmark is needed: apt-get install redis-tools");
     let redis = Redis::start(options.port_base)?;
-    let topics = [("queueing-system", 1), ("media-locations", 1), (inboxes::TOPIC, 3)];
+    let topics = [("queueing-system", 1), ("media-locations", 1), (inboxes::TOPIC, 3), (map::TOPIC, 1)];
     let broker = Broker::start(options.port_base + 1, &topics).await?;
     let connection = connect(&redis.url())?;
     let stage = Stage {
@@ -95,13 +124,34 @@ pub async fn bench(options: Options) -> anyhow::Result<()> {
         broker,
     };
     std::fs::write(stage.folder.path().join("key.pem"), new_key())?;
-    if stage.options.only != Some(Part::Inboxes) {
+    let runs = |part| stage.options.only.is_none_or(|only| only == part);
+    if runs(Part::WaitingRoom) {
         waiting_room::run(&stage).await?;
     }
-    if stage.options.only != Some(Part::WaitingRoom) {
+    if runs(Part::Inboxes) {
         inboxes::run(&stage).await?;
     }
+    if runs(Part::Map) {
+        map::run(&stage).await?;
+    }
     Ok(())
+}
+
+impl Times {
+    fn new(slots: usize) -> Arc<Self> {
+        let zeros = || (0..slots).map(|_| AtomicU64::new(0)).collect();
+        Arc::new(Self {
+            began: Instant::now(),
+            acknowledged: zeros(),
+            heard: zeros(),
+            told: AtomicUsize::new(0),
+            live: AtomicUsize::new(0),
+        })
+    }
+
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_nanos() as u64
+    }
 }
 
 impl Stage {
@@ -120,27 +170,76 @@ impl Stage {
             variables.insert("TUTTI_ROOMS_MAX_UNRELAYED".to_owned(), "10000000".to_owned());
         }
         variables.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+        let admin = format!("http://{}", variables["TUTTI_ADMIN_LISTEN"]);
         let log = self.folder.path().join(format!("{name}-{port}.log"));
         let process = Owned::start_with(&[beside(name)?], "TERM", &log, variables)?;
         wait_for_port(port, Duration::from_secs(20))
             .with_context(|| std::fs::read_to_string(&log).unwrap_or_default())?;
-        Ok(Running { process, url: format!("http://{}:{port}", Ipv4Addr::LOCALHOST) })
+        Ok(Running { process, url: format!("http://{}:{port}", Ipv4Addr::LOCALHOST), admin })
     }
 
     fn edge(&self, port: u16) -> anyhow::Result<Running> {
-        self.service(
-            "tutti-edge",
-            port,
-            &[
-                ("TUTTI_HTTP_LISTEN", format!("127.0.0.1:{}", self.options.port_base + port)),
-                ("TUTTI_HTTP_WORKERS", "1".to_owned()),
-                // All clients have one address.
-                ("TUTTI_HTTP_MAX_CONNECTIONS_PER_ADDRESS", "0".to_owned()),
-                ("TUTTI_STREAMS_MAX_PER_ADDRESS", "0".to_owned()),
-                ("TUTTI_QUEUE_URLS", format!("http://127.0.0.1:{}", self.options.port_base + 2)),
-                ("TUTTI_AUTH_HS256_SECRET", SECRET.to_owned()),
-            ],
-        )
+        self.edge_with(port, &[])
+    }
+
+    /// An edge with more settings.
+    fn edge_with(&self, port: u16, more: &[(&str, String)]) -> anyhow::Result<Running> {
+        let mut settings = vec![
+            ("TUTTI_HTTP_LISTEN", format!("127.0.0.1:{}", self.options.port_base + port)),
+            ("TUTTI_HTTP_WORKERS", "1".to_owned()),
+            // All clients have one address.
+            ("TUTTI_HTTP_MAX_CONNECTIONS_PER_ADDRESS", "0".to_owned()),
+            ("TUTTI_STREAMS_MAX_PER_ADDRESS", "0".to_owned()),
+            ("TUTTI_QUEUE_URLS", format!("http://127.0.0.1:{}", self.options.port_base + 2)),
+            ("TUTTI_AUTH_HS256_SECRET", SECRET.to_owned()),
+        ];
+        settings.extend_from_slice(more);
+        self.service("tutti-edge", port, &settings)
+    }
+
+    /// An ingest of one route; what more there is comes before what is here.
+    fn ingest(
+        &self,
+        port: u16,
+        (route, topic, start): (&str, &str, &str),
+        more: &[(&str, String)],
+    ) -> anyhow::Result<Running> {
+        let key = |part: &str| format!("TUTTI_ROUTES_{}_{part}", route.to_uppercase());
+        let keys = [key("TOPIC"), key("GROUP"), key("START")];
+        let wait = if self.options.kafka.is_some() { "500" } else { "20" };
+        let mut settings = vec![
+            ("TUTTI_ADMIN_LISTEN", format!("127.0.0.1:{}", self.options.port_base + port)),
+            ("TUTTI_KAFKA_BROKERS", self.kafka()),
+            ("TUTTI_KAFKA_PROPERTIES_FETCH_WAIT_MAX_MS", wait.to_owned()),
+            ("TUTTI_INGEST_ROUTES", route.to_owned()),
+            (keys[0].as_str(), topic.to_owned()),
+            (keys[1].as_str(), format!("bench-{}", rand::random::<u32>())),
+            (keys[2].as_str(), start.to_owned()),
+        ];
+        settings.extend_from_slice(more);
+        self.service("tutti-ingest", port, &settings)
+    }
+
+    /// The Kafka of positions and notifications.
+    fn kafka(&self) -> String {
+        self.options.kafka.clone().unwrap_or_else(|| self.broker.address().to_owned())
+    }
+
+    /// A counter or gauge, summed over its labels; 0 if there is none.
+    async fn metric(&self, of: &Running, name: &str) -> anyhow::Result<f64> {
+        let text = self.http.get(format!("{}/metrics", of.admin)).send().await?.text().await?;
+        let all = text.lines().filter(|line| {
+            let rest = line.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+        });
+        Ok(all.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
+    /// Forgets all; the services that use it must have ended.
+    async fn empty_redis(&self) -> anyhow::Result<()> {
+        let flush = CustomCommand::new_static("FLUSHALL", ClusterHash::FirstKey, false);
+        let _: String = self.client.custom(flush, Vec::<String>::new()).await?;
+        Ok(())
     }
 
     /// The median of so many rounds.
@@ -184,6 +283,11 @@ fn memory(pid: u32, figure: &str) -> anyhow::Result<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(figure)).context("Linux tells it")?;
     let kilobytes: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
     Ok(kilobytes * 1024)
+}
+
+/// Of each of these processes.
+fn cpus(pids: &[u32]) -> anyhow::Result<Vec<f64>> {
+    pids.iter().map(|pid| cpu_seconds(*pid)).collect()
 }
 
 /// Of user and system, since the process began.

@@ -52,7 +52,7 @@ enum Command {
         #[arg(long, env = "TUTTI_TOKEN", hide_env_values = true)]
         token: Option<String>,
     },
-    /// Measure what the waiting room costs, beside limits of the same run; see `make bench`
+    /// Measure what all costs, beside limits of the same run; see `make bench`
     Bench(tutti::bench::Options),
     /// Print a new private key for tutti-queue to sign passes with (PEM)
     Key,
@@ -209,7 +209,9 @@ async fn simulate(what: Sim) -> anyhow::Result<()> {
         Sim::Crowd(options) => return crowd(options).await,
         Sim::Inbox(options) => return inboxes(options).await,
         Sim::Taxis { to } => (to, None),
-        Sim::City { devices, rate, fixes, seed, to } => (to, Some(City { devices, rate, fixes, seed })),
+        Sim::City { devices, rate, fixes, seed, to } => {
+            (to, Some(City { devices, rate, fixes, seed, radius: 0.2 }))
+        }
     };
     let publisher = Publisher::new(&to.brokers, &to.topic)?;
     let deliveries = publisher.deliveries().clone();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -19,7 +19,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tutti_feed::{Filing, Keep, MailboxMetrics, Mailboxes};
 use tutti_model::names;
 
-use super::{Running, SECRET, Stage, cpu_seconds, median, memory, plain, row, rss, say};
+use super::{Running, SECRET, Stage, Times, cpu_seconds, cpus, median, memory, plain, row, rss, say};
 use crate::token::sign;
 
 /// The topic of notifications.
@@ -40,27 +40,11 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// # Errors
 /// If something does not start, or answers what it must not.
 pub(super) async fn run(stage: &Stage) -> anyhow::Result<()> {
-    let kafka = stage.options.kafka.clone().unwrap_or_else(|| stage.broker.address().to_owned());
     appends(stage).await?;
-    let ingest = stage.service(
-        "tutti-ingest",
-        8,
-        &[
-            ("TUTTI_ADMIN_LISTEN", format!("127.0.0.1:{}", stage.options.port_base + 8)),
-            ("TUTTI_KAFKA_BROKERS", kafka.clone()),
-            ("TUTTI_INGEST_ROUTES", "notifications".to_owned()),
-            ("TUTTI_ROUTES_NOTIFICATIONS_TOPIC", TOPIC.to_owned()),
-            ("TUTTI_ROUTES_NOTIFICATIONS_GROUP", format!("bench-{}", rand::random::<u32>())),
-            ("TUTTI_ROUTES_NOTIFICATIONS_START", "end".to_owned()),
-            (
-                "TUTTI_KAFKA_PROPERTIES_FETCH_WAIT_MAX_MS",
-                if stage.options.kafka.is_some() { "500" } else { "20" }.to_owned(),
-            ),
-        ],
-    )?;
+    let ingest = stage.ingest(8, ("notifications", TOPIC, "end"), &[])?;
     let plain = plain_loop(stage).await?;
     let edge = stage.edge(10)?;
-    let bench = Bench { stage, producer: producer(&kafka)?, times: Times::new() };
+    let bench = Bench { stage, producer: producer(&stage.kafka())?, times: Times::new(SLOTS) };
     let devices = bench.connect(&edge).await?;
     bench.until_carried().await?;
     bench.latency(&edge, &ingest).await?;
@@ -81,34 +65,6 @@ struct Bench<'a> {
     stage: &'a Stage,
     producer: FutureProducer,
     times: Arc<Times>,
-}
-
-/// When Kafka acknowledged each notification and when its device had it, nanoseconds since the start.
-struct Times {
-    began: Instant,
-    acknowledged: Vec<AtomicU64>,
-    heard: Vec<AtomicU64>,
-    /// Notifications that devices were told, those of topics for each.
-    told: AtomicUsize,
-    /// Devices that have been told all that they lacked.
-    live: AtomicUsize,
-}
-
-impl Times {
-    fn new() -> Arc<Self> {
-        let zeros = || (0..SLOTS).map(|_| AtomicU64::new(0)).collect();
-        Arc::new(Self {
-            began: Instant::now(),
-            acknowledged: zeros(),
-            heard: zeros(),
-            told: AtomicUsize::new(0),
-            live: AtomicUsize::new(0),
-        })
-    }
-
-    fn now(&self) -> u64 {
-        self.began.elapsed().as_nanos() as u64
-    }
 }
 
 /// One device's stream, read by hand: a full client would cost more than the edge.
@@ -415,16 +371,13 @@ async fn plain_loop(stage: &Stage) -> anyhow::Result<f64> {
     let mut all = Vec::new();
     for _ in 0..stage.options.rounds {
         let bytes = bytes.clone();
-        let writing = tokio::task::spawn_blocking(move || plain::write_loop(sockets, &bytes, TIMES, PAUSE));
+        let writing =
+            tokio::task::spawn_blocking(move || plain::write_loop(sockets, TIMES, PAUSE, |_| bytes.clone()));
         let (back, each) = writing.await??;
         sockets = back;
         all.push(each * 1e6);
     }
     Ok(median(all))
-}
-
-fn cpus(pids: &[u32]) -> anyhow::Result<Vec<f64>> {
-    pids.iter().map(|pid| cpu_seconds(*pid)).collect()
 }
 
 /// Filing, beside what a log and a publication alone would be.

@@ -1,4 +1,4 @@
-//! The limits that inboxes are held to: the same work without any of Tutti, each part on a thread of its
+//! The limits that the map and inboxes are held to: the same work without any of Tutti, each part on a thread of its
 //! own, whose CPU can be told.
 
 use std::io::{Read as _, Write as _};
@@ -7,23 +7,30 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
-/// So many connections to this process; what is written to one side is read, and thrown away, on the
-/// other.
-pub(super) fn sockets(count: usize) -> anyhow::Result<Vec<TcpStream>> {
+/// So many connections to this process: the ends to write to, and those to read from.
+pub(super) fn pairs(count: usize) -> anyhow::Result<(Vec<TcpStream>, Vec<tokio::net::TcpStream>)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
-    let mut ours = Vec::with_capacity(count);
+    let (mut ours, mut theirs) = (Vec::with_capacity(count), Vec::with_capacity(count));
     for _ in 0..count {
-        let theirs = TcpStream::connect(address)?;
-        theirs.set_nonblocking(true)?;
-        let mut theirs = tokio::net::TcpStream::from_std(theirs)?;
-        tokio::spawn(async move {
-            let mut scrap = [0; 2048];
-            while let Ok(1..) = tokio::io::AsyncReadExt::read(&mut theirs, &mut scrap).await {}
-        });
+        let reads = TcpStream::connect(address)?;
+        reads.set_nonblocking(true)?;
+        theirs.push(tokio::net::TcpStream::from_std(reads)?);
         let (socket, _) = listener.accept()?;
         socket.set_nodelay(true)?;
         ours.push(socket);
+    }
+    Ok((ours, theirs))
+}
+
+/// The same where what is written is read, and thrown away.
+pub(super) fn sockets(count: usize) -> anyhow::Result<Vec<TcpStream>> {
+    let (ours, theirs) = pairs(count)?;
+    for mut socket in theirs {
+        tokio::spawn(async move {
+            let mut scrap = [0; 2048];
+            while let Ok(1..) = tokio::io::AsyncReadExt::read(&mut socket, &mut scrap).await {}
+        });
     }
     Ok(ours)
 }
@@ -33,19 +40,23 @@ fn own_cpu() -> anyhow::Result<f64> {
     super::cpu_of("/proc/thread-self/stat")
 }
 
-/// Writes these bytes to all sockets, so many times, with a pause between; CPU seconds a write.
+/// Writes to all sockets the bytes that are for this time, so many times, one time each `pause`; CPU seconds a
+/// write.
 pub(super) fn write_loop(
     mut sockets: Vec<TcpStream>,
-    bytes: &[u8],
     times: usize,
     pause: Duration,
+    mut bytes: impl FnMut(usize) -> Vec<u8>,
 ) -> anyhow::Result<(Vec<TcpStream>, f64)> {
     let before = own_cpu()?;
-    for _ in 0..times {
+    let mut next = Instant::now();
+    for time in 0..times {
+        let bytes = bytes(time);
         for socket in &mut sockets {
-            socket.write_all(bytes)?;
+            socket.write_all(&bytes)?;
         }
-        std::thread::sleep(pause);
+        next += pause;
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     let each = (own_cpu()? - before) / (times * sockets.len()) as f64;
     Ok((sockets, each))

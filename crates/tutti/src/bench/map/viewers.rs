@@ -1,0 +1,185 @@
+//! Streams of the map, read by hand: full clients would cost more than the edge.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tutti_model::location;
+
+use super::{PATIENCE, Running, Times, fix};
+
+/// So many streams of all note when they heard of each fix.
+pub(super) const SAMPLES: usize = 20;
+/// How an event of fixes begins. The line feed stands only at its start, so a match that fails can begin again
+/// only there.
+const EVENT: &[u8] = b"\nevent: liveMapLocation";
+/// Streams that come at the same time: the kernel's queue of connections is shorter than all.
+const COMING: usize = 500;
+
+/// An event as an edge writes it, of so many bytes.
+pub(super) fn event(number: usize, length: usize) -> Vec<u8> {
+    let fix = location::to_json(&fix(number, 0));
+    let mut text = format!("e2\r\nevent: liveMapLocation\ndata: [{fix}]\nid: ");
+    let id = "x".repeat(length.saturating_sub(text.len() + 4));
+    text.push_str(&id);
+    text.push_str("\n\n\r\n");
+    text.into_bytes()
+}
+
+/// Which sample one of so many streams is, if it is one.
+pub(super) fn sample(n: usize, count: usize) -> Option<usize> {
+    let step = (count / SAMPLES).max(1);
+    (n % step == 0).then_some(n / step).filter(|sample| *sample < SAMPLES)
+}
+
+/// So many streams, from this address of 127.0.0.0/8; returns when all have heard something. They end when
+/// what is returned is dropped.
+pub(super) async fn open(
+    edge: &Running,
+    count: usize,
+    source: u8,
+    times: &Arc<Times>,
+) -> anyhow::Result<JoinSet<()>> {
+    let address = address_of(edge)?;
+    let wanted = times.live.load(Ordering::Relaxed) + count;
+    let (mut streams, turns) = (JoinSet::new(), Arc::new(Semaphore::new(COMING)));
+    for n in 0..count {
+        let (times, turns) = (times.clone(), turns.clone());
+        streams.spawn(async move {
+            let turn = turns.acquire_owned().await;
+            let socket = ask(address, source, "/v1/map/stream", "identity").await;
+            drop(turn);
+            match socket {
+                Ok(socket) => read(socket, times, sample(n, count)).await,
+                Err(error) => eprintln!("a stream does not open: {error}"),
+            }
+        });
+    }
+    let until = Instant::now() + PATIENCE;
+    while times.live.load(Ordering::Relaxed) < wanted {
+        let missing = wanted - times.live.load(Ordering::Relaxed);
+        ensure!(Instant::now() < until, "{missing} of {count} streams hear nothing");
+        sleep(Duration::from_millis(10)).await;
+    }
+    Ok(streams)
+}
+
+/// Reads until the stream ends, and counts; a sample notes, too.
+pub(super) async fn read(mut socket: TcpStream, times: Arc<Times>, sample: Option<usize>) {
+    let (mut buffer, mut matched, mut held) = (vec![0; 4096], 0, String::new());
+    let mut live = false;
+    while let Ok(n @ 1..) = socket.read(&mut buffer).await {
+        if !std::mem::replace(&mut live, true) {
+            times.live.fetch_add(1, Ordering::Relaxed);
+        }
+        times.told.fetch_add(count(&buffer[..n], &mut matched), Ordering::Relaxed);
+        if let Some(sample) = sample {
+            held.push_str(&String::from_utf8_lossy(&buffer[..n]));
+            note(&mut held, &times, sample);
+        }
+    }
+}
+
+/// Events of fixes that begin in these bytes; how much of the next one has matched goes from read to read.
+fn count(bytes: &[u8], matched: &mut usize) -> usize {
+    let mut events = 0;
+    for byte in bytes {
+        *matched = match *byte {
+            byte if byte == EVENT[*matched] => *matched + 1,
+            byte => usize::from(byte == EVENT[0]),
+        };
+        if *matched == EVENT.len() {
+            (events, *matched) = (events + 1, 0);
+        }
+    }
+    events
+}
+
+/// Notes the fixes of all events that are whole, and forgets those.
+fn note(held: &mut String, times: &Times, sample: usize) {
+    let Some(end) = held.rfind("\n\n") else { return };
+    let now = times.now();
+    let parts = held[..end].split(r#""n":""#).skip(1);
+    for number in parts.filter_map(|part| part.get(..8)?.parse::<usize>().ok()) {
+        if let Some(slot) = times.heard.get(number * SAMPLES + sample) {
+            // The first time counts.
+            let _ = slot.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+    held.drain(..end);
+}
+
+/// Bytes a second of a stream, its beginning left out.
+pub(super) async fn bytes_a_second(
+    edge: &Running,
+    path: &str,
+    coding: &str,
+    lasts: Duration,
+) -> anyhow::Result<f64> {
+    let settles = Duration::from_secs(5);
+    let mut socket = ask(address_of(edge)?, 1, path, coding).await?;
+    let (began, mut buffer, mut bytes) = (Instant::now(), vec![0; 65536], 0);
+    while began.elapsed() < settles + lasts {
+        if let Ok(read) = timeout(Duration::from_millis(100), socket.read(&mut buffer)).await {
+            let n = read?;
+            ensure!(n > 0, "the stream {path} ended");
+            if began.elapsed() >= settles {
+                bytes += n;
+            }
+        }
+    }
+    Ok(bytes as f64 / lasts.as_secs_f64())
+}
+
+fn address_of(edge: &Running) -> anyhow::Result<SocketAddr> {
+    Ok(edge.url.strip_prefix("http://").context("an http:// URL")?.parse()?)
+}
+
+async fn ask(address: SocketAddr, source: u8, path: &str, coding: &str) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, 0, source), 0)))?;
+    let mut socket = socket.connect(address).await?;
+    socket.set_nodelay(true)?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\naccept-encoding: {coding}\r\n\r\n");
+    socket.write_all(request.as_bytes()).await?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_counted_wherever_they_are_cut() {
+        let bytes = [event(7, 232), b"\n: heartbeat\n\n".to_vec(), event(8, 232)].concat();
+        for cut in 0..bytes.len() {
+            let mut matched = 0;
+            let events = count(&bytes[..cut], &mut matched) + count(&bytes[cut..], &mut matched);
+            assert_eq!(events, 2, "{cut}");
+        }
+        assert_eq!(event(7, 232).len(), 232);
+    }
+
+    #[test]
+    fn samples_are_spread_and_numbered() {
+        let samples: Vec<usize> = (0..1000).filter_map(|n| sample(n, 1000)).collect();
+        assert_eq!(samples, (0..SAMPLES).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_sample_notes_what_is_whole() {
+        let times = Times::new(1000);
+        let mut held = String::from_utf8([event(3, 232), event(4, 232)].concat()).unwrap();
+        held.truncate(400);
+        note(&mut held, &times, 5);
+        assert!(times.heard[3 * SAMPLES + 5].load(Ordering::Relaxed) > 0);
+        assert_eq!(times.heard[4 * SAMPLES + 5].load(Ordering::Relaxed), 0);
+    }
+}
