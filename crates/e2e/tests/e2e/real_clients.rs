@@ -90,7 +90,7 @@ impl Curl {
     }
 
     /// Waits for its end, which must be as HTTP and the coding want it.
-    async fn is_content_with(self, expected: &Map) {
+    async fn has_all_of(self, expected: &Map) {
         let (code, coding) = self.ended.await.unwrap();
         assert_eq!(code, Some(0), "curl, {coding:?}");
         if let Some(wanted) = self.coding {
@@ -118,7 +118,7 @@ async fn curl_prints_the_map_that_is_there_and_ends_well_however_it_is_compresse
     let plain = Following::start(&edge.stream()).await;
     eventually("all is there", || async { map_of_viewer(&plain.viewer()) == fleet.all() }).await;
     for (curl, bounds) in Curl::start_all(&edge, "maxSeconds=4") {
-        curl.is_content_with(&expected(&fleet, bounds)).await;
+        curl.has_all_of(&expected(&fleet, bounds)).await;
     }
 }
 
@@ -141,7 +141,7 @@ async fn curl_prints_a_map_that_moves_and_ends_well_with_its_edge() {
     }
     edge.service.signal(Signal::SIGTERM);
     for (curl, bounds) in curls {
-        curl.is_content_with(&expected(&fleet, bounds)).await;
+        curl.has_all_of(&expected(&fleet, bounds)).await;
     }
 }
 
@@ -161,7 +161,9 @@ async fn who_asks_for_a_coding_gets_it_in_fewer_bytes_and_who_does_not_gets_none
     let bed = Bed::new(1).await.with(LONG.0, LONG.1);
     let (_ingest, [edge, plain_edge]) = bed.up([&[], &[("streams.compress", "false")]]).await;
     let mut input = Input::new(2000);
-    input.send(&bed.publisher(), 2000).await;
+    let publisher = bed.publisher();
+    input.send(&publisher, 2000).await;
+    publisher.flush(Duration::from_secs(30)).await.unwrap();
     eventually("all are there", || async {
         edge.map().await == input.expected && plain_edge.map().await == input.expected
     })

@@ -1,5 +1,6 @@
 //! Redis behind Sentinels: its primary is killed, and a replica that lacks the last writes takes its place.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tutti_e2e::bed::{Bed, Input, map_of_viewer};
 use tutti_e2e::eventually;
 use tutti_e2e::inboxes::{Device, Inboxes};
 use tutti_e2e::kafka;
-use tutti_e2e::rooms::{Rooms, Stream};
+use tutti_e2e::rooms::{Joined, Rooms, Stream, key};
 use tutti_e2e::sentinel::Sentinels;
 use tutti_e2e::viewer::Following;
 
@@ -81,7 +82,7 @@ async fn after_a_failover_that_lost_tickets_no_two_hold_one_and_places_are_exact
     let mut sentinels = Sentinels::start().await;
     let rooms = Rooms::start(bed(&sentinels).await, 2, &[]).await;
     let edges = [rooms.edge(&[]).await, rooms.edge(&[]).await];
-    rooms.put(&edges[0], "sale", r#"{"maxActive":1,"admitPerSecond":50}"#).await;
+    rooms.put(&edges[0], "sale", r#"{"maxActive":1,"admitPerSecond":50,"claimSeconds":600}"#).await;
     let mut kept = Vec::new();
     for n in 0..20 {
         kept.push(rooms.join(&edges[n % 2], "sale").await);
@@ -101,13 +102,16 @@ async fn after_a_failover_that_lost_tickets_no_two_hold_one_and_places_are_exact
     eventually("the replica is the primary", async || sentinels.has_failed_over()).await;
 
     let mut anew = Vec::new();
-    while anew.len() < 10 {
-        let key = format!("anew-{}", anew.len());
-        if let Ok((status, _, body)) = rooms.ask_to_join(&edges[0], "sale", &key, None).await
-            && status.is_success()
-        {
-            anew.push(tutti_e2e::rooms::Joined::of(body));
-        }
+    for _ in 0..10 {
+        let (key, joined) = (key(), RefCell::default());
+        eventually("a visitor gets in", async || {
+            let answer = rooms.ask_to_join(&edges[0], "sale", &key, None).await;
+            let body = answer.ok().filter(|(status, ..)| status.is_success()).map(|(.., body)| body);
+            *joined.borrow_mut() = body;
+            joined.borrow().is_some()
+        })
+        .await;
+        anew.push(Joined::of(joined.take().unwrap()));
     }
     // One is inside; who waits stands in the order of the tickets.
     for (place, joined) in kept.iter().chain(&anew).skip(1).enumerate() {

@@ -36,7 +36,7 @@ pub(super) fn event(number: usize, length: usize) -> Vec<u8> {
 /// Which sample one of so many streams is, if it is one.
 pub(super) fn sample(n: usize, count: usize) -> Option<usize> {
     let step = (count / SAMPLES).max(1);
-    (n % step == 0).then_some(n / step).filter(|sample| *sample < SAMPLES)
+    n.is_multiple_of(step).then_some(n / step).filter(|sample| *sample < SAMPLES)
 }
 
 /// So many streams, from this address of 127.0.0.0/8; returns when all have heard something. They end when
