@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{info, warn};
-use tutti_feed::{Event, Following, Position, agree_when_there, connect, follow};
+use tutti_feed::{Event, Position, agree_when_there, connect, follow};
 use tutti_model::names;
 use tutti_service::{ExposeSecret as _, Latch};
 
@@ -126,9 +126,11 @@ impl Conductor {
         loop {
             let due = self.last_tick + self.config.tick;
             tokio::select! {
-                event = following.next() => {
-                    let Some(event) = event else { return Ok("follower_ended") };
-                    if let Next::BeginAnew(reason) = self.take(event, &mut following) {
+                events = following.next_few(EVENTS_A_TURN) => {
+                    if events.is_empty() {
+                        return Ok("follower_ended");
+                    }
+                    if let Next::BeginAnew(reason) = self.take(events) {
                         return Ok(reason);
                     }
                 }
@@ -138,21 +140,19 @@ impl Conductor {
         }
     }
 
-    /// Applies an event and those that wait behind it.
-    fn take(&mut self, first: Event, following: &mut Following) -> Next {
-        let mut next = Some(first);
-        for _ in 0..EVENTS_A_TURN {
-            match next {
-                None => break,
-                Some(Event::Heads(heads)) => {
+    /// Applies events, up to a reset: what came after it is read anew.
+    fn take(&mut self, events: Vec<Event>) -> Next {
+        for event in events {
+            match event {
+                Event::Heads(heads) => {
                     self.heads = Some(heads);
                     self.polls += 1;
                     self.metrics.devices.set(self.map.view().alive().count() as i64);
                     // Clients that wait for a poll learn of it by a tick.
                     self.dirty = true;
                 }
-                Some(Event::Reset { reason, .. }) => return Next::BeginAnew(reason.as_str()),
-                Some(Event::Record { feed, record }) => {
+                Event::Reset { reason, .. } => return Next::BeginAnew(reason.as_str()),
+                Event::Record { feed, record } => {
                     let applied = self.map.apply(feed, &record);
                     let Position { seq, time_us, .. } = record.position;
                     self.heard[feed] = Heard { at: Some(Instant::now()), time_us };
@@ -173,7 +173,6 @@ impl Conductor {
                     }
                 }
             }
-            next = following.try_next();
         }
         if !self.caught_up && self.heads.as_ref().is_some_and(|heads| self.map.view().reaches(heads)) {
             self.caught_up = true;

@@ -28,6 +28,7 @@ impl Shard {
     /// `life_us` is how long a fix may be on the map.
     pub(crate) fn advance(&mut self, record: &Record, life_us: u64, remember_us: u64) {
         let position = record.position;
+        debug_assert!(self.position.is_none_or(|held| held.seq + 1 == position.seq), "a record was left out");
         if self.position.is_none() && position.seq > 1 {
             self.knows_from_us = record.prev_time_us + life_us;
         }

@@ -92,11 +92,6 @@ impl Following {
         self.events.recv_many(&mut events, most).await;
         events
     }
-
-    /// The next event if there is one at once.
-    pub fn try_next(&mut self) -> Option<Event> {
-        self.events.try_recv().ok()
-    }
 }
 
 impl Drop for Following {

@@ -206,3 +206,26 @@ async fn a_second_delivery_of_everything_is_heard_by_no_client() {
     is_consistent(&viewer.viewer());
     assert_eq!(viewer.viewer().repeats, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_has_just_read_long_logs_resumes_who_left_long_before() {
+    let bed = Bed::new(3).await.with("locations.stale_after_seconds", "600");
+    let (_ingest, [old]) = bed.up([&[]]).await;
+    let publisher = bed.publisher();
+    let mut input = Input::new(200);
+    let viewer = Following::start(&old.stream()).await;
+    input.send_for(&publisher, Duration::from_secs(1), 500).await;
+    publisher.flush(Duration::from_secs(30)).await.unwrap();
+    eventually("it is shown", || async { map_of_viewer(&viewer.viewer()) == input.expected }).await;
+    let away = viewer.cut();
+    // Many records, of which an edge that starts takes in as many at once as it can.
+    input.send_for(&publisher, Duration::from_secs(6), 2000).await;
+    publisher.flush(Duration::from_secs(30)).await.unwrap();
+    eventually("it is on the map", || async { old.map().await == input.expected }).await;
+    let fresh = bed.edge(&[]);
+    fresh.service.wait_ready().await;
+    let back = Following::go_on(&fresh.stream(), away).await;
+    eventually("it is shown what it missed", || async { map_of_viewer(&back.viewer()) == input.expected })
+        .await;
+    assert_eq!(back.viewer().resets, [""; 0], "its id is of this history");
+}
