@@ -10,7 +10,7 @@ use fred::types::scripts::Script;
 use crate::error::Error;
 use crate::metrics::AppendMetrics;
 use crate::record::Position;
-use crate::redis::wait_replicas;
+use crate::replicas::Replicas;
 
 /// What all scripts that write a feed begin with: how a record is numbered, laid out and logged.
 pub const RECORD_LUA: &str = include_str!("record.lua");
@@ -39,7 +39,7 @@ pub struct Feed {
     head: String,
     channel: String,
     limits: Limits,
-    replicas: u32,
+    replicas: Replicas,
     metrics: AppendMetrics,
 }
 
@@ -99,14 +99,14 @@ impl Feed {
             head: head_key(name),
             channel: channel(name),
             limits,
-            replicas: 0,
+            replicas: Replicas::default(),
             metrics,
         }
     }
 
-    /// The same, but an append counts only when so many replicas of Redis have it.
+    /// The same, but an append counts only when these replicas of Redis have it.
     #[must_use]
-    pub fn with_replicas(self, replicas: u32) -> Self {
+    pub fn with_replicas(self, replicas: Replicas) -> Self {
         Self { replicas, ..self }
     }
 
@@ -148,12 +148,13 @@ impl Feed {
             append.payload.into(),
         ];
         let keys = vec![self.log.as_str(), self.head.as_str()];
+        let on = self.replicas.written_on();
         let answer: Vec<i64> = APPEND
             .evalsha_with_reload(&self.client, keys, args)
             .await
             .map_err(|source| Error::Redis { doing: doing(), source })?;
         // What is there already may be there without its replicas.
-        wait_replicas(&self.client, self.replicas).await?;
+        self.replicas.have(on).await?;
         match answer[..] {
             [1, epoch, seq, time_us] => {
                 self.metrics.appended.inc();

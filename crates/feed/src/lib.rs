@@ -25,6 +25,7 @@ mod metrics;
 mod record;
 mod redis;
 mod registry;
+mod replicas;
 mod settings;
 mod subscriber;
 
@@ -36,7 +37,8 @@ pub use history::{History, Stood};
 pub use mailbox::{Filed, Filing, Item, Keep, Letter, Mailbox, Mailboxes, Mark, Marked, News, Since};
 pub use metrics::{AppendMetrics, FollowMetrics, MailboxMetrics};
 pub use record::{HEADER_BYTES, Position, Record};
-pub use redis::{Connection, SCHEMES, connect, connects, time_us, wait_replicas};
+pub use redis::{Connection, SCHEMES, connect, connects, time_us};
 pub use registry::{Connected, Registry};
+pub use replicas::{Replicas, WrittenOn};
 pub use settings::agree_when_there;
 pub use subscriber::{Event, Following, ResetReason, follow, follow_from, follow_newest, read_log};

@@ -14,7 +14,7 @@ use crate::append::{Limits, channel, head_key, log_key};
 use crate::error::Error;
 use crate::metrics::MailboxMetrics;
 use crate::record::Position;
-use crate::redis::wait_replicas;
+use crate::replicas::Replicas;
 
 macro_rules! script {
     ($file:literal) => {
@@ -53,7 +53,7 @@ pub struct Mailboxes {
     name: &'static str,
     buckets: u32,
     keep: Keep,
-    replicas: u32,
+    replicas: Replicas,
     metrics: MailboxMetrics,
 }
 
@@ -197,12 +197,12 @@ impl Mailboxes {
         keep: Keep,
         metrics: MailboxMetrics,
     ) -> Self {
-        Self { client, name, buckets, keep, replicas: 0, metrics }
+        Self { client, name, buckets, keep, replicas: Replicas::default(), metrics }
     }
 
-    /// The same, but what is filed or marked counts only when so many replicas of Redis have it.
+    /// The same, but what is filed or marked counts only when these replicas of Redis have it.
     #[must_use]
-    pub fn with_replicas(self, replicas: u32) -> Self {
+    pub fn with_replicas(self, replicas: Replicas) -> Self {
         Self { replicas, ..self }
     }
 
@@ -245,8 +245,9 @@ impl Mailboxes {
             words.push(filing.payload.clone().into());
         }
         let doing = || format!("filing in {}", self.feed(bucket));
+        let on = self.replicas.written_on();
         let answer: Vec<u64> = self.run(&FILE, bucket, words).await.map_err(redis(doing))?;
-        wait_replicas(&self.client, self.replicas).await?;
+        self.replicas.have(on).await?;
         let [filed, known, expired, time_us] = answer[..] else { return Err(odd(doing, &answer)) };
         self.metrics.filed.inc_by(filed);
         self.metrics.known.inc_by(known);
@@ -261,8 +262,9 @@ impl Mailboxes {
     pub async fn announce_gap(&self, bucket: u32, reason: &str) -> Result<(), Error> {
         let words: Vec<Value> = vec!["".into(), "".into(), 0.into(), 0.into(), reason.into()];
         let doing = || format!("announcing a gap in {}", self.feed(bucket));
+        let on = self.replicas.written_on();
         let _: Vec<u64> = self.run(&FILE, bucket, words).await.map_err(redis(doing))?;
-        wait_replicas(&self.client, self.replicas).await
+        self.replicas.have(on).await
     }
 
     /// Marks an item, and tells of it; says how many are unread then, `None` if there is no such item.
@@ -279,8 +281,9 @@ impl Mailboxes {
         let bucket = self.bucket_of(address.as_bytes());
         let doing = || format!("marking in {}", self.feed(bucket));
         let words = vec![address.into(), what.into(), id.into()];
+        let on = self.replicas.written_on();
         let answer: Vec<i64> = self.run(&MARK, bucket, words).await.map_err(redis(doing))?;
-        wait_replicas(&self.client, self.replicas).await?;
+        self.replicas.have(on).await?;
         match answer[..] {
             [-1] => Ok(None),
             [0 | 1, unread] => Ok(Some(unread as u32)),

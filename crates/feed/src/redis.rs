@@ -17,9 +17,6 @@ const MESSAGES_WAITING: usize = 2048;
 /// What the URL of a Redis begins with: a single one, or one that Sentinels tell of.
 pub const SCHEMES: [&str; 2] = ["redis://", "redis-sentinel://"];
 
-/// A write that fewer replicas have by then counts as failed.
-const REPLICAS_WITHIN: Duration = Duration::from_secs(1);
-
 /// A client and the task that keeps it connected, for ever; dropping it ends the task.
 pub struct Connection {
     /// Usable at once: commands wait for the connection, and fail when they waited too long.
@@ -98,20 +95,6 @@ pub fn connects(client: &Client) -> watch::Receiver<u64> {
         }
     });
     receiver
-}
-
-/// Waits until so many replicas have all that this client wrote; none, not at all. Everything else that the
-/// client does waits meanwhile.
-///
-/// # Errors
-/// [`Error::Replicas`] if they do not have it within a second, [`Error::Redis`] if Redis does not answer.
-pub async fn wait_replicas(client: &Client, wanted: u32) -> Result<(), Error> {
-    if wanted == 0 {
-        return Ok(());
-    }
-    let waited = client.wait(i64::from(wanted), REPLICAS_WITHIN.as_millis() as i64).await;
-    let have: u32 = waited.map_err(Error::redis("waiting for replicas"))?;
-    if have >= wanted { Ok(()) } else { Err(Error::Replicas { wanted, have }) }
 }
 
 /// Redis's own clock, microseconds since 1970: the one that feeds take their time from.

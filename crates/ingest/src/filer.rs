@@ -71,7 +71,7 @@ async fn run(mailboxes: Mailboxes, bucket: u32, mut receiver: mpsc::Receiver<Job
         for (mut job, share) in jobs.into_iter().zip(shares) {
             job.filed += share;
             let has_more = job.filed < job.filings.len();
-            if has_more && (filed.is_ok() || share == 0) {
+            if has_more && filed.is_ok() {
                 left.push(job);
             } else {
                 // Who gave up waiting needs no answer.
@@ -85,20 +85,17 @@ async fn run(mailboxes: Mailboxes, bucket: u32, mut receiver: mpsc::Receiver<Job
 /// How many of each job's filings go into the next call: of all jobs alike, so that one with many does not
 /// keep the others waiting.
 fn share(jobs: &[Job]) -> Vec<usize> {
-    let (most, mut bytes, mut count) = ((MAX_CALL / jobs.len().max(1)).max(1), 0, 0);
-    let mut shares = Vec::with_capacity(jobs.len());
-    for job in jobs {
-        let before = count;
-        for filing in job.filings[job.filed..].iter().take(most) {
+    let (most, most_bytes) = ((MAX_CALL / jobs.len()).max(1), MAX_CALL_BYTES / jobs.len());
+    let share = |job: &Job| {
+        let mut bytes = 0;
+        let fits = |filing: &&Arc<Filing>| {
             bytes += filing.payload.len() + filing.address.len();
-            if bytes > MAX_CALL_BYTES && count > 0 {
-                break;
-            }
-            count += 1;
-        }
-        shares.push(count - before);
-    }
-    shares
+            bytes <= most_bytes
+        };
+        let left = &job.filings[job.filed..];
+        left.iter().take(most).take_while(fits).count().max(1).min(left.len())
+    };
+    jobs.iter().map(share).collect()
 }
 
 #[cfg(test)]
@@ -125,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_call_is_bounded_in_bytes_and_has_one_at_least() {
-        assert_eq!(share(&[job(3, MAX_CALL_BYTES + 1, 0), job(1, 1, 0)]), [1, 0]);
+        assert_eq!(share(&[job(3, MAX_CALL_BYTES + 1, 0), job(1, 1, 0)]), [1, 1]);
         assert_eq!(share(&[job(9, MAX_CALL_BYTES / 4, 0)]), [4]);
     }
 }

@@ -25,6 +25,7 @@ mod sink;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
+use tutti_feed::Replicas;
 use tutti_service::{Context, ExposeSecret as _, Failure, Registry, Service, Settings};
 
 pub use config::{Config, Kind, Route, Start};
@@ -72,12 +73,14 @@ impl Service for Ingest {
 
         let config = Arc::new(config);
         let mut routes = JoinSet::new();
+        let replicas = Replicas::new(redis.client.clone(), config.wait_replicas);
         for (route, latch) in config.routes.iter().cloned().zip(kafka_latches) {
             let client = redis.client.clone();
             routes.spawn(route::run(
                 config.clone(),
                 route,
                 client,
+                replicas.clone(),
                 metrics.clone(),
                 latch,
                 context.stop.clone(),

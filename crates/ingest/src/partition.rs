@@ -8,7 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{info, warn};
-use tutti_feed::{Client, Error as FeedError};
+use tutti_feed::{Client, Error as FeedError, Replicas};
 
 use crate::batch::Batch;
 use crate::config::{Config, Route, Start};
@@ -39,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) rejected: Rejected,
     /// How often Redis has been connected to.
     pub(crate) connects: watch::Receiver<u64>,
+    pub(crate) replicas: Replicas,
     pub(crate) began: Instant,
     /// For notifications: of each bucket of the mailboxes.
     pub(crate) filers: Arc<[Filer]>,

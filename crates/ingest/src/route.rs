@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
-use tutti_feed::{Client, Feed, History, Keep, Mailboxes};
+use tutti_feed::{Client, Feed, History, Keep, Mailboxes, Replicas};
 use tutti_model::names;
 use tutti_service::shared::Inboxes;
 use tutti_service::{Failure, Latch};
@@ -37,6 +37,7 @@ pub(crate) async fn run(
     config: Arc<Config>,
     route: Route,
     client: Client,
+    replicas: Replicas,
     metrics: Metrics,
     mut latch: Option<Latch>,
     stop: CancellationToken,
@@ -48,7 +49,7 @@ pub(crate) async fn run(
     let connects = tutti_feed::connects(&client);
     let filers: Arc<[Filer]> = match route.kind {
         Kind::Notifications { .. } => {
-            let mailboxes = mailboxes(&config, &client, &metrics);
+            let mailboxes = mailboxes(&config, &client, &replicas, &metrics);
             (0..mailboxes.buckets()).map(|bucket| Filer::start(mailboxes.clone(), bucket)).collect()
         }
         Kind::Locations { .. } | Kind::Events { .. } => [].into(),
@@ -73,6 +74,7 @@ pub(crate) async fn run(
                     metrics: metrics.clone(),
                     rejected: rejected.clone(),
                     connects: connects.clone(),
+                    replicas: replicas.clone(),
                     began: Instant::now(),
                     filers: filers.clone(),
                 })),
@@ -117,7 +119,7 @@ fn carry(shared: Arc<Shared>, grant: Granted) -> BoxFuture<'static, ()> {
     let (config, source) = (shared.config.clone(), shared.source(grant.partition));
     let feed = |name: &str, limits| {
         let feed = Feed::new(shared.client.clone(), name, limits, shared.metrics.append.clone());
-        feed.with_replicas(config.wait_replicas)
+        feed.with_replicas(shared.replicas.clone())
     };
     match &shared.route.kind {
         Kind::Locations { format } => {
@@ -137,7 +139,7 @@ fn carry(shared: Arc<Shared>, grant: Granted) -> BoxFuture<'static, ()> {
         Kind::Notifications { format } => {
             let age = config.inboxes.age;
             let sink = MailSink {
-                mailboxes: mailboxes(&config, &shared.client, &shared.metrics),
+                mailboxes: mailboxes(&config, &shared.client, &shared.replicas, &shared.metrics),
                 filers: shared.filers.clone(),
                 history: History::new(shared.client.clone(), &source),
                 source,
@@ -151,11 +153,11 @@ fn carry(shared: Arc<Shared>, grant: Granted) -> BoxFuture<'static, ()> {
     }
 }
 
-fn mailboxes(config: &Config, client: &Client, metrics: &Metrics) -> Mailboxes {
+fn mailboxes(config: &Config, client: &Client, replicas: &Replicas, metrics: &Metrics) -> Mailboxes {
     let Inboxes { buckets, items, bytes, age } = config.inboxes;
     let keep = Keep { items, bytes, age };
     let mailboxes = Mailboxes::new(client.clone(), names::INBOX, buckets, keep, metrics.mailboxes.clone());
-    mailboxes.with_replicas(config.wait_replicas)
+    mailboxes.with_replicas(replicas.clone())
 }
 
 /// The cluster's id: two clusters' partitions of one name are two sources.

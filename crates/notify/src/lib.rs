@@ -29,7 +29,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tracing::info;
-use tutti_feed::{Keep, MailboxMetrics, Mailboxes};
+use tutti_feed::{Keep, MailboxMetrics, Mailboxes, Replicas};
 use tutti_model::names;
 use tutti_service::shared::Inboxes;
 use tutti_service::{Context, ExposeSecret as _, Failure, Registry, Service, Settings};
@@ -98,7 +98,7 @@ impl Service for Notify {
                 let keep = Keep { items, bytes, age };
                 // It files nothing.
                 Mailboxes::new(client.clone(), names::INBOX, buckets, keep, MailboxMetrics::default())
-                    .with_replicas(config.wait_replicas)
+                    .with_replicas(Replicas::new(client.clone(), config.wait_replicas))
             });
             latch.open();
             Ok::<(), Failure>(())

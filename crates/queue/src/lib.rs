@@ -32,6 +32,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tracing::info;
+use tutti_feed::Replicas;
 use tutti_service::{Context, ExposeSecret as _, Failure, Registry, Service, Settings};
 
 pub use config::{Config, Format};
@@ -73,8 +74,8 @@ impl Service for Queue {
         let mut redis = tutti_feed::connect(config.redis_url.expose_secret())
             .map_err(|e| Failure::Config(e.to_string()))?;
         let latch = context.readiness.latch("redis");
-        let rooms =
-            Rooms::new(redis.client.clone(), config.max_unrelayed).with_replicas(config.wait_replicas);
+        let replicas = Replicas::new(redis.client.clone(), config.wait_replicas);
+        let rooms = Rooms::new(redis.client.clone(), config.max_unrelayed).with_replicas(replicas);
         info!(listen = %config.listen, topic = config.topic, "serving");
 
         let server = Server { rooms: rooms.clone(), signer: config.signer.clone(), metrics: metrics.clone() };

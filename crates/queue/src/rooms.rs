@@ -6,7 +6,7 @@ use fred::types::InfoKind;
 use fred::types::scripts::Script;
 use prost::Message as _;
 use serde::Deserialize;
-use tutti_feed::{Client, Position, RECORD_LUA, channel, head_key, log_key, wait_replicas};
+use tutti_feed::{Client, Position, RECORD_LUA, Replicas, channel, head_key, log_key};
 use tutti_model::{Mode, RoomSettings, names};
 
 /// The names of all rooms.
@@ -21,7 +21,7 @@ pub struct Rooms {
     client: Client,
     scripts: Scripts,
     max_unrelayed: u64,
-    replicas: u32,
+    replicas: Replicas,
 }
 
 #[derive(Clone)]
@@ -252,9 +252,9 @@ impl Rooms {
         Self::with_scripts(client, max_unrelayed, |text| text)
     }
 
-    /// The same, but what is done counts only when so many replicas of Redis have it.
+    /// The same, but what is done counts only when these replicas of Redis have it.
     #[must_use]
-    pub fn with_replicas(self, replicas: u32) -> Self {
+    pub fn with_replicas(self, replicas: Replicas) -> Self {
         Self { replicas, ..self }
     }
 
@@ -271,7 +271,7 @@ impl Rooms {
             relay: script(include_str!("relay.lua")),
             read: script(include_str!("read.lua")),
         };
-        Self { client, scripts, max_unrelayed, replicas: 0 }
+        Self { client, scripts, max_unrelayed, replicas: Replicas::default() }
     }
 
     /// Makes a room, or changes its settings; its opening time stays as it is if `opens_at_ms` is
@@ -492,8 +492,9 @@ impl Rooms {
         room: &str,
         args: Vec<Value>,
     ) -> Result<Vec<Value>, Error> {
+        let on = self.replicas.written_on();
         let answer = self.ask(script, doing, room, args).await?;
-        wait_replicas(&self.client, self.replicas).await.map_err(Error::Replicas)?;
+        self.replicas.have(on).await.map_err(Error::Replicas)?;
         Ok(answer)
     }
 

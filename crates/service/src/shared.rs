@@ -21,6 +21,13 @@ pub fn redis_url(settings: &mut Settings) -> SecretString {
             "redis.url must begin with redis:// or redis-sentinel://; Cluster and TLS are not supported",
         );
     }
+    if url.expose_secret().starts_with("redis-sentinel://")
+        && !url.expose_secret().contains("sentinelServiceName=")
+    {
+        settings.mistake(
+            "redis.url of Sentinels needs ?sentinelServiceName=, the name that they know the primary by",
+        );
+    }
     url
 }
 
