@@ -15,6 +15,10 @@ use crate::{client, free_port, unique};
 /// What a map holds: the timestamp of each mediaId.
 pub type Map = BTreeMap<String, i64>;
 
+/// Settings of an edge whose clients are many and have one address.
+pub const UNLIMITED: [(&str, &str); 2] =
+    [("streams.max_per_address", "0"), ("http.max_connections_per_address", "0")];
+
 /// Where a test takes place.
 pub struct Bed {
     /// Of the test's own.

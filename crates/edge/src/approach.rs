@@ -63,9 +63,18 @@ impl View {
         }
     }
 
+    /// What ids of this part end with, after a point.
+    pub(crate) fn mark(self) -> Option<String> {
+        match self {
+            Self::World => None,
+            Self::Area(area) => Some(area.to_string()),
+            Self::Clusters(area) => Some(format!("c{area}")),
+        }
+    }
+
     /// An id of the world, as one of this part.
     pub(crate) fn id(self, id: &str) -> String {
-        self.area().map_or_else(|| id.to_owned(), |area| format!("{id}.{area}"))
+        self.mark().map_or_else(|| id.to_owned(), |mark| format!("{id}.{mark}"))
     }
 }
 
@@ -138,7 +147,7 @@ impl Approach {
                 Walk::Cells(area) => {
                     // Those of this step, which may be a later one than the pass began for.
                     (pass.cursor, pass.id) = (tick.cursor.clone(), tick.id.clone());
-                    write_cells(&tick.cells(area.cell_zoom()), None, *area, &mut events);
+                    write_cells(&tick.cells(area.zoom()), *area, &mut events);
                     true
                 }
             };

@@ -133,16 +133,11 @@ impl Area {
             self.tiles()
         )
     }
+}
 
-    /// The zoom of the cells of its clusters.
-    pub(crate) fn cell_zoom(&self) -> u8 {
-        self.zoom + CELL_ZOOMS
-    }
-
-    /// Whether one of those cells is in it.
-    pub(crate) fn has_cell(&self, (x, y): Tile) -> bool {
-        self.has_tile((x >> CELL_ZOOMS, y >> CELL_ZOOMS))
-    }
+/// The zoom of the cells of an area's clusters.
+pub(crate) fn cell_zoom(zoom: u8) -> u8 {
+    zoom + CELL_ZOOMS
 }
 
 /// As it stands in ids, after a point.
@@ -228,7 +223,6 @@ mod tests {
             let tiles: Vec<Tile> = area.each().collect();
             prop_assert!(tiles.contains(&inside.tile(area.zoom)) && tiles.iter().all(|tile| area.has_tile(*tile)));
             prop_assert_eq!(tiles.len() as u32, area.tiles());
-            prop_assert!(area.has_cell(inside.tile(area.cell_zoom())));
         }
     }
 }

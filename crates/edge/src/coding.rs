@@ -41,6 +41,7 @@ impl Coding {
         match self {
             Self::Identity => text.clone(),
             Self::Gzip => deflate(text).into(),
+            Self::Zstd if text.len() < SMALL => raw(text).into(),
             // Only without memory could it fail.
             Self::Zstd => zstd::bulk::compress(text, 3).expect("a text fits into a frame").into(),
         }
@@ -73,6 +74,15 @@ fn stored(text: &[u8]) -> Vec<u8> {
         out.extend_from_slice(&(!length).to_le_bytes());
         out.extend_from_slice(part);
     }
+    out
+}
+
+/// A frame of one block that is not compressed.
+fn raw(text: &[u8]) -> Vec<u8> {
+    // Magic number; one segment, whose length is a byte; the last block, raw.
+    let mut out = vec![0x28, 0xb5, 0x2f, 0xfd, 0x20, text.len() as u8];
+    out.extend_from_slice(&((text.len() as u32) << 3 | 1).to_le_bytes()[..3]);
+    out.extend_from_slice(text);
     out
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Entry {
     sights: Box<[Sight]>,
     /// It was nowhere before.
     knows_all: bool,
+    /// Another feed's older word on it came later: who heard them in another order was shown it elsewhere.
+    was_elsewhere: bool,
 }
 
 /// Where a device was from a record on, exact to the smallest tile.
@@ -54,6 +56,7 @@ impl Entry {
             json: to_json(fix).into(),
             sights: [Sight { spot, shard, seq }].into(),
             knows_all: true,
+            was_elsewhere: false,
         }
     }
 
@@ -68,6 +71,7 @@ impl Entry {
             json: removal_json(id, timestamp_ms),
             sights: [].into(),
             knows_all: true,
+            was_elsewhere: false,
         }
     }
 
@@ -87,9 +91,15 @@ impl Entry {
         let before = if stays { &held.sights[1..] } else { &held.sights[..] };
         // Who stays in a tile has been there since it came, but is to be found where it is now.
         let here = here.map(|here| if stays { Sight { spot: here.spot, ..held.sights[0] } } else { here });
+        self.was_elsewhere = held.was_elsewhere;
         self.knows_all = held.knows_all && before.len() <= TRAIL;
         self.sights = here.into_iter().chain(before.iter().copied().take(TRAIL)).collect();
         self
+    }
+
+    /// The same, after another feed's older word on it.
+    pub(crate) fn elsewhere(&self) -> Self {
+        Self { was_elsewhere: true, ..self.clone() }
     }
 
     /// Where it is, if it is on the map.
@@ -99,6 +109,9 @@ impl Entry {
 
     /// Whether one who was shown all up to these numbers, or a little more, may have been shown it there.
     pub(crate) fn may_have_been_in(&self, area: &Area, from: &[u64]) -> bool {
+        if self.was_elsewhere {
+            return true;
+        }
         for Sight { spot, shard, seq } in &self.sights {
             if area.contains(*spot) {
                 return true;

@@ -226,9 +226,10 @@ impl Hub {
                 !frames.is_empty()
             }
             View::Clusters(area) => {
-                let clusters = tick.clusters(before, area);
-                clusters.iter().for_each(|frame| scratch.extend_from_slice(&stream.encode(frame)));
-                clusters.is_some()
+                let clusters = tick.clusters(before, area.zoom());
+                let here = area.each().filter_map(|tile| clusters.get(&tile));
+                here.for_each(|frame| scratch.extend_from_slice(&stream.encode(frame)));
+                !scratch.is_empty()
             }
         };
         if told {

@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use reqwest::header::ACCEPT;
 use reqwest::redirect::Policy;
@@ -196,6 +196,10 @@ fn public_keys(set: &[u8]) -> Result<Vec<Key>, String> {
 
 /// One key, if it is of a kind and for an algorithm that we check.
 fn read_jwk(jwk: &Jwk) -> Result<Option<Key>, String> {
+    // One for encryption signs nothing.
+    if jwk.common.public_key_use.as_ref().is_some_and(|its| *its != PublicKeyUse::Signature) {
+        return Ok(None);
+    }
     let algorithms = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => vec![
             Algorithm::RS256,

@@ -110,7 +110,11 @@ impl MapState {
 
     fn put(&mut self, id: MediaId, entry: Entry, time_us: u64) {
         let held = self.view.entries.get(&id);
-        if held.is_some_and(|held| held.rank() > entry.rank()) {
+        if let Some(held) = held.filter(|held| held.rank() > entry.rank()) {
+            if held.shard != entry.shard && !entry.removed {
+                let held = held.elsewhere();
+                self.view.entries.insert(id, Arc::new(held));
+            }
             return;
         }
         let was = held.and_then(|held| held.spot());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::body::SizedStream;
-use actix_web::http::header::{AcceptEncoding, ContentEncoding, Encoding, Header as _};
+use actix_web::http::header::{Accept, AcceptEncoding, ContentEncoding, Encoding, Header as _};
 use actix_web::http::{Method, StatusCode, Version, header};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 use rand::Rng as _;
@@ -216,10 +216,10 @@ fn map_shown(id: Option<String>, view: View) -> Shown {
     if id == INCOMPLETE {
         return Shown::Lost("incomplete");
     }
-    let (place, area) = id.split_once('.').map_or((&*id, None), |(place, area)| (place, Some(area)));
+    let (place, mark) = id.split_once('.').map_or((&*id, None), |(place, mark)| (place, Some(mark)));
     match (id.len() <= MAX_ID_BYTES).then(|| Cursor::parse(place)).flatten() {
         None => Shown::Lost("unknown_id"),
-        Some(_) if area != view.area().map(|area| area.to_string()).as_deref() => Shown::Lost("other_view"),
+        Some(_) if mark != view.mark().as_deref() => Shown::Lost("other_view"),
         Some(cursor) => Shown::UpTo(Arc::new(cursor), None),
     }
 }
@@ -229,7 +229,11 @@ fn count(request: &HttpRequest, shared: &Shared) -> Result<Counted, Whose> {
     let Config { streams, http, .. } = &*shared.config;
     let mut whose = vec![(Whose::All, streams.max)];
     if let Some(peer) = request.peer_addr() {
-        let lines = request.headers().get_all("x-forwarded-for").map(|line| line.to_str().unwrap_or("?"));
+        // One word of garbage must not hide what a proxy of ours wrote behind it.
+        let lines =
+            request.headers().get_all("x-forwarded-for").map(|line| String::from_utf8_lossy(line.as_bytes()));
+        let lines: Vec<_> = lines.collect();
+        let lines = lines.iter().map(AsRef::as_ref);
         let address = network_of(client_address(peer.ip(), lines, &http.trusted_proxies));
         whose.push((Whose::Address(address), streams.max_per_address));
     }
@@ -262,10 +266,7 @@ async fn map_locations(request: HttpRequest, shared: web::Data<Shared>) -> HttpR
         Ok(area) => area,
         Err(refusal) => return refusal,
     };
-    let wants_geojson = request.headers().get_all(header::ACCEPT).any(|accept| {
-        accept.to_str().is_ok_and(|accept| accept.to_ascii_lowercase().contains("application/geo+json"))
-    });
-    let format = if wants_geojson { Format::GeoJson } else { Format::Json };
+    let format = format_of(&request);
     // In parts, so that the socket of each is filled from the one copy.
     let whole = tick.snapshot(area, format);
     let parts = (0..whole.len()).step_by(PART_BYTES).map({
@@ -277,6 +278,14 @@ async fn map_locations(request: HttpRequest, shared: web::Data<Shared>) -> HttpR
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::VARY, "accept"))
         .body(SizedStream::new(whole.len() as u64, futures_util::stream::iter(parts)))
+}
+
+/// GeoJSON for who asks for that by its name.
+fn format_of(request: &HttpRequest) -> Format {
+    let wanted = Accept::parse(request).map(|accept| accept.ranked()).unwrap_or_default();
+    let named =
+        |wanted: &str| [Format::Json, Format::GeoJson].into_iter().find(|f| f.content_type() == wanted);
+    wanted.iter().find_map(|mime| named(mime.essence_str())).unwrap_or(Format::Json)
 }
 
 /// How long the token that the map needs is valid, if one was needed.

@@ -9,11 +9,11 @@ use bytes::Bytes;
 
 use tutti_feed::{Cursor, Position};
 
-use crate::area::Area;
+use crate::area::{Area, Tile};
 use crate::frame::{Events, Frame};
 use crate::map::MapState;
 use crate::snapshot::{self, Format};
-use crate::tiles::{Cells, Change, Tiles, cells_of, write_cells, write_news};
+use crate::tiles::{Cells, Change, Tiles, cells_of, changed_cells, write_news};
 use crate::view::MapView;
 
 /// What brought nothing for so long is stale: ingest and the waiting room write to each feed once a second.
@@ -70,8 +70,8 @@ pub(crate) struct Tick {
     pub(crate) polls: u64,
     snapshots: [OnceLock<Bytes>; 2],
     cells: Mutex<HashMap<u8, Arc<Cells>>>,
-    /// What clients of an area are told of its cells.
-    clusters: Mutex<HashMap<Area, Option<Frame>>>,
+    /// What clients of each tile are told of its cells, by zoom.
+    clusters: Mutex<HashMap<u8, Arc<HashMap<Tile, Frame>>>>,
 }
 
 /// What a tick is made of besides the map's state.
@@ -143,18 +143,14 @@ impl Tick {
         }
     }
 
-    /// The cells of an area that this step changed, after the step before; encoded once for all.
-    pub(crate) fn clusters(&self, before: &Self, area: Area) -> Option<Frame> {
+    /// What this step changed in the cells of each tile of this zoom; encoded once for all.
+    pub(crate) fn clusters(&self, before: &Self, zoom: u8) -> Arc<HashMap<Tile, Frame>> {
         let mut held = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
-        let encode = || {
-            let (zoom, mut events) = (area.cell_zoom(), Events::default());
-            write_cells(&self.cells(zoom), Some(&before.cells(zoom)), area, &mut events);
-            (!events.is_empty()).then(|| events.frame())
-        };
-        held.entry(area).or_insert_with(encode).clone()
+        let encode = || Arc::new(changed_cells(&self.cells(zoom), &before.cells(zoom), zoom));
+        held.entry(zoom).or_insert_with(encode).clone()
     }
 
-    /// How many devices each cell has, at this zoom; counted once for all.
+    /// How many devices each cell of the tiles of this zoom has; counted once for all.
     pub(crate) fn cells(&self, zoom: u8) -> Arc<Cells> {
         let mut held = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
         held.entry(zoom).or_insert_with(|| Arc::new(cells_of(&self.view, zoom))).clone()

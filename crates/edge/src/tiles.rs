@@ -1,12 +1,12 @@
 //! What a step changes in each tile, and in each cell of the clusters: grouped once a zoom and encoded once
 //! a tile, when the first client looks there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use serde_json::json;
 
-use crate::area::{Area, MAX_ZOOM, Spot, Tile, centre_of};
+use crate::area::{Area, MAX_ZOOM, Spot, Tile, cell_zoom, centre_of};
 use crate::entry::{Entry, MediaId};
 use crate::frame::{Events, Frame};
 use crate::metrics::Metrics;
@@ -90,33 +90,49 @@ pub(crate) fn write_news<'a>(entries: impl Iterator<Item = &'a Entry>, events: &
     events.array("liveMapLocation", fixes.iter().map(|entry| &*entry.json));
 }
 
-/// The cells that have devices, and how many, at one zoom.
-pub(crate) type Cells = HashMap<Tile, u32>;
+/// How many devices the cells have, those that have some, by the tile that they are in.
+pub(crate) type Cells = HashMap<Tile, BTreeMap<Tile, u32>>;
 
+/// Of the tiles of one zoom.
 pub(crate) fn cells_of(view: &MapView, zoom: u8) -> Cells {
     let mut cells = Cells::new();
     for spot in view.alive().filter_map(Entry::spot) {
-        *cells.entry(spot.tile(zoom)).or_default() += 1;
+        let tile = cells.entry(spot.tile(zoom)).or_default();
+        *tile.entry(spot.tile(cell_zoom(zoom))).or_default() += 1;
     }
     cells
 }
 
-/// The event that tells of the cells of an area; of those that differ, where it is known what was told before.
-pub(crate) fn write_cells(cells: &Cells, before: Option<&Cells>, area: Area, events: &mut Events) {
-    let zoom = area.cell_zoom();
-    let differs =
-        |(tile, count): &(&Tile, &u32)| before.is_none_or(|before| before.get(*tile) != Some(*count));
-    let full = cells.iter().filter(differs).map(|(tile, count)| (*tile, *count));
-    let emptied = before.into_iter().flatten().filter(|(tile, _)| !cells.contains_key(*tile));
-    let mut all: Vec<(Tile, u32)> = full.chain(emptied.map(|(tile, _)| (*tile, 0))).collect();
-    all.retain(|(tile, _)| area.has_cell(*tile));
-    all.sort_unstable();
-    let texts: Vec<String> = all
-        .into_iter()
-        .map(|(tile, count)| {
-            let (latitude, longitude) = centre_of(tile, zoom);
-            let cell = format!("{zoom}/{}/{}", tile.0, tile.1);
-            json!({ "cell": cell, "count": count, "latitude": latitude, "longitude": longitude }).to_string()
+/// What is to be told of each tile where its cells are not as before.
+pub(crate) fn changed_cells(cells: &Cells, before: &Cells, zoom: u8) -> HashMap<Tile, Frame> {
+    let none = BTreeMap::new();
+    let mut frames = HashMap::new();
+    for tile in cells.keys().chain(before.keys().filter(|tile| !cells.contains_key(*tile))) {
+        let (now, then) = (cells.get(tile).unwrap_or(&none), before.get(tile).unwrap_or(&none));
+        let changed = now.iter().filter(|(cell, count)| then.get(*cell) != Some(*count));
+        let emptied = then.keys().filter(|cell| !now.contains_key(*cell)).map(|cell| (*cell, 0));
+        let mut events = Events::default();
+        write_counts(changed.map(|(cell, count)| (*cell, *count)).chain(emptied), zoom, &mut events);
+        if !events.is_empty() {
+            frames.insert(*tile, events.frame());
+        }
+    }
+    frames
+}
+
+/// The event that tells of all cells of an area.
+pub(crate) fn write_cells(cells: &Cells, area: Area, events: &mut Events) {
+    let here = area.each().filter_map(|tile| cells.get(&tile)).flatten();
+    write_counts(here.map(|(cell, count)| (*cell, *count)), area.zoom(), events);
+}
+
+fn write_counts(counts: impl Iterator<Item = (Tile, u32)>, zoom: u8, events: &mut Events) {
+    let zoom = cell_zoom(zoom);
+    let texts: Vec<String> = counts
+        .map(|(cell, count)| {
+            let (latitude, longitude) = centre_of(cell, zoom);
+            let name = format!("{zoom}/{}/{}", cell.0, cell.1);
+            json!({ "cell": name, "count": count, "latitude": latitude, "longitude": longitude }).to_string()
         })
         .collect();
     events.array("liveMapCluster", texts.iter().map(String::as_str));
@@ -227,23 +243,61 @@ mod tests {
             }
         }
 
+        /// An edge that has just read the logs has read one shard after the other.
+        #[test]
+        fn who_was_shown_an_area_resumes_where_the_shards_were_read_in_another_order(
+            batches in proptest::collection::vec((changes(), 0usize..2), 1..30), from in 0usize..20,
+        ) {
+            let (mut ours, mut theirs, mut seqs) = (map(2), map(2), [0; 2]);
+            let (mut left, mut records) = (None, [Vec::new(), Vec::new()]);
+            for (at, (batch, shard)) in batches.into_iter().enumerate() {
+                seqs[shard] += 1;
+                let record = record(seqs[shard], T0 + seqs[shard], batch);
+                ours.apply(shard, &record);
+                records[shard].push(record);
+                if at == from {
+                    left = Some((ours.view().cursor(), inside(&ours)));
+                }
+            }
+            for (shard, records) in records.iter().enumerate() {
+                for record in records {
+                    theirs.apply(shard, record);
+                }
+            }
+            prop_assert_eq!(inside(&ours), inside(&theirs));
+            if let Some((cursor, mut shown)) = left
+                && let Resume::From(from) = theirs.view().resume(&cursor)
+            {
+                let mut replay = Replay::since(from, Some(area()));
+                while !replay.is_done() {
+                    hear(&mut shown, &replay.next_chunk(theirs.view()).into_text());
+                }
+                prop_assert_eq!(shown, inside(&theirs));
+            }
+        }
+
         #[test]
         fn cells_count_what_is_in_an_area(batches in proptest::collection::vec(changes(), 1..10)) {
-            let (mut map, zoom) = (map(1), area().cell_zoom());
+            let (mut map, zoom) = (map(1), area().zoom());
             let mut counts: HashMap<String, u64> = HashMap::new();
-            let mut before = None;
+            let mut before = Cells::new();
             for (at, batch) in batches.into_iter().enumerate() {
                 let seq = at as u64 + 1;
                 map.apply(0, &record(seq, T0 + seq, batch));
                 let cells = cells_of(map.view(), zoom);
-                let mut events = Events::default();
-                write_cells(&cells, before.as_ref(), area(), &mut events);
-                if let Some((_, data)) = events.into_text().split_once("data: ") {
+                let frames = changed_cells(&cells, &before, zoom);
+                for frame in area().each().filter_map(|tile| frames.get(&tile)) {
+                    let text = String::from_utf8(frame.bytes(false).to_vec()).unwrap();
+                    let (_, data) = text.split_once("data: ").unwrap();
                     for cell in serde_json::from_str::<Vec<serde_json::Value>>(data).unwrap() {
                         counts.insert(cell["cell"].to_string(), cell["count"].as_u64().unwrap());
                     }
                 }
-                before = Some(cells);
+                let mut whole = Events::default();
+                write_cells(&cells, area(), &mut whole);
+                let told = whole.into_text().matches("\"count\":").count();
+                prop_assert_eq!(told, counts.values().filter(|count| **count > 0).count());
+                before = cells;
                 prop_assert_eq!(counts.values().sum::<u64>(), inside(&map).len() as u64);
             }
         }

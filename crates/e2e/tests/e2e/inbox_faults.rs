@@ -16,15 +16,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use tutti_e2e::bed::Edge;
+use tutti_e2e::bed::UNLIMITED;
 use tutti_e2e::eventually;
 use tutti_e2e::inboxes::{Device, Inboxes, Seen, token};
 use tutti_e2e::kafka::{self, Kafka};
 use tutti_e2e::service::Service;
 use tutti_load::now_ms;
-
-/// All clients of a test have one address.
-const UNLIMITED: [(&str, &str); 2] =
-    [("streams.max_per_address", "0"), ("http.max_connections_per_address", "0")];
 
 fn to(user: &str, text: &str) -> Value {
     json!({ "to": { "users": [user] }, "body": text, "data": { "at": now_ms() } })

@@ -10,7 +10,7 @@ use prost::Message as _;
 use roaring::RoaringBitmap;
 use serde_json::Value;
 use tokio::time::sleep;
-use tutti_e2e::bed::{Bed, Edge};
+use tutti_e2e::bed::{Bed, Edge, UNLIMITED};
 use tutti_e2e::eventually;
 use tutti_e2e::kafka::Kafka;
 use tutti_e2e::rooms::{Joined, Rooms, Stream, key};
@@ -127,7 +127,7 @@ fn positions_are_true(log: &[Record], visitors: &[Visitor]) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_gets_in_in_order_once_and_not_too_fast_while_servers_are_killed() {
     let mut rooms = Rooms::start(Bed::new(1).await, 3, &[]).await;
-    let mut edges = [rooms.edge(&[]).await, rooms.edge(&[]).await];
+    let mut edges = [rooms.edge(&UNLIMITED).await, rooms.edge(&UNLIMITED).await];
     let judge = Judge { max_active: 900, rate: 1500.0 };
     let settings = format!(
         r#"{{"maxActive":{},"admitPerSecond":{},"claimSeconds":1,"sessionSeconds":60,"graceSeconds":600}}"#,
