@@ -173,6 +173,13 @@ pub fn fix(id: &str, timestamp_ms: i64) -> String {
     format!(r#"{{"mediaId":"{id}","timestamp":{timestamp_ms},"latitude":37.7,"longitude":-122.4}}"#)
 }
 
+/// The same with something long in its properties.
+pub fn padded_fix(id: &str, timestamp_ms: i64, padding: &str) -> String {
+    format!(
+        r#"{{"mediaId":"{id}","timestamp":{timestamp_ms},"latitude":1.5,"longitude":2.5,"properties":{{"p":"{padding}"}}}}"#
+    )
+}
+
 /// Fixes with growing timestamps, and the plain fold of them.
 pub struct Input {
     /// The newest timestamp of each mediaId sent.
@@ -193,6 +200,14 @@ impl Input {
     /// # Panics
     /// If the driver refuses one.
     pub async fn send(&mut self, publisher: &Publisher, count: u64) {
+        self.send_each(publisher, count, fix).await;
+    }
+
+    /// The same, each with this JSON of a mediaId and a timestamp.
+    ///
+    /// # Panics
+    /// If the driver refuses one.
+    pub async fn send_each(&mut self, publisher: &Publisher, count: u64, fix: impl Fn(&str, i64) -> String) {
         for _ in 0..count {
             let id = format!("device-{}", self.sent % self.devices);
             let timestamp_ms = now_ms();

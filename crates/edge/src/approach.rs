@@ -147,7 +147,7 @@ impl Approach {
                 Walk::Cells(area) => {
                     // Those of this step, which may be a later one than the pass began for.
                     (pass.cursor, pass.id) = (tick.cursor.clone(), tick.id.clone());
-                    write_cells(&tick.cells(area.zoom()), *area, &mut events);
+                    write_cells(tick.cells(area.zoom()), *area, &mut events);
                     true
                 }
             };
@@ -177,27 +177,26 @@ impl Approach {
         if self.shown.is_all_of(tick) {
             return Begin::There;
         }
-        let (mut since, area) = (None, self.view.area());
-        let replay = match &self.shown {
+        let mut since = None;
+        // Nothing: it is shown all.
+        let from = match &self.shown {
             Shown::Nothing => {
                 events.id(INCOMPLETE);
-                Replay::all(area)
+                None
             }
             // Nobody remembers what the cells were.
-            Shown::UpTo(..) if matches!(self.view, View::Clusters(_)) => {
-                self.reset("clusters", events, metrics)
-            }
+            Shown::UpTo(..) if matches!(self.view, View::Clusters(_)) => reset("clusters", events, metrics),
             Shown::UpTo(_, Some(generation)) if *generation != tick.generation => {
-                self.reset(tick.reset_reason, events, metrics)
+                reset(tick.reset_reason, events, metrics)
             }
             Shown::UpTo(cursor, _) => match tick.view.resume(cursor) {
                 Resume::From(from) => {
                     since = Some(cursor.clone());
-                    Replay::since(from, area)
+                    Some(from)
                 }
-                Resume::TooOld => self.reset("too_old", events, metrics),
+                Resume::TooOld => reset("too_old", events, metrics),
                 Resume::Unknown if self.patience.is_over(tick.polls, tick.view.reaches(&tick.heads)) => {
-                    self.reset("unknown_id", events, metrics)
+                    reset("unknown_id", events, metrics)
                 }
                 Resume::Unknown => {
                     let (until, waiting) = self.patience.wait(now, &mut self.status);
@@ -207,12 +206,12 @@ impl Approach {
             },
             Shown::Lost(reason) => {
                 let reason = *reason;
-                self.reset(reason, events, metrics)
+                reset(reason, events, metrics)
             }
         };
         metrics.replays.inc();
         let walk = match self.view {
-            View::World | View::Area(_) => Walk::Devices(replay),
+            View::World | View::Area(_) => Walk::Devices(Replay::new(from, self.view.area())),
             View::Clusters(area) => Walk::Cells(area),
         };
         Begin::Pass(Pass {
@@ -223,11 +222,11 @@ impl Approach {
             generation: tick.generation,
         })
     }
+}
 
-    fn reset(&self, reason: &str, events: &mut Events, metrics: &Metrics) -> Replay {
-        write_reset(reason, events, metrics);
-        Replay::all(self.view.area())
-    }
+fn reset(reason: &str, events: &mut Events, metrics: &Metrics) -> Option<Vec<u64>> {
+    write_reset(reason, events, metrics);
+    None
 }
 
 enum Begin {

@@ -3,12 +3,15 @@
 
 use std::f64::consts::PI;
 use std::fmt;
+use std::sync::OnceLock;
 
 /// An area has at most so many tiles.
 const MAX_TILES: u32 = 16;
 /// The deepest zoom of an area, and of what is remembered of where devices were: a tile is 600 m wide there
 /// at the equator.
 pub(crate) const MAX_ZOOM: u8 = 16;
+/// One of each zoom that an area may have, made when it is first needed.
+pub(crate) type ByZoom<T> = [OnceLock<T>; MAX_ZOOM as usize + 1];
 /// Web mercator ends here.
 const MAX_LATITUDE: f64 = 85.051_128_779_806_6;
 /// Cells of clusters are so many zooms deeper than their area.
@@ -71,8 +74,8 @@ impl Area {
         {
             return Err(WANTED);
         }
-        let deepest = (0..=MAX_ZOOM).rev().map(|zoom| Self::at(zoom, west, south, east, north));
-        Ok(deepest.into_iter().find(|area| area.tiles() <= MAX_TILES).expect("at zoom 0 there is one tile"))
+        let mut deepest = (0..=MAX_ZOOM).rev().map(|zoom| Self::at(zoom, west, south, east, north));
+        Ok(deepest.find(|area| area.tiles() <= MAX_TILES).expect("at zoom 0 there is one tile"))
     }
 
     fn at(zoom: u8, west: f64, south: f64, east: f64, north: f64) -> Self {
@@ -120,18 +123,11 @@ impl Area {
 
     /// What its clients are told of it.
     pub(crate) fn json(&self) -> String {
-        let side = f64::from(1u32 << self.zoom);
-        let longitude = |column: u32| f64::from(column) / side * 360.0 - 180.0;
-        let latitude = |row: u32| (PI * (1.0 - 2.0 * f64::from(row) / side)).sinh().atan().to_degrees();
-        format!(
-            r#"{{"bbox":[{:.6},{:.6},{:.6},{:.6}],"zoom":{},"tiles":{}}}"#,
-            longitude(self.west),
-            latitude(self.south + 1),
-            longitude(self.east + 1),
-            latitude(self.north),
-            self.zoom,
-            self.tiles()
-        )
+        let Self { zoom, west, north, east, south } = *self;
+        let (top, left) = degrees_of(f64::from(west), f64::from(north), zoom);
+        let (bottom, right) = degrees_of(f64::from(east + 1), f64::from(south + 1), zoom);
+        let tiles = self.tiles();
+        format!(r#"{{"bbox":[{left:.6},{bottom:.6},{right:.6},{top:.6}],"zoom":{zoom},"tiles":{tiles}}}"#)
     }
 }
 
@@ -150,10 +146,13 @@ impl fmt::Display for Area {
 
 /// The centre of a tile: latitude and longitude in degrees.
 pub(crate) fn centre_of((x, y): Tile, zoom: u8) -> (f64, f64) {
+    degrees_of(f64::from(x) + 0.5, f64::from(y) + 0.5, zoom)
+}
+
+/// Latitude and longitude of what is so many columns from the west and so many rows from the north.
+fn degrees_of(column: f64, row: f64, zoom: u8) -> (f64, f64) {
     let side = f64::from(1u32 << zoom);
-    let longitude = (f64::from(x) + 0.5) / side * 360.0 - 180.0;
-    let latitude = (PI * (1.0 - 2.0 * (f64::from(y) + 0.5) / side)).sinh().atan().to_degrees();
-    (latitude, longitude)
+    ((PI * (1.0 - 2.0 * row / side)).sinh().atan().to_degrees(), column / side * 360.0 - 180.0)
 }
 
 #[cfg(test)]

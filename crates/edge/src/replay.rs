@@ -26,14 +26,9 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    /// Everything alive.
-    pub(crate) fn all(area: Option<Area>) -> Self {
-        Self { from: None, area, after: None, done: false }
-    }
-
-    /// What changed after these numbers, removals too.
-    pub(crate) fn since(from: Vec<u64>, area: Option<Area>) -> Self {
-        Self { from: Some(from), area, after: None, done: false }
+    /// What changed after these numbers, removals too; without numbers everything alive.
+    pub(crate) fn new(from: Option<Vec<u64>>, area: Option<Area>) -> Self {
+        Self { from, area, after: None, done: false }
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -131,7 +126,7 @@ mod tests {
         let mut map = map(1);
         let many = (0..2000).map(|i| fix(&format!("m{i}"), (T0 / 1000) as i64)).collect();
         map.apply(0, &record(1, T0, many));
-        let (mut replay, mut shown, mut chunks) = (Replay::all(None), BTreeMap::new(), 0);
+        let (mut replay, mut shown, mut chunks) = (Replay::new(None, None), BTreeMap::new(), 0);
         while !replay.is_done() {
             let events = replay.next_chunk(map.view());
             assert!(events.len() < CHUNK_BYTES + 400, "{}", events.len());
@@ -166,7 +161,7 @@ mod tests {
             loop {
                 let target = map.view().cursor();
                 let Resume::From(from) = map.view().resume(&cursor) else { panic!("lost the cursor") };
-                let mut replay = if resume_at == 0 && passes == 0 { Replay::all(None) } else { Replay::since(from, None) };
+                let mut replay = if resume_at == 0 && passes == 0 { Replay::new(None, None) } else { Replay::new(Some(from), None) };
                 while !replay.is_done() {
                     hear(&mut shown, replay.next_chunk(map.view()));
                     for _ in 0..moves.next().unwrap_or(0) { step(&mut map); }

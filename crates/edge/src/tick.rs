@@ -2,14 +2,14 @@
 //! before.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use tutti_feed::{Cursor, Position};
 
-use crate::area::{Area, Tile};
+use crate::area::{Area, ByZoom, Tile};
 use crate::frame::{Events, Frame};
 use crate::map::MapState;
 use crate::snapshot::{self, Format};
@@ -69,9 +69,9 @@ pub(crate) struct Tick {
     pub(crate) heads: Vec<Option<Position>>,
     pub(crate) polls: u64,
     snapshots: [OnceLock<Bytes>; 2],
-    cells: Mutex<HashMap<u8, Arc<Cells>>>,
+    cells: ByZoom<Cells>,
     /// What clients of each tile are told of its cells, by zoom.
-    clusters: Mutex<HashMap<u8, Arc<HashMap<Tile, Frame>>>>,
+    clusters: ByZoom<HashMap<Tile, Frame>>,
 }
 
 /// What a tick is made of besides the map's state.
@@ -127,8 +127,8 @@ impl Tick {
             heads,
             polls,
             snapshots: Default::default(),
-            cells: Mutex::default(),
-            clusters: Mutex::default(),
+            cells: Default::default(),
+            clusters: Default::default(),
         }
     }
 
@@ -144,15 +144,13 @@ impl Tick {
     }
 
     /// What this step changed in the cells of each tile of this zoom; encoded once for all.
-    pub(crate) fn clusters(&self, before: &Self, zoom: u8) -> Arc<HashMap<Tile, Frame>> {
-        let mut held = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
-        let encode = || Arc::new(changed_cells(&self.cells(zoom), &before.cells(zoom), zoom));
-        held.entry(zoom).or_insert_with(encode).clone()
+    pub(crate) fn clusters(&self, before: &Self, zoom: u8) -> &HashMap<Tile, Frame> {
+        let encode = || changed_cells(self.cells(zoom), before.cells(zoom), zoom);
+        self.clusters[zoom as usize].get_or_init(encode)
     }
 
     /// How many devices each cell of the tiles of this zoom has; counted once for all.
-    pub(crate) fn cells(&self, zoom: u8) -> Arc<Cells> {
-        let mut held = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        held.entry(zoom).or_insert_with(|| Arc::new(cells_of(&self.view, zoom))).clone()
+    pub(crate) fn cells(&self, zoom: u8) -> &Cells {
+        self.cells[zoom as usize].get_or_init(|| cells_of(&self.view, zoom))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::json;
 
-use crate::area::{Area, MAX_ZOOM, Spot, Tile, cell_zoom, centre_of};
+use crate::area::{Area, ByZoom, Spot, Tile, cell_zoom, centre_of};
 use crate::entry::{Entry, MediaId};
 use crate::frame::{Events, Frame};
 use crate::metrics::Metrics;
@@ -35,7 +35,7 @@ pub(crate) struct TileChange {
 #[derive(Debug)]
 pub(crate) struct Tiles {
     changes: Vec<Change>,
-    zooms: [OnceLock<HashMap<Tile, TileChange>>; MAX_ZOOM as usize + 1],
+    zooms: ByZoom<HashMap<Tile, TileChange>>,
 }
 
 impl Tiles {
@@ -235,7 +235,7 @@ mod tests {
             }
             if let Some((cursor, mut shown)) = resumed {
                 let Resume::From(from) = map.view().resume(&cursor) else { panic!("lost the cursor") };
-                let mut replay = Replay::since(from, Some(area()));
+                let mut replay = Replay::new(Some(from), Some(area()));
                 while !replay.is_done() {
                     hear(&mut shown, &replay.next_chunk(map.view()).into_text());
                 }
@@ -268,7 +268,7 @@ mod tests {
             if let Some((cursor, mut shown)) = left
                 && let Resume::From(from) = theirs.view().resume(&cursor)
             {
-                let mut replay = Replay::since(from, Some(area()));
+                let mut replay = Replay::new(Some(from), Some(area()));
                 while !replay.is_done() {
                     hear(&mut shown, &replay.next_chunk(theirs.view()).into_text());
                 }

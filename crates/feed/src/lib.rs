@@ -37,7 +37,7 @@ pub use history::{History, Stood};
 pub use mailbox::{Filed, Filing, Item, Keep, Letter, Mailbox, Mailboxes, Mark, Marked, News, Since};
 pub use metrics::{AppendMetrics, FollowMetrics, MailboxMetrics};
 pub use record::{HEADER_BYTES, Position, Record};
-pub use redis::{Connection, SCHEMES, connect, connects, time_us};
+pub use redis::{Connection, connect, connects, time_us};
 pub use registry::{Connected, Registry};
 pub use replicas::{Replicas, WrittenOn};
 pub use settings::agree_when_there;

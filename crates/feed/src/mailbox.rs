@@ -245,9 +245,7 @@ impl Mailboxes {
             words.push(filing.payload.clone().into());
         }
         let doing = || format!("filing in {}", self.feed(bucket));
-        let on = self.replicas.written_on();
-        let answer: Vec<u64> = self.run(&FILE, bucket, words).await.map_err(redis(doing))?;
-        self.replicas.have(on).await?;
+        let answer: Vec<u64> = self.write(&FILE, bucket, words, doing).await?;
         let [filed, known, expired, time_us] = answer[..] else { return Err(odd(doing, &answer)) };
         self.metrics.filed.inc_by(filed);
         self.metrics.known.inc_by(known);
@@ -262,9 +260,8 @@ impl Mailboxes {
     pub async fn announce_gap(&self, bucket: u32, reason: &str) -> Result<(), Error> {
         let words: Vec<Value> = vec!["".into(), "".into(), 0.into(), 0.into(), reason.into()];
         let doing = || format!("announcing a gap in {}", self.feed(bucket));
-        let on = self.replicas.written_on();
-        let _: Vec<u64> = self.run(&FILE, bucket, words).await.map_err(redis(doing))?;
-        self.replicas.have(on).await
+        let _: Vec<u64> = self.write(&FILE, bucket, words, doing).await?;
+        Ok(())
     }
 
     /// Marks an item, and tells of it; says how many are unread then, `None` if there is no such item.
@@ -281,9 +278,7 @@ impl Mailboxes {
         let bucket = self.bucket_of(address.as_bytes());
         let doing = || format!("marking in {}", self.feed(bucket));
         let words = vec![address.into(), what.into(), id.into()];
-        let on = self.replicas.written_on();
-        let answer: Vec<i64> = self.run(&MARK, bucket, words).await.map_err(redis(doing))?;
-        self.replicas.have(on).await?;
+        let answer: Vec<i64> = self.write(&MARK, bucket, words, doing).await?;
         match answer[..] {
             [-1] => Ok(None),
             [0 | 1, unread] => Ok(Some(unread as u32)),
@@ -330,6 +325,20 @@ impl Mailboxes {
             .collect();
         let (Some(items), Some(marks)) = (items, marks) else { return Err(odd(doing, &"no items")) };
         Ok(Mailbox { position, unread, reset: (!reason.is_empty()).then_some(reason), items, marks, more })
+    }
+
+    /// Runs a script that changes something, and waits for the replicas.
+    async fn write<T: FromValue>(
+        &self,
+        script: &Script,
+        bucket: u32,
+        words: Vec<Value>,
+        doing: impl FnOnce() -> String,
+    ) -> Result<T, Error> {
+        let on = self.replicas.written_on();
+        let answer = self.run(script, bucket, words).await.map_err(redis(doing))?;
+        self.replicas.have(on).await?;
+        Ok(answer)
     }
 
     async fn run<T: FromValue>(

@@ -15,7 +15,7 @@ use crate::error::Error;
 const MESSAGES_WAITING: usize = 2048;
 
 /// What the URL of a Redis begins with: a single one, or one that Sentinels tell of.
-pub const SCHEMES: [&str; 2] = ["redis://", "redis-sentinel://"];
+const SCHEMES: [&str; 2] = ["redis://", "redis-sentinel://"];
 
 /// A client and the task that keeps it connected, for ever; dropping it ends the task.
 pub struct Connection {

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use tutti_e2e::bed::{Bed, Edge, Input, map_of_viewer};
+use tutti_e2e::bed::{Bed, Edge, Input, map_of_viewer, padded_fix};
 use tutti_e2e::eventually;
 use tutti_e2e::viewer::Following;
 use tutti_load::now_ms;
@@ -91,16 +91,7 @@ async fn clients_that_do_not_read_hurt_nobody_and_arrive_at_the_newest_state() {
     let mut input = Input::new(4000);
     let padding = "p".repeat(900);
     let send = async |input: &mut Input, count: u64| {
-        for _ in 0..count {
-            let id = format!("device-{}", input.sent % 4000);
-            let timestamp = now_ms();
-            let fix = format!(
-                r#"{{"mediaId":"{id}","timestamp":{timestamp},"latitude":1.5,"longitude":2.5,"properties":{{"p":"{padding}"}}}}"#
-            );
-            publisher.send(&id, Some(fix.as_bytes())).await.unwrap();
-            input.expected.insert(id, timestamp);
-            input.sent += 1;
-        }
+        input.send_each(&publisher, count, |id, timestamp_ms| padded_fix(id, timestamp_ms, &padding)).await;
     };
     // A snapshot of 4 MB: larger than any socket's buffer.
     send(&mut input, 4000).await;

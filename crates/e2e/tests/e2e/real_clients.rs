@@ -14,12 +14,11 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
-use tutti_e2e::bed::{Bed, Edge, Input, Map, map_of_viewer};
+use tutti_e2e::bed::{Bed, Edge, Input, Map, map_of_viewer, padded_fix};
 use tutti_e2e::boxes::{Bounds, Fleet};
 use tutti_e2e::eventually;
 use tutti_e2e::viewer::Following;
 use tutti_e2e::wire::{Wire, heard};
-use tutti_load::now_ms;
 
 /// Long enough that no fix grows stale within a test, whatever it waits for.
 const LONG: (&str, &str) = ("locations.stale_after_seconds", "600");
@@ -237,18 +236,11 @@ async fn clients_of_a_compressed_stream_that_fall_behind_arrive_at_the_newest_st
     // Of these no compression makes little.
     let noise: String = (0..1 << 20).map(|_| char::from(rand::rng().random_range(b'a'..=b'z'))).collect();
     let send = async |input: &mut Input, count: u64| {
-        for _ in 0..count {
-            let id = format!("device-{}", input.sent % 4000);
-            let timestamp = now_ms();
+        let fix = |id: &str, timestamp_ms| {
             let at = rand::rng().random_range(0..noise.len() - 900);
-            let padding = &noise[at..at + 900];
-            let fix = format!(
-                r#"{{"mediaId":"{id}","timestamp":{timestamp},"latitude":1.5,"longitude":2.5,"properties":{{"p":"{padding}"}}}}"#
-            );
-            publisher.send(&id, Some(fix.as_bytes())).await.unwrap();
-            input.expected.insert(id, timestamp);
-            input.sent += 1;
-        }
+            padded_fix(id, timestamp_ms, &noise[at..at + 900])
+        };
+        input.send_each(&publisher, count, fix).await;
     };
     send(&mut input, 4000).await;
     eventually("the snapshot is there", || async { edge.map().await.len() == 4000 }).await;

@@ -58,23 +58,24 @@ impl Hub {
     /// together out of shared frames for others.
     fn news(&self, viewer: &mut Viewer, before: &Tick, tick: &Tick) -> Option<Bytes> {
         let Viewer { stream, view } = viewer;
+        if *view == View::World {
+            return tick.live.as_ref().map(|frame| stream.encode(frame));
+        }
         let mut scratch = self.scratch.borrow_mut();
         scratch.clear();
-        let told = match *view {
-            View::World => return tick.live.as_ref().map(|frame| stream.encode(frame)),
+        match *view {
+            View::World => {}
             View::Area(area) => {
                 let frames = tick.tiles.frames(area, &self.metrics);
                 frames.iter().for_each(|frame| scratch.extend_from_slice(&stream.encode(frame)));
-                !frames.is_empty()
             }
             View::Clusters(area) => {
                 let clusters = tick.clusters(before, area.zoom());
                 let here = area.each().filter_map(|tile| clusters.get(&tile));
                 here.for_each(|frame| scratch.extend_from_slice(&stream.encode(frame)));
-                !scratch.is_empty()
             }
-        };
-        if told {
+        }
+        if !scratch.is_empty() {
             let id = Events::default().id(&view.id(&tick.id)).frame();
             scratch.extend_from_slice(&stream.encode(&id));
         }
