@@ -1,6 +1,6 @@
 -- Appends one record if the source stands where the caller believes it does; follows record.lua.
 --
--- KEYS: log, head
+-- KEYS: log, head, and one that never is (script.rs says why)
 -- ARGV: channel, source, from, to, '1' if the caller has just read that the source is unknown,
 --       nonce, max_entries, max_age_us, max_bytes, payload
 -- Returns {1, epoch, seq, time_us} when appended, {0, position} when the source is past `from`,
@@ -26,5 +26,5 @@ log_record(log, ARGV[7], seq, time_us, record)
 redis.call('HSET', head, 'epoch', string.format('%d', epoch), 'seq', string.format('%d', seq),
   'time_us', string.format('%d', time_us), 'source:' .. source, to)
 trim(log, seq, time_us, tonumber(ARGV[8]), tonumber(ARGV[9]), record)
-redis.call('PUBLISH', ARGV[1], record)
+publish(ARGV[1], record)
 return {1, epoch, seq, time_us}

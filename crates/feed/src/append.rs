@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::metrics::AppendMetrics;
 use crate::record::Position;
 use crate::replicas::Replicas;
+use crate::script::{feed_keys, run_script};
 
 /// What all scripts that write a feed begin with: how a record is numbered, laid out and logged.
 pub const RECORD_LUA: &str = include_str!("record.lua");
@@ -35,7 +36,6 @@ pub struct Limits {
 pub struct Feed {
     client: Client,
     name: String,
-    log: String,
     head: String,
     channel: String,
     limits: Limits,
@@ -95,7 +95,6 @@ impl Feed {
         Self {
             client,
             name: name.to_owned(),
-            log: log_key(name),
             head: head_key(name),
             channel: channel(name),
             limits,
@@ -147,10 +146,8 @@ impl Feed {
             (self.limits.max_bytes as i64).into(),
             append.payload.into(),
         ];
-        let keys = vec![self.log.as_str(), self.head.as_str()];
-        let on = self.replicas.written_on();
-        let answer: Vec<i64> = APPEND
-            .evalsha_with_reload(&self.client, keys, args)
+        let on = self.replicas.written_on(&self.head);
+        let answer: Vec<i64> = run_script(&self.client, &APPEND, feed_keys(&self.name), args)
             .await
             .map_err(|source| Error::Redis { doing: doing(), source })?;
         // What is there already may be there without its replicas.

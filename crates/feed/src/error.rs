@@ -5,12 +5,17 @@
 pub enum Error {
     /// The URL is not one of a Redis.
     #[error(
-        "redis.url is not the URL of a Redis (redis://user:password@host:port/db, or redis-sentinel://user:password@sentinel:port/db?sentinelServiceName=name&node=sentinel2:port): {0}"
+        "redis.url is not the URL of a Redis (redis://user:password@host:port/db, redis-sentinel://user:password@sentinel:port/db?sentinelServiceName=name&node=sentinel2:port, or redis-cluster://user:password@node:port?node=node2:port): {0}"
     )]
     Url(fred::error::Error),
-    /// Cluster, TLS and Unix sockets are not supported.
-    #[error("redis.url must begin with redis:// or redis-sentinel://; Cluster and TLS are not supported")]
+    /// TLS and Unix sockets are not supported.
+    #[error(
+        "redis.url must begin with redis://, redis-sentinel:// or redis-cluster://; TLS is not supported"
+    )]
     Scheme,
+    /// It has no sharded Pub/Sub.
+    #[error("the Redis at redis.url is too old ({0}): Redis 7.0 or newer is needed")]
+    TooOld(String),
     /// Fewer replicas than wanted have a write, which is in the primary.
     #[error("{have} of the {wanted} replicas that redis.wait_replicas wants have it")]
     Replicas {

@@ -7,6 +7,7 @@ use fred::prelude::*;
 use fred::types::scripts::Script;
 
 use crate::error::Error;
+use crate::script::run_script;
 
 static HISTORY: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("history.lua")));
 
@@ -66,8 +67,7 @@ impl History {
 
     async fn run(&self, what: &str, number: i64) -> Result<Vec<i64>, Error> {
         let args: Vec<Value> = vec![what.into(), number.into()];
-        HISTORY
-            .evalsha_with_reload(&self.client, vec![self.key.as_str()], args)
+        run_script(&self.client, &HISTORY, self.key.as_str(), args)
             .await
             .map_err(Error::redis(format!("the positions of {}", self.source)))
     }

@@ -10,11 +10,12 @@ use fred::prelude::*;
 use fred::types::scripts::Script;
 use sha1::{Digest as _, Sha1};
 
-use crate::append::{Limits, channel, head_key, log_key};
+use crate::append::{Limits, channel, head_key};
 use crate::error::Error;
 use crate::metrics::MailboxMetrics;
 use crate::record::Position;
 use crate::replicas::Replicas;
+use crate::script::{feed_keys, run_script};
 
 macro_rules! script {
     ($file:literal) => {
@@ -335,7 +336,7 @@ impl Mailboxes {
         words: Vec<Value>,
         doing: impl FnOnce() -> String,
     ) -> Result<T, Error> {
-        let on = self.replicas.written_on();
+        let on = self.replicas.written_on(&head_key(&self.feed(bucket)));
         let answer = self.run(script, bucket, words).await.map_err(redis(doing))?;
         self.replicas.have(on).await?;
         Ok(answer)
@@ -359,7 +360,7 @@ impl Mailboxes {
             (self.keep.age.as_micros() as i64).into(),
         ];
         args.extend(words);
-        script.evalsha_with_reload(&self.client, vec![log_key(&feed), head_key(&feed)], args).await
+        run_script(&self.client, script, feed_keys(&feed), args).await
     }
 }
 

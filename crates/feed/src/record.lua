@@ -74,6 +74,11 @@ local function trim_by_bytes(log, max_bytes)
   end
 end
 
+-- To who follows: in a Cluster only nodes and clients of the feed's own hash slot hear of it.
+local function publish(channel, record)
+  redis.call('SPUBLISH', channel, record)
+end
+
 -- By age every 64th record; by bytes every 256th, and after each that is large.
 local function trim(log, seq, time_us, max_age_us, max_bytes, record)
   if seq % 64 == 0 then

@@ -14,8 +14,11 @@ use crate::error::Error;
 /// Messages that wait for a follower; beyond it the oldest are dropped and refilled from the log.
 const MESSAGES_WAITING: usize = 2048;
 
-/// What the URL of a Redis begins with: a single one, or one that Sentinels tell of.
-const SCHEMES: [&str; 2] = ["redis://", "redis-sentinel://"];
+/// What the URL of a Redis begins with: a single one, one that Sentinels tell of, or a Cluster.
+const SCHEMES: [&str; 3] = ["redis://", "redis-sentinel://", "redis-cluster://"];
+/// How often a command of a Cluster may be sent; what bounds it is its time. When a node is gone, or a slot moves,
+/// the driver's own bounds would end its task for good.
+const CLUSTER_ATTEMPTS: u32 = 1000;
 
 /// A client and the task that keeps it connected, for ever; dropping it ends the task.
 pub struct Connection {
@@ -50,11 +53,13 @@ pub fn connect(url: &str) -> Result<Connection, Error> {
     let mut config = Config::from_url(url).map_err(Error::Url)?;
     config.version = RespVersion::RESP3;
     config.fail_fast = false;
+    let clustered = config.server.is_clustered();
     let client = Builder::from_config(config)
         .with_connection_config(|c| {
             c.connection_timeout = Duration::from_secs(2);
             c.internal_command_timeout = Duration::from_secs(2);
-            c.max_command_attempts = 3;
+            c.max_command_attempts = if clustered { CLUSTER_ATTEMPTS } else { 3 };
+            c.max_redirections = if clustered { CLUSTER_ATTEMPTS } else { 5 };
             c.max_command_buffer_len = 10_000;
             c.unresponsive = UnresponsiveConfig {
                 max_timeout: Some(Duration::from_secs(3)),
@@ -97,7 +102,8 @@ pub fn connects(client: &Client) -> watch::Receiver<u64> {
     receiver
 }
 
-/// Redis's own clock, microseconds since 1970: the one that feeds take their time from.
+/// Redis's own clock, microseconds since 1970: the one that feeds take their time from. Of a Cluster, that of any
+/// node.
 ///
 /// # Errors
 /// [`Error::Redis`] if it does not answer.

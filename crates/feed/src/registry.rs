@@ -9,6 +9,7 @@ use fred::types::scripts::Script;
 use futures_util::future::try_join_all;
 
 use crate::error::Error;
+use crate::script::run_script;
 
 static CAME: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("registry.lua")));
 
@@ -68,8 +69,7 @@ impl Registry {
         let lives = self.longest.as_secs() as i64 + 60;
         let coming = came.iter().map(|(user, device, since_ms)| async move {
             let args: Vec<Value> = vec![self.field(device).into(), (*since_ms).into(), lives.into()];
-            let _: i64 =
-                CAME.evalsha_with_reload(&self.client, vec![key(user)], args).await.map_err(doing())?;
+            let _: i64 = run_script(&self.client, &CAME, key(user), args).await.map_err(doing())?;
             Ok::<_, Error>(())
         });
         try_join_all(coming).await?;

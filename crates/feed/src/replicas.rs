@@ -1,11 +1,12 @@
 //! Waiting until replicas of Redis have what was written.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use fred::prelude::*;
+use fred::types::cluster::ClusterRouting;
 use fred::types::config::{Options, Server};
 use tokio::sync::Mutex;
 
@@ -22,27 +23,36 @@ pub struct Replicas(Option<Arc<Wanted>>);
 struct Wanted {
     client: Client,
     count: u32,
+    /// Who waits for the replicas of which server.
+    lines: std::sync::Mutex<HashMap<Server, Arc<Line>>>,
+}
+
+#[derive(Default)]
+struct Line {
     /// Writes that have been waited for, or are to be.
     writes: AtomicU64,
     /// How it went with the writes before this one.
-    last: Mutex<(u64, Result<(), Error>)>,
+    last: Mutex<Option<(u64, Result<(), Error>)>>,
 }
 
-/// The connections that something is written on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WrittenOn(HashMap<Server, i64>);
+/// The connection that something is written on.
+#[derive(Debug)]
+pub struct WrittenOn {
+    key: String,
+    /// None if there is none yet.
+    connection: Option<(Server, i64)>,
+}
 
 impl Replicas {
     /// So many replicas of what this client writes.
     pub fn new(client: Client, count: u32) -> Self {
-        let wanted =
-            || Arc::new(Wanted { client, count, writes: AtomicU64::new(0), last: Mutex::new((0, Ok(()))) });
-        Self((count > 0).then(wanted))
+        Self((count > 0).then(|| Arc::new(Wanted { client, count, lines: std::sync::Mutex::default() })))
     }
 
-    /// To be asked before a write.
-    pub fn written_on(&self) -> WrittenOn {
-        WrittenOn(self.0.as_ref().map(|wanted| wanted.client.connection_ids()).unwrap_or_default())
+    /// To be asked before a write that is to this key, among others.
+    pub fn written_on(&self, key: &str) -> WrittenOn {
+        let connection = self.0.as_ref().and_then(|wanted| wanted.connection_of(key));
+        WrittenOn { key: key.to_owned(), connection }
     }
 
     /// Waits until the replicas have what was written since then, and answered.
@@ -52,27 +62,55 @@ impl Replicas {
     /// another by now; [`Error::Redis`] if Redis does not answer.
     pub async fn have(&self, written_on: WrittenOn) -> Result<(), Error> {
         let Some(wanted) = &self.0 else { return Ok(()) };
-        let ours = wanted.writes.fetch_add(1, Ordering::SeqCst);
-        let mut last = wanted.last.lock().await;
-        if last.0 <= ours {
-            let before = wanted.writes.load(Ordering::SeqCst);
-            *last = (before, wanted.wait().await);
-        }
-        last.1.clone()?;
+        let nobody_knows = Err(Error::Replicas { wanted: wanted.count, have: 0 });
+        let Some((server, _)) = &written_on.connection else { return nobody_knows };
+        let line = wanted.line(server);
+        let ours = line.writes.fetch_add(1, Ordering::SeqCst);
+        let mut last = line.last.lock().await;
+        let how = match &*last {
+            Some((before, how)) if *before > ours => how.clone(),
+            _ => {
+                let before = line.writes.load(Ordering::SeqCst);
+                let how = wanted.wait(server).await;
+                *last = Some((before, how.clone()));
+                how
+            }
+        };
         drop(last);
-        // A primary of a moment ago may have it, and who is asked now knows nothing of that.
-        if self.written_on() == written_on {
-            Ok(())
-        } else {
-            Err(Error::Replicas { wanted: wanted.count, have: 0 })
-        }
+        how?;
+        // A primary of a moment ago may have it, and who is asked now knows nothing of that; or the key has gone
+        // to another node.
+        if wanted.connection_of(&written_on.key) == written_on.connection { Ok(()) } else { nobody_knows }
     }
 }
 
 impl Wanted {
-    async fn wait(&self) -> Result<(), Error> {
+    /// The connection on which a key is written.
+    fn connection_of(&self, key: &str) -> Option<(Server, i64)> {
+        let mut connections = self.client.connection_ids();
+        if self.client.is_clustered() {
+            let nodes = self.client.cached_cluster_state()?;
+            let server = nodes.get_server(ClusterRouting::hash_key(key.as_bytes()))?;
+            connections.remove_entry(server)
+        } else {
+            connections.into_iter().next()
+        }
+    }
+
+    fn line(&self, server: &Server) -> Arc<Line> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.entry(server.clone()).or_default().clone()
+    }
+
+    async fn wait(&self, server: &Server) -> Result<(), Error> {
         // On this connection or not at all.
-        let options = Options { max_attempts: Some(1), fail_fast: true, ..Options::default() };
+        let options = Options {
+            max_attempts: Some(1),
+            max_redirections: Some(0),
+            fail_fast: true,
+            cluster_node: self.client.is_clustered().then(|| server.clone()),
+            ..Options::default()
+        };
         let client = self.client.with_options(&options);
         let waited = client.wait(i64::from(self.count), WITHIN.as_millis() as i64).await;
         let have: u32 = waited.map_err(Error::redis("waiting for replicas"))?;

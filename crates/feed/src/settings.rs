@@ -1,20 +1,39 @@
-//! Settings that all services sharing a Redis must agree on stand in Redis.
+//! What must hold of a Redis before it is used: it is new enough, and all services that share it agree on the
+//! settings that stand in it.
 
 use std::time::Duration;
 
 use fred::prelude::*;
+use fred::types::InfoKind;
 use tracing::warn;
 
 use crate::error::Error;
+
+/// The oldest Redis, by its major version, that has all commands.
+const OLDEST: u32 = 7;
+
+/// # Errors
+/// [`Error::TooOld`], or [`Error::Redis`] if it does not answer.
+async fn check_version(client: &Client) -> Result<(), Error> {
+    let doing = "asking for the version of Redis";
+    let info: String = client.info(Some(InfoKind::Server)).await.map_err(Error::redis(doing))?;
+    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or_default();
+    match version.split('.').next().map(str::parse::<u32>) {
+        Some(Ok(major)) if major < OLDEST => Err(Error::TooOld(version.to_owned())),
+        Some(Ok(_)) => Ok(()),
+        _ => Err(Error::Answer { doing: doing.to_owned(), answer: info }),
+    }
+}
 
 /// Writes each setting that Redis does not have yet to the hash `tutti:settings:<group>`, and
 /// compares the others.
 ///
 /// # Errors
-/// [`Error::Disagreement`] if Redis has another value, [`Error::Redis`] if it does not answer.
+/// [`Error::Disagreement`] if Redis has another value, [`Error::TooOld`], [`Error::Redis`] if it does not answer.
 async fn agree(client: &Client, group: &str, settings: &[(&str, String)]) -> Result<(), Error> {
     let key = format!("tutti:settings:{group}");
     let doing = || format!("comparing the settings of {group} with those in Redis");
+    check_version(client).await?;
     for (name, ours) in settings {
         let () = client.hsetnx(&key, *name, ours.as_str()).await.map_err(Error::redis(doing()))?;
         let theirs: Option<String> = client.hget(&key, *name).await.map_err(Error::redis(doing()))?;
@@ -30,7 +49,7 @@ async fn agree(client: &Client, group: &str, settings: &[(&str, String)]) -> Res
 /// The same, for as long as it takes Redis to be there.
 ///
 /// # Errors
-/// [`Error::Disagreement`] only.
+/// [`Error::Disagreement`] and [`Error::TooOld`] only.
 pub async fn agree_when_there(
     client: &Client,
     group: &str,
@@ -40,7 +59,7 @@ pub async fn agree_when_there(
     loop {
         match agree(client, group, settings).await {
             Ok(()) => return Ok(()),
-            Err(error @ Error::Disagreement { .. }) => return Err(error),
+            Err(error @ (Error::Disagreement { .. } | Error::TooOld(_))) => return Err(error),
             Err(error) => {
                 if !std::mem::replace(&mut said, true) {
                     warn!(%error, "waiting for Redis");

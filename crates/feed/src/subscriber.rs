@@ -289,9 +289,10 @@ impl Follower {
         }
         if self.dirty {
             let channels: Vec<String> = self.feeds.iter().map(|f| channel(&f.name)).collect();
-            // Returns when written. What follows is answered after it, on the same connection, so
-            // whatever is not in the logs that are read now will be heard.
-            client.subscribe(channels).await.map_err(Error::redis("subscribing"))?;
+            // Answered before the logs are read, so whatever is not in them will be heard.
+            try_join_all(channels.into_iter().map(|channel| client.ssubscribe(channel)))
+                .await
+                .map_err(Error::redis("subscribing"))?;
             if self.began {
                 self.metrics.refills.inc();
             }

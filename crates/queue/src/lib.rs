@@ -27,7 +27,6 @@ mod proto {
 }
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
@@ -43,9 +42,6 @@ use crate::proto::queue_server::QueueServer;
 use crate::relay::Relay;
 use crate::rooms::Rooms;
 use crate::server::Server;
-
-/// The major version that the scripts need, for `BITCOUNT ... BIT`.
-const MIN_REDIS: u32 = 7;
 
 /// The service.
 pub struct Queue;
@@ -93,17 +89,11 @@ impl Service for Queue {
             metrics,
             producer: Mutex::new(Some(Arc::new(producer))),
         });
+        let client = redis.client.clone();
         let ticking = async {
-            let version = loop {
-                match rooms.redis_version().await {
-                    Ok(version) => break version,
-                    Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
-                }
-            };
-            if version < MIN_REDIS {
-                let why = "is too old: waiting rooms need Redis 7.0 or newer";
-                return Err(Failure::Config(format!("the Redis at redis.url ({version}.x) {why}")));
-            }
+            tutti_feed::agree_when_there(&client, "rooms", &[])
+                .await
+                .map_err(|e| Failure::Config(e.to_string()))?;
             latch.open();
             ticker::run(relay, context.stop.clone()).await;
             Ok(())

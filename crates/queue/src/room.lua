@@ -1,7 +1,7 @@
 -- Shared by all scripts of a room; follows record.lua. The room itself (its settings, counters and
 -- clock) is one field of the feed's head, so that nothing can come between a change and its record.
 --
--- KEYS: log, head
+-- KEYS: log, head, and one that never is (feed's script.rs says why)
 -- ARGV: base (the channel's name, which all keys begin with), nonce, and what the script says.
 --
 -- Keys: base:waiting   a bit a place: who waits.       base:early  the same by ticket, until all have places.
@@ -90,7 +90,7 @@ local function finish()
     end
   end
   for i = 1, #records do
-    redis.call('PUBLISH', base, records[i][3])
+    publish(base, records[i][3])
   end
 end
 

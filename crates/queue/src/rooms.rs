@@ -2,11 +2,10 @@
 
 use bytes::Bytes;
 use fred::prelude::*;
-use fred::types::InfoKind;
 use fred::types::scripts::Script;
 use prost::Message as _;
 use serde::Deserialize;
-use tutti_feed::{Client, Position, RECORD_LUA, Replicas, channel, head_key, log_key};
+use tutti_feed::{Client, Position, RECORD_LUA, Replicas, channel, feed_keys, head_key, run_script};
 use tutti_model::{Mode, RoomSettings, names};
 
 /// The names of all rooms.
@@ -307,7 +306,11 @@ impl Rooms {
         self.enlist(room).await
     }
 
-    async fn enlist(&self, room: &str) -> Result<(), Error> {
+    /// Puts a room on the list.
+    ///
+    /// # Errors
+    /// If Redis does not answer.
+    pub async fn enlist(&self, room: &str) -> Result<(), Error> {
         let redis = |source| Error::Redis { doing: "listing", room: room.to_owned(), source };
         self.client.sadd(ROOMS, room).await.map_err(redis)
     }
@@ -453,19 +456,6 @@ impl Rooms {
         })
     }
 
-    /// The major version of Redis.
-    ///
-    /// # Errors
-    /// If Redis does not answer.
-    pub async fn redis_version(&self) -> Result<u32, Error> {
-        let redis = |source| Error::Redis { doing: "the version for", room: "*".to_owned(), source };
-        let info: String = self.client.info(Some(InfoKind::Server)).await.map_err(redis)?;
-        let version = info
-            .lines()
-            .find_map(|line| line.strip_prefix("redis_version:")?.split('.').next()?.parse().ok());
-        version.ok_or_else(|| unexpected("the version for", "*", &[info.into()]))
-    }
-
     /// The names of all rooms.
     ///
     /// # Errors
@@ -492,7 +482,7 @@ impl Rooms {
         room: &str,
         args: Vec<Value>,
     ) -> Result<Vec<Value>, Error> {
-        let on = self.replicas.written_on();
+        let on = self.replicas.written_on(&head_key(&names::room_feed(room)));
         let answer = self.ask(script, doing, room, args).await?;
         self.replicas.have(on).await.map_err(Error::Replicas)?;
         Ok(answer)
@@ -509,9 +499,7 @@ impl Rooms {
         let feed = names::room_feed(room);
         let mut all: Vec<Value> = vec![channel(&feed).into(), i64::from(rand::random::<u32>()).into()];
         all.extend(args);
-        let keys = vec![log_key(&feed), head_key(&feed)];
-        let answer: Value = script
-            .evalsha_with_reload(&self.client, keys, all)
+        let answer: Value = run_script(&self.client, script, feed_keys(&feed), all)
             .await
             .map_err(|source| Error::Redis { doing, room: room.to_owned(), source })?;
         let mut answer = answer.into_array();

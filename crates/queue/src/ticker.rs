@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 use tutti_service::CancellationToken;
 
@@ -18,6 +18,9 @@ use crate::rooms::{Error, Refusal, Ticked};
 const MOST: u32 = 500;
 /// How often the list of rooms is read.
 const LIST: Duration = Duration::from_secs(1);
+/// How often a room that is there is put on the list: of a Redis Cluster, one node has the room, another the list,
+/// and may have lost it.
+const RELIST: Duration = Duration::from_secs(60);
 /// A room on the list that is not there for so many reads is taken off it.
 const MISSED: u32 = 60;
 
@@ -70,10 +73,14 @@ async fn tick(relay: &Relay, room: &str, changed: &Notify) {
     steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let label = RoomLabel { room: room.to_owned() };
     let (mut missed, mut failures) = (0, 0u32);
+    let mut listed = Instant::now();
     loop {
         match relay.rooms.tick(room, MOST).await {
             Ok(Ticked { more, seq, relayed, waiting, active }) => {
                 (missed, failures) = (0, 0);
+                if listed.elapsed() >= RELIST && relay.rooms.enlist(room).await.is_ok() {
+                    listed = Instant::now();
+                }
                 relay.metrics.ticks.inc();
                 relay.metrics.waiting.get_or_create(&label).set(waiting as i64);
                 relay.metrics.active.get_or_create(&label).set(active as i64);

@@ -14,11 +14,13 @@ pub fn redis_url(settings: &mut Settings) -> SecretString {
         "redis.url",
         "redis://127.0.0.1:6379",
         "URL of the Redis: redis://user:password@host:port/db, or of Sentinels, as \
-         redis-sentinel://user:password@sentinel-1:26379/db?sentinelServiceName=main&node=sentinel-2:26379",
+         redis-sentinel://user:password@sentinel-1:26379/db?sentinelServiceName=main&node=sentinel-2:26379, \
+         or of a Cluster, as redis-cluster://user:password@node-1:6379?node=node-2:6379",
     );
-    if !["redis://", "redis-sentinel://"].iter().any(|scheme| url.expose_secret().starts_with(scheme)) {
+    let schemes = ["redis://", "redis-sentinel://", "redis-cluster://"];
+    if !schemes.iter().any(|scheme| url.expose_secret().starts_with(scheme)) {
         settings.mistake(
-            "redis.url must begin with redis:// or redis-sentinel://; Cluster and TLS are not supported",
+            "redis.url must begin with redis://, redis-sentinel:// or redis-cluster://; TLS is not supported",
         );
     }
     if url.expose_secret().starts_with("redis-sentinel://")

@@ -71,7 +71,7 @@ async fn an_append_is_a_compare_and_set_on_the_position_of_its_source() {
 async fn lua_and_rust_write_the_same_bytes() {
     let redis = Redis::start().unwrap();
     let mut messages = redis.client().message_rx();
-    redis.client().subscribe("tutti:{golden}").await.unwrap();
+    redis.client().ssubscribe("tutti:{golden}").await.unwrap();
     let feed = feed(&redis, "golden", LIMITS);
     let mut prev_time_us = 0;
     for (n, payload) in [&b""[..], b"\x00\xff\r\n", &[7; 70_000]].into_iter().enumerate() {

@@ -221,7 +221,7 @@ async fn what_was_filed_is_published_as_it_is_logged() {
     let redis = Redis::start().unwrap();
     let boxes = boxes(&redis, KEEP);
     let mut messages = redis.client().message_rx();
-    redis.client().subscribe(tutti_feed::channel(&boxes.feed(0))).await.unwrap();
+    redis.client().ssubscribe(tutti_feed::channel(&boxes.feed(0))).await.unwrap();
     let filings = [filing("a", "1", "one"), filing("a", "2", "two"), filing("b", "2", "two")];
     boxes.file(0, &filings).await.unwrap();
     boxes.mark("a", Mark::ReadTo, "2").await.unwrap();

@@ -2,7 +2,7 @@
 -- a feed that it shares with others; all its keys have the feed's hash tag. mailbox.rs reads the same
 -- layouts.
 --
--- KEYS: log, head
+-- KEYS: log, head, and one that never is (script.rs says why)
 -- ARGV: base (the channel's name, which all keys begin with), nonce, what the log keeps (max_entries,
 --       max_age_us, max_bytes), what a mailbox keeps (items, bytes, microseconds), and what the
 --       script says.
@@ -150,6 +150,6 @@ local function write_records(records)
     trim(log, record[1], record[2], tonumber(ARGV[4]), tonumber(ARGV[5]), record[3])
   end
   for _, record in ipairs(records) do
-    call('PUBLISH', base, record[3])
+    publish(base, record[3])
   end
 end

@@ -1,0 +1,55 @@
+//! Running scripts, the only writers of feeds.
+
+use std::time::Duration;
+
+use fred::clients::Client;
+use fred::error::Error;
+use fred::prelude::*;
+use fred::types::MultipleKeys;
+use fred::types::scripts::Script;
+use tokio::time::sleep;
+
+use crate::append::{head_key, log_key};
+
+/// For so long a script waits for its keys to be on their way from one node of a Cluster to another.
+const MOVES: u32 = 20;
+const MOVE_PAUSE: Duration = Duration::from_millis(100);
+
+/// The keys that a script of a feed declares: its log, its head, and one that never is.
+///
+/// Scripts use other keys of the feed's hash tag too. While a Redis Cluster moves their slot from node to node,
+/// key by key, a script would take those that are not there (any more, or yet) as never written. As a script
+/// that lacks one of the keys that it declares is refused then, as a whole (`TRYAGAIN`), all are.
+pub fn feed_keys(name: &str) -> MultipleKeys {
+    vec![log_key(name), head_key(name), format!("tutti:{{{name}}}:never")].into()
+}
+
+/// Runs a script where its keys are, also where it was never run before.
+///
+/// # Errors
+/// What Redis, or the driver, says of it.
+pub async fn run_script<T: FromValue>(
+    client: &Client,
+    script: &Script,
+    keys: impl Into<MultipleKeys>,
+    args: Vec<Value>,
+) -> Result<T, Error> {
+    let keys: MultipleKeys = keys.into();
+    let mut moves = 0;
+    loop {
+        let answer = match client.evalsha(script.sha1().clone(), keys.clone(), args.clone()).await {
+            // Not SCRIPT LOAD: of a Cluster, it could be another node's.
+            Err(error) if error.details().starts_with("NOSCRIPT") => {
+                client.eval(script.lua().cloned().unwrap_or_default(), keys.clone(), args.clone()).await
+            }
+            answer => answer,
+        };
+        match answer {
+            Err(error) if error.details().starts_with("TRYAGAIN") && moves < MOVES => {
+                moves += 1;
+                sleep(MOVE_PAUSE).await;
+            }
+            answer => return answer,
+        }
+    }
+}
