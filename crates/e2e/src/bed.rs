@@ -1,11 +1,14 @@
 //! One test's Kafka topic, Redis, services and input.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use tutti_load::now_ms;
 use tutti_load::publisher::Publisher;
+use tutti_load::watch::Viewer;
 
 use crate::kafka::{self, Kafka};
 use crate::redis::Redis;
@@ -164,7 +167,7 @@ fn map_of(body: &Value) -> Map {
 }
 
 /// What a viewer holds.
-pub fn map_of_viewer(viewer: &tutti_load::watch::Viewer) -> Map {
+pub fn map_of_viewer(viewer: &Viewer) -> Map {
     viewer.devices.iter().filter_map(|(id, fix)| Some((id.clone(), fix["timestamp"].as_i64()?))).collect()
 }
 
@@ -229,6 +232,55 @@ impl Input {
             steps.tick().await;
             self.send(publisher, (per_second / 50).max(1)).await;
         }
+    }
+}
+
+/// Where each fix of devices that move in turn stands in the order in which all were sent. They must be in one
+/// partition, and none may move twice in a millisecond.
+#[derive(Clone)]
+pub struct Course {
+    devices: usize,
+    places: Arc<Mutex<HashMap<(String, i64), usize>>>,
+}
+
+impl Course {
+    /// Of so many devices.
+    pub fn of(devices: u64) -> Self {
+        Self { devices: devices as usize, places: Arc::default() }
+    }
+
+    /// The JSON of the next fix, for [`Input::send_each`].
+    ///
+    /// # Panics
+    /// If another did while it held this.
+    pub fn fix(&self, id: &str, timestamp_ms: i64) -> String {
+        let mut places = self.places.lock().expect("no panic");
+        let place = places.len();
+        places.insert((id.to_owned(), timestamp_ms), place);
+        fix(id, timestamp_ms)
+    }
+
+    /// Checks that the map was once what a viewer holds: as many fixes as there are devices, one after the other.
+    ///
+    /// # Errors
+    /// If it never was.
+    ///
+    /// # Panics
+    /// If another did while it held this.
+    pub fn check(&self, viewer: &Viewer) -> anyhow::Result<()> {
+        if viewer.last_id == "0" {
+            return Ok(()); // it is being shown its first map
+        }
+        let held = map_of_viewer(viewer);
+        ensure!(held.len() == self.devices, "{} devices at {}", held.len(), viewer.last_id);
+        let places = self.places.lock().expect("no panic");
+        let (mut first, mut last) = (usize::MAX, 0);
+        for fix in held {
+            let place = *places.get(&fix).with_context(|| format!("{fix:?} was not sent"))?;
+            (first, last) = (first.min(place), last.max(place));
+        }
+        ensure!(last - first < self.devices, "fixes {first} to {last} at {}", viewer.last_id);
+        Ok(())
     }
 }
 

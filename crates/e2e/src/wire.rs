@@ -57,6 +57,18 @@ impl Wire {
     /// # Errors
     /// If it is not what HTTP, its coding or the map's events have there.
     pub fn take(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        self.take_each(bytes, |_| Ok(()))
+    }
+
+    /// The same, with a look at the viewer after each event that has an id.
+    ///
+    /// # Errors
+    /// As [`Wire::take`], and what the look finds.
+    pub fn take_each(
+        &mut self,
+        bytes: &[u8],
+        look: impl FnMut(&Viewer) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         self.unread.extend_from_slice(bytes);
         if self.head.is_empty() {
             let Some(end) = find(&self.unread, b"\r\n\r\n") else { return Ok(()) };
@@ -68,7 +80,7 @@ impl Wire {
         let coded = if self.is_chunked() { self.inside()? } else { std::mem::take(&mut self.unread) };
         self.body_bytes += coded.len();
         self.text.append(&mut self.decoder.decode(&coded).context("decompressing")?);
-        let heard = hear(&self.text, &mut self.viewer, &mut self.retry)?;
+        let heard = hear(&self.text, &mut self.viewer, &mut self.retry, look)?;
         self.text.drain(..heard);
         Ok(())
     }
@@ -115,23 +127,32 @@ impl Wire {
 /// If an event is none of the map's.
 pub fn heard(text: &[u8]) -> anyhow::Result<Viewer> {
     let mut viewer = Viewer::default();
-    hear(text, &mut viewer, &mut Duration::default())?;
+    hear(text, &mut viewer, &mut Duration::default(), |_| Ok(()))?;
     Ok(viewer)
 }
 
 /// Tells a viewer the events that are whole; how many bytes those are.
-fn hear(text: &[u8], viewer: &mut Viewer, retry: &mut Duration) -> anyhow::Result<usize> {
+fn hear(
+    text: &[u8],
+    viewer: &mut Viewer,
+    retry: &mut Duration,
+    mut look: impl FnMut(&Viewer) -> anyhow::Result<()>,
+) -> anyhow::Result<usize> {
     // The input of tests is ASCII: no letter is cut.
     let text = std::str::from_utf8(text).context("events")?;
     let mut at = 0;
     while let Some(length) = text[at..].find("\n\n") {
         let event = event_of(&text[at..at + length])?;
         *retry = event.retry.unwrap_or(*retry);
+        let has_id = !event.id.is_empty();
         // The area of a box; and what is no event, but may have an id.
         if !["", "view"].contains(&event.event.as_str()) {
             viewer.hear(&event)?;
-        } else if !event.id.is_empty() {
+        } else if has_id {
             viewer.last_id = event.id;
+        }
+        if has_id {
+            look(viewer)?;
         }
         at += length + 2;
     }

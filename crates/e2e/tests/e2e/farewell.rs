@@ -1,18 +1,20 @@
-//! An edge with thousands of viewers says goodbye.
+//! Edges with many viewers say goodbye, one for good, and three in turn.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{interval, sleep};
-use tutti_e2e::bed::{Bed, Edge, Input, map_of_viewer};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tutti_e2e::bed::{Bed, Course, Edge, Input, fix, map_of_viewer};
 use tutti_e2e::eventually;
 use tutti_e2e::wire::Wire;
 use tutti_load::publisher::Publisher;
+use tutti_load::watch::Viewer;
 
 const CLIENTS: usize = 2000;
 const DEVICES: u64 = 50;
@@ -40,17 +42,21 @@ struct Crowd {
 }
 
 impl Crowd {
-    /// Clients of these edges, one after the other.
-    fn start(edges: [&Edge; 2]) -> Self {
+    /// So many clients, each of these addresses in turn; what one holds at an id must pass the check.
+    fn start(
+        count: usize,
+        addresses: impl Fn(usize) -> Vec<String>,
+        check: impl Fn(&Viewer) -> anyhow::Result<()> + Clone + Send + Sync + 'static,
+    ) -> Self {
         let (mut clients, mut tasks) = (Vec::new(), JoinSet::new());
-        for n in 0..CLIENTS {
+        for n in 0..count {
             let client = Arc::new(Mutex::new(Client::default()));
             clients.push(client.clone());
-            let addresses = edges.map(|edge| edge.url.trim_start_matches("http://").to_owned());
+            let (addresses, check) = (addresses(n), check.clone());
             // Some of them as browsers do.
             let accept_encoding = (n % 4 == 0).then_some("gzip");
             tasks.spawn(async move {
-                if let Err(error) = watch(&client, addresses, accept_encoding).await {
+                if let Err(error) = watch(&client, &addresses, accept_encoding, &check).await {
                     client.lock().unwrap().failed = Some(format!("{error:#}"));
                 }
             });
@@ -66,49 +72,111 @@ impl Crowd {
             holds(&client)
         })
     }
+
+    async fn is_shown_the_map(&self) {
+        eventually("all are shown the map, and have an id", || async {
+            self.all(|Client { wire: Wire { viewer, .. }, .. }| {
+                viewer.devices.len() == DEVICES as usize && !["", "0"].contains(&viewer.last_id.as_str())
+            })
+        })
+        .await;
+    }
+
+    /// Ends what is sent, and waits until all hold it; none went back or began anew on its way.
+    async fn arrives(&self, publishing: JoinHandle<Input>, stop: &AtomicBool) {
+        stop.store(true, Ordering::Relaxed);
+        let input = publishing.await.unwrap();
+        assert!(input.sent > 2 * DEVICES, "they moved all the while");
+        eventually("all hold what was sent", || async {
+            self.all(|client| map_of_viewer(&client.wire.viewer) == input.expected)
+        })
+        .await;
+        assert!(self.all(|client| client.wire.viewer.resets.is_empty()), "nobody began anew");
+        assert!(self.all(|client| client.wire.viewer.steps_back == 0));
+    }
 }
 
+/// Goes on at the next address, whenever a stream has ended or did not begin.
 async fn watch(
     client: &Mutex<Client>,
-    addresses: [String; 2],
+    addresses: &[String],
     accept_encoding: Option<&str>,
+    check: &(impl Fn(&Viewer) -> anyhow::Result<()> + Sync),
 ) -> anyhow::Result<()> {
-    for address in addresses {
-        let mut socket = TcpStream::connect(address).await?;
-        let request = client.lock().unwrap().wire.request("/v1/map/stream", "1.1", accept_encoding);
-        socket.write_all(request.as_bytes()).await?;
-        let mut bytes = vec![0; 4096];
-        loop {
-            let length = socket.read(&mut bytes).await?;
-            if length == 0 {
-                break;
-            }
-            client.lock().unwrap().wire.take(&bytes[..length])?;
-        }
-        let retry = {
+    let mut retry = Duration::ZERO;
+    for address in addresses.iter().cycle() {
+        if read(client, address, accept_encoding, check).await? {
             let mut client = client.lock().unwrap();
             client.ended.push(Instant::now());
             let wire = std::mem::take(&mut client.wire);
-            let retry = wire.retry;
+            retry = wire.retry;
             client.wire = Wire::after(wire.finish()?);
-            retry
-        };
+        }
         sleep(retry).await; // as it was told
     }
-    anyhow::bail!("the last edge has ended its stream")
+    anyhow::bail!("there is no address")
+}
+
+/// Reads a stream to its end; `false` if nothing came, as from an edge that is down.
+async fn read(
+    client: &Mutex<Client>,
+    address: &str,
+    accept_encoding: Option<&str>,
+    check: &(impl Fn(&Viewer) -> anyhow::Result<()> + Sync),
+) -> anyhow::Result<bool> {
+    let Ok(mut socket) = TcpStream::connect(address).await else { return Ok(false) };
+    let request = client.lock().unwrap().wire.request("/v1/map/stream", "1.1", accept_encoding);
+    if socket.write_all(request.as_bytes()).await.is_err() {
+        return Ok(false);
+    }
+    let (mut bytes, mut began) = (vec![0; 4096], false);
+    loop {
+        match socket.read(&mut bytes).await {
+            Ok(0) => return Ok(began),
+            Ok(length) => client.lock().unwrap().wire.take_each(&bytes[..length], check)?,
+            Err(_) if !began => return Ok(false),
+            Err(error) => return Err(error).context("the stream broke off"),
+        }
+        began = true;
+    }
 }
 
 /// Moves the devices until it is told to stop; all that was sent.
-fn publish(mut input: Input, publisher: Publisher, stop: Arc<AtomicBool>) -> JoinHandle<Input> {
+fn publish(
+    mut input: Input,
+    publisher: Publisher,
+    stop: Arc<AtomicBool>,
+    json: impl Fn(&str, i64) -> String + Send + Sync + 'static,
+) -> JoinHandle<Input> {
     tokio::spawn(async move {
         let mut pace = interval(Duration::from_millis(20));
+        // No device twice in a millisecond, however late this is.
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !stop.load(Ordering::Relaxed) {
             pace.tick().await;
-            input.send(&publisher, 1).await;
+            input.send_each(&publisher, 1, &json).await;
         }
         publisher.flush(Duration::from_secs(30)).await.unwrap();
         input
     })
+}
+
+fn addresses_of(edges: &[Edge]) -> Vec<String> {
+    edges.iter().map(|edge| edge.url.trim_start_matches("http://").to_owned()).collect()
+}
+
+async fn all_know(edges: &[Edge], input: &Input) {
+    for edge in edges {
+        eventually("it knows the map", || async { edge.map().await == input.expected }).await;
+    }
+}
+
+/// Waits until an edge that was told to stop has, when all its streams had ended.
+async fn ends_well(edge: &Edge) {
+    eventually("the process ends", || async { !edge.service.is_running() }).await;
+    // After its grace period it would end with another.
+    assert_eq!(edge.service.exit_code(), Some(0), "{}", edge.service.log());
+    assert!(!edge.service.log().contains("cutting them off"), "{}", edge.service.log());
 }
 
 /// The largest share of them that is in one of ten equal parts of the time from the first to the last.
@@ -126,45 +194,59 @@ fn thickest_tenth(ends: &[Instant]) -> f64 {
 async fn thousands_of_viewers_of_an_edge_that_stops_go_on_at_another_and_miss_nothing() {
     tutti_service::raise_file_limit();
     let bed = Bed::new(2).await.with("locations.stale_after_seconds", "600");
-    let (_ingest, [first, second]) = bed.up([&SETTINGS, &SETTINGS]).await;
+    let (_ingest, edges) = bed.up([&SETTINGS, &SETTINGS]).await;
     let (publisher, mut input) = (bed.publisher(), Input::new(DEVICES));
     input.send(&publisher, DEVICES).await;
-    eventually("both know the map", || async {
-        first.map().await == input.expected && second.map().await == input.expected
-    })
-    .await;
+    all_know(&edges, &input).await;
     let stop = Arc::new(AtomicBool::new(false));
-    let publishing = publish(input, publisher, stop.clone());
-    let crowd = Crowd::start([&first, &second]);
-    eventually("all are shown the map, and have an id", || async {
-        crowd.all(|Client { wire: Wire { viewer, .. }, .. }| {
-            viewer.devices.len() == DEVICES as usize && !["", "0"].contains(&viewer.last_id.as_str())
-        })
-    })
-    .await;
+    let publishing = publish(input, publisher, stop.clone(), fix);
+    let crowd = Crowd::start(CLIENTS, |_| addresses_of(&edges), |_| Ok(()));
+    crowd.is_shown_the_map().await;
 
-    first.service.signal(Signal::SIGTERM);
+    edges[0].service.signal(Signal::SIGTERM);
     eventually("all have gone on", || async {
         crowd.all(|client| client.ended.len() == 1 && !client.wire.head.is_empty())
     })
     .await;
-    eventually("the process ends", || async { !first.service.is_running() }).await;
-    // After its grace period it would end with another.
-    assert_eq!(first.service.exit_code(), Some(0), "{}", first.service.log());
-    assert!(!first.service.log().contains("cutting them off"), "{}", first.service.log());
-
-    stop.store(true, Ordering::Relaxed);
-    let input = publishing.await.unwrap();
-    assert!(input.sent > 2 * DEVICES, "they moved all the while");
-    eventually("all hold what was sent", || async {
-        crowd.all(|client| map_of_viewer(&client.wire.viewer) == input.expected)
-    })
-    .await;
-    assert!(crowd.all(|client| client.wire.viewer.resets.is_empty()), "nobody began anew");
-    assert!(crowd.all(|client| client.wire.viewer.steps_back == 0));
+    ends_well(&edges[0]).await;
+    crowd.arrives(publishing, &stop).await;
     let ends: Vec<Instant> =
         crowd.clients.iter().flat_map(|client| client.lock().unwrap().ended.clone()).collect();
     assert_eq!(ends.len(), CLIENTS);
     let thickest = thickest_tenth(&ends);
     assert!(thickest <= 0.8, "a share of {thickest} ended at the same time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_of_three_edges_under_load_shows_no_viewer_what_the_map_never_was() {
+    tutti_service::raise_file_limit();
+    let bed = Bed::new(1).await.with("locations.stale_after_seconds", "600");
+    let (_ingest, mut edges) = bed.up([&SETTINGS, &SETTINGS, &SETTINGS]).await;
+    let (publisher, mut input, course) = (bed.publisher(), Input::new(DEVICES), Course::of(DEVICES));
+    input.send_each(&publisher, DEVICES, |id, timestamp_ms| course.fix(id, timestamp_ms)).await;
+    all_know(&edges, &input).await;
+    let (stop, sent) = (Arc::new(AtomicBool::new(false)), course.clone());
+    let publishing =
+        publish(input, publisher, stop.clone(), move |id, timestamp_ms| sent.fix(id, timestamp_ms));
+    let addresses = addresses_of(&edges);
+    let rotated = |n: usize| {
+        let mut addresses = addresses.clone();
+        addresses.rotate_left(n % 3);
+        addresses
+    };
+    let crowd = Crowd::start(300, rotated, move |viewer| course.check(viewer));
+    crowd.is_shown_the_map().await;
+
+    // The last first: then what is next for its clients is up, and for those of the others it is new.
+    for edge in edges.iter_mut().rev() {
+        edge.service.signal(Signal::SIGTERM);
+        ends_well(edge).await;
+        edge.service.run();
+        edge.service.wait_ready().await;
+    }
+    crowd.arrives(publishing, &stop).await;
+    assert!(crowd.all(|client| !client.ended.is_empty()), "all have gone on");
+    for edge in &edges[1..] {
+        assert!(edge.service.metric("tutti_edge_streams").await > 0.0, "some at an edge that is new");
+    }
 }
