@@ -244,7 +244,11 @@ pub struct Seen {
 }
 
 impl Seen {
-    fn hear(&mut self, event: &Event) {
+    /// Takes an event in.
+    ///
+    /// # Panics
+    /// If no inbox has such an event.
+    pub fn hear(&mut self, event: &Event) {
         let data: Value = serde_json::from_str(&event.data).unwrap_or_default();
         let reason = || data["reason"].as_str().unwrap_or_default().to_owned();
         let ids = || data["ids"].as_array().cloned().unwrap_or_default();

@@ -1,24 +1,33 @@
-//! Streams of the map, compressed, as clients that we did not write take them: curl, and whatever speaks HTTP
-//! in its own words. Chromium is among the tests of the page; all others take streams plain, by reqwest.
+//! Streams as clients that we did not write take them: the map compressed, by curl and whatever speaks HTTP in
+//! its own words; map and inbox by a crate that comes back by itself. Chromium is among the tests of the page; all
+//! others take streams plain, by reqwest.
 
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use eventsource_client::{Client as _, ClientBuilder, Error, ReconnectOptions, SSE};
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use launchdarkly_sdk_transport::HyperTransport;
 use nix::sys::signal::Signal;
 use rand::Rng as _;
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::Command;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{interval, sleep};
 use tutti_e2e::bed::{Bed, Edge, Input, Map, map_of_viewer, padded_fix};
 use tutti_e2e::boxes::{Bounds, Fleet};
 use tutti_e2e::eventually;
+use tutti_e2e::inboxes::{Inboxes, Seen, token};
+use tutti_e2e::kafka;
 use tutti_e2e::viewer::Following;
 use tutti_e2e::wire::{Wire, heard};
+use tutti_load::sse::Event;
+use tutti_load::watch::Viewer;
 
 /// Long enough that no fix grows stale within a test, whatever it waits for.
 const LONG: (&str, &str) = ("locations.stale_after_seconds", "600");
@@ -267,4 +276,98 @@ async fn clients_of_a_compressed_stream_that_fall_behind_arrive_at_the_newest_st
         assert_eq!(wire.viewer.resets, [""; 0]);
         assert!(wire.header("content-encoding").is_some());
     }
+}
+
+/// What a client that comes back by itself was told.
+#[derive(Default)]
+struct Told<Held> {
+    held: Held,
+    streams: u32,
+    failed: Option<String>,
+}
+
+/// Follows a stream of user 7 by LaunchDarkly's crate, which comes back with its last id when one has ended.
+fn keep_following<Held>(url: &str, hear: fn(&mut Held, &Event)) -> Arc<Mutex<Told<Held>>>
+where
+    Held: Default + Send + 'static,
+{
+    // It does not hear a `retry:` that stands alone.
+    let reconnect = ReconnectOptions::reconnect(true).delay(Duration::from_millis(100)).backoff_factor(1);
+    let client = ClientBuilder::for_url(url)
+        .and_then(|builder| builder.header("authorization", &format!("Bearer {}", token("7"))))
+        .unwrap()
+        .reconnect(reconnect.build())
+        .build_with_transport(HyperTransport::builder().disable_proxy().build_http().unwrap());
+    let mut stream = client.stream();
+    let told = Arc::new(Mutex::new(Told::default()));
+    let ours = told.clone();
+    tokio::spawn(async move {
+        while let Some(next) = stream.next().await {
+            let mut told = ours.lock().unwrap();
+            match next {
+                Ok(SSE::Connected(_)) => told.streams += 1,
+                Ok(SSE::Event(event)) => {
+                    let retry = event.retry.map(Duration::from_millis);
+                    let (id, data) = (event.id.unwrap_or_default(), event.data);
+                    hear(&mut told.held, &Event { event: event.event_type, data, id, retry });
+                }
+                // The end that was asked for.
+                Ok(SSE::Comment(_)) | Err(Error::Eof) => {}
+                Err(error) => told.failed = Some(error.to_string()),
+            }
+        }
+    });
+    told
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crate_that_comes_back_by_itself_hears_of_map_and_inbox_once_and_begins_neither_anew() {
+    let bed = Bed::on(kafka::shared(), 2).await.with(LONG.0, LONG.1);
+    let inboxes = Inboxes::with(kafka::shared(), bed, 1).await;
+    let ingests = [inboxes.bed.ingest(&[]), inboxes.ingest()];
+    let edge = inboxes.edge(&[]).await;
+    for ingest in &ingests {
+        ingest.wait_ready().await;
+    }
+    let urls = [edge.url.clone()];
+    // So many that one who came back without an id would be told much again, and no more than fit in one event.
+    let (publisher, mut input) = (inboxes.bed.publisher(), Input::new(100));
+    input.send(&publisher, 100).await;
+    eventually("the edge knows the map", || async { edge.map().await == input.expected }).await;
+    let hear = |viewer: &mut Viewer, event: &Event| viewer.hear(event).unwrap();
+    let map = keep_following::<Viewer>(&format!("{}?maxSeconds=1", edge.stream()), hear);
+    let inbox = keep_following(&format!("{}/v1/inbox/stream?maxSeconds=1", edge.url), Seen::hear);
+    eventually("the device is live", || async { !inbox.lock().unwrap().held.statuses.is_empty() }).await;
+
+    let done = AtomicBool::new(false);
+    let sending = async {
+        let (mut sent, mut pace) = (Vec::new(), interval(Duration::from_millis(100)));
+        while !done.load(Ordering::Relaxed) {
+            pace.tick().await;
+            input.send(&publisher, 5).await;
+            let body = json!({ "to": { "users": ["7"] }, "title": "hello" });
+            sent.push(inboxes.send_until_accepted(&urls, &format!("key-{}", sent.len()), &body).await);
+        }
+        sent
+    };
+    let returning = async {
+        eventually("both have come back three times", || async {
+            map.lock().unwrap().streams > 3 && inbox.lock().unwrap().streams > 3
+        })
+        .await;
+        done.store(true, Ordering::Relaxed);
+    };
+    let (sent, ()) = tokio::join!(sending, returning);
+    publisher.flush(Duration::from_secs(30)).await.unwrap();
+    eventually("both have all", || async {
+        map_of_viewer(&map.lock().unwrap().held) == input.expected
+            && inbox.lock().unwrap().held.ids.len() >= sent.len()
+    })
+    .await;
+    let (map, inbox) = (map.lock().unwrap(), inbox.lock().unwrap());
+    assert_eq!((&map.failed, &inbox.failed), (&None, &None));
+    let Viewer { resets, removals, steps_back, repeats, .. } = &map.held;
+    assert_eq!((resets.len(), *removals, *steps_back, *repeats), (0, 0, 0, 0), "{resets:?}");
+    let Seen { ids, twice, resets, .. } = &inbox.held;
+    assert_eq!((ids, twice.len(), resets.len()), (&sent, 0, 0), "{resets:?}");
 }
