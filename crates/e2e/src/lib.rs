@@ -4,6 +4,7 @@
 
 pub mod bed;
 pub mod boxes;
+pub mod cluster;
 pub mod inboxes;
 pub mod kafka;
 pub mod redis;

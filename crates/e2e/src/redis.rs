@@ -1,6 +1,7 @@
 //! A real Redis that can be stopped, killed, saved and started again.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,7 +12,7 @@ use nix::unistd::Pid;
 use tutti::local::{Owned, wait_for_port};
 use tutti_feed::Connection;
 
-use crate::free_port;
+use crate::{eventually, free_port};
 
 /// A `redis-server` of a test's own.
 pub struct Redis {
@@ -49,24 +50,8 @@ impl Redis {
     /// # Errors
     /// If it does not come up.
     pub fn run(&mut self) -> anyhow::Result<()> {
-        let port = self.port.to_string();
-        let dir = self.folder.path().to_string_lossy().into_owned();
-        let command = [
-            "redis-server",
-            "--port",
-            &port,
-            "--bind",
-            "127.0.0.1",
-            "--dir",
-            &dir,
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ];
-        let log = self.folder.path().join("redis.log");
-        self.process = Some(Owned::start(&command, "KILL", &log)?);
-        wait_for_port(self.port, Duration::from_secs(10)).context("redis-server")
+        self.process = Some(server(self.folder.path(), self.port, &[])?);
+        Ok(())
     }
 
     /// Kills it with SIGKILL.
@@ -85,7 +70,7 @@ impl Redis {
 
     /// Where the snapshot lies.
     pub fn snapshot(&self) -> PathBuf {
-        Path::new(self.folder.path()).join("dump.rdb")
+        self.folder.path().join(snapshot_of(self.port))
     }
 
     /// Stops it (SIGSTOP) or lets it go on (SIGCONT).
@@ -93,8 +78,7 @@ impl Redis {
     /// # Panics
     /// If it does not run.
     pub fn signal(&self, signal: Signal) {
-        let pid = self.process.as_ref().expect("it runs").pid();
-        kill(Pid::from_raw(pid as i32), signal).expect("our own process");
+        send(self.process.as_ref().expect("it runs"), signal);
     }
 
     /// Runs any command.
@@ -105,4 +89,48 @@ impl Redis {
         let name = CustomCommand::new(words[0], ClusterHash::FirstKey, false);
         Ok(self.client().custom(name, words[1..].to_vec()).await?)
     }
+}
+
+/// Starts a `redis-server` that writes nothing to the folder by itself, with options of its own, and waits
+/// until it listens.
+pub(crate) fn server(folder: &Path, port: u16, options: &[&str]) -> anyhow::Result<Owned> {
+    let (dir, port_text, snapshot) = (folder.to_string_lossy(), port.to_string(), snapshot_of(port));
+    let mut command = vec!["redis-server", "--port", &port_text, "--bind", "127.0.0.1", "--dir", &dir];
+    command.extend(["--dbfilename", &snapshot, "--save", "", "--appendonly", "no"]);
+    command.extend(["--repl-diskless-sync-delay", "0"]);
+    command.extend(options);
+    let process = Owned::start(&command, "KILL", &folder.join(format!("{port}.log")))?;
+    wait_for_port(port, Duration::from_secs(10)).context("redis-server")?;
+    Ok(process)
+}
+
+fn snapshot_of(port: u16) -> String {
+    format!("{port}.rdb")
+}
+
+/// Sends a signal to a process of ours.
+pub(crate) fn send(process: &Owned, signal: Signal) {
+    kill(Pid::from_raw(process.pid() as i32), signal).expect("our own process");
+}
+
+/// What a server answers to a command, as text.
+pub(crate) fn ask(port: u16, words: &[&str]) -> String {
+    let port = port.to_string();
+    let asked = Command::new("redis-cli").args(["-p", &port]).args(words).output();
+    String::from_utf8_lossy(&asked.expect("redis-cli runs").stdout).trim().to_owned()
+}
+
+/// Waits until a replica has all that its primary has now.
+pub(crate) async fn until_replicated(primary: u16, replica: u16) {
+    let told = |port, name: &str| {
+        let all = ask(port, &["INFO", "replication"]);
+        let found = all.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        found.unwrap_or_default().to_owned()
+    };
+    let offset = |port| told(port, "master_repl_offset").parse::<u64>().unwrap_or_default();
+    let all = offset(primary);
+    eventually("the replica has all", async || {
+        told(replica, "master_link_status") == "up" && offset(replica) >= all
+    })
+    .await;
 }

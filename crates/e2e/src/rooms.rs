@@ -13,6 +13,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
 use tutti::passes::new_key;
 use tutti::token::sign;
 use tutti_load::crowd::Visitor;
@@ -164,6 +165,22 @@ impl Rooms {
         let (status, _, body) = self.ask_to_join(edge, room, &key(), None).await.expect("the edge answers");
         assert_eq!(status, 201, "{body}");
         Joined::of(body)
+    }
+
+    /// Joins with a key of its own, tried again as long as the edge says so.
+    ///
+    /// # Panics
+    /// If it is refused for good, or for longer than 90 s.
+    pub async fn join_until_accepted(&self, edge: &Edge, room: &str) -> Joined {
+        let (key, until) = (key(), Instant::now() + Duration::from_secs(90));
+        loop {
+            match self.ask_to_join(edge, room, &key, None).await {
+                Ok((status, _, body)) if status.is_success() => return Joined::of(body),
+                Ok((status, _, body)) if status != 503 => panic!("{status}: {body}"),
+                _ => sleep(Duration::from_millis(50)).await,
+            }
+            assert!(Instant::now() < until, "not accepted in time: {key}");
+        }
     }
 
     /// A request about a ticket with its own token, as `""`, `/claim`.

@@ -1,13 +1,12 @@
 //! A primary, its replica, and three Sentinels that make the one out of the other.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tutti::local::{Owned, wait_for_port};
 
+use crate::redis::{self, ask};
 use crate::{eventually, free_port};
 
 /// The name that the Sentinels know them by.
@@ -33,7 +32,7 @@ impl Sentinels {
         let (primary_port, replica_port) = (free_port(), free_port());
         let primary = server(folder.path(), primary_port, None);
         let replica = server(folder.path(), replica_port, Some(primary_port));
-        eventually("the replica follows", async || ask(primary_port, &["WAIT", "1", "1000"]) == "1").await;
+        redis::until_replicated(primary_port, replica_port).await;
         let sentinel = |_| {
             let port = free_port();
             let file = folder.path().join(format!("{port}.conf"));
@@ -77,7 +76,7 @@ impl Sentinels {
     /// # Panics
     /// If it does not run.
     pub fn cut_replica_off(&self) {
-        self.signal_replica(Signal::SIGSTOP);
+        redis::send(&self.replica, Signal::SIGSTOP);
         // What was sent to one that is stopped would be there when it goes on.
         ask(self.primary_port, &["CLIENT", "KILL", "TYPE", "replica"]);
     }
@@ -87,11 +86,7 @@ impl Sentinels {
     /// # Panics
     /// If it does not run.
     pub fn let_replica_go_on(&self) {
-        self.signal_replica(Signal::SIGCONT);
-    }
-
-    fn signal_replica(&self, signal: Signal) {
-        kill(Pid::from_raw(self.replica.pid() as i32), signal).expect("our own process");
+        redis::send(&self.replica, Signal::SIGCONT);
     }
 
     /// Waits until the replica has all that the primary has.
@@ -99,8 +94,7 @@ impl Sentinels {
     /// # Panics
     /// If it does not get it.
     pub async fn until_replicated(&self) {
-        eventually("the replica has all", async || ask(self.primary_port, &["WAIT", "1", "1000"]) == "1")
-            .await;
+        redis::until_replicated(self.primary_port, self.replica_port).await;
     }
 
     /// Kills the primary with SIGKILL.
@@ -121,19 +115,7 @@ impl Sentinels {
 }
 
 fn server(folder: &Path, port: u16, primary: Option<u16>) -> Owned {
-    let (dir, port_text) = (folder.to_string_lossy(), port.to_string());
     let of = primary.map(|port| format!("127.0.0.1 {port}"));
-    let mut command = vec!["redis-server", "--port", &port_text, "--bind", "127.0.0.1", "--dir", &dir];
-    command.extend(["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"]);
-    command.extend(["--dbfilename", &port_text]);
-    command.extend(of.iter().flat_map(|of| ["--replicaof", of.as_str()]));
-    let process = Owned::start(&command, "KILL", &folder.join(format!("{port}.log")));
-    wait_for_port(port, Duration::from_secs(10)).expect("redis-server");
-    process.expect("redis-server starts")
-}
-
-fn ask(port: u16, words: &[&str]) -> String {
-    let port = port.to_string();
-    let asked = Command::new("redis-cli").args(["-p", &port]).args(words).output();
-    String::from_utf8_lossy(&asked.expect("redis-cli runs").stdout).trim().to_owned()
+    let options: Vec<&str> = of.iter().flat_map(|of| ["--replicaof", of.as_str()]).collect();
+    redis::server(folder, port, &options).expect("redis-server starts")
 }

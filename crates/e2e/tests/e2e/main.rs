@@ -5,6 +5,7 @@
 
 mod boxes;
 mod clients;
+mod cluster;
 mod combined;
 mod configuration;
 mod farewell;

@@ -1,6 +1,5 @@
 //! Redis behind Sentinels: its primary is killed, and a replica that lacks the last writes takes its place.
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use tutti_e2e::bed::{Bed, Input, map_of_viewer};
 use tutti_e2e::eventually;
 use tutti_e2e::inboxes::{Device, Inboxes};
 use tutti_e2e::kafka;
-use tutti_e2e::rooms::{Joined, Rooms, Stream, key};
+use tutti_e2e::rooms::{Rooms, Stream};
 use tutti_e2e::sentinel::Sentinels;
 use tutti_e2e::viewer::Following;
 
@@ -103,15 +102,7 @@ async fn after_a_failover_that_lost_tickets_no_two_hold_one_and_places_are_exact
 
     let mut anew = Vec::new();
     for _ in 0..10 {
-        let (key, joined) = (key(), RefCell::default());
-        eventually("a visitor gets in", async || {
-            let answer = rooms.ask_to_join(&edges[0], "sale", &key, None).await;
-            let body = answer.ok().filter(|(status, ..)| status.is_success()).map(|(.., body)| body);
-            *joined.borrow_mut() = body;
-            joined.borrow().is_some()
-        })
-        .await;
-        anew.push(Joined::of(joined.take().unwrap()));
+        anew.push(rooms.join_until_accepted(&edges[0], "sale").await);
     }
     // One is inside; who waits stands in the order of the tickets.
     for (place, joined) in kept.iter().chain(&anew).skip(1).enumerate() {
