@@ -16,9 +16,11 @@ const MESSAGES_WAITING: usize = 2048;
 
 /// What the URL of a Redis begins with: a single one, one that Sentinels tell of, or a Cluster.
 const SCHEMES: [&str; 3] = ["redis://", "redis-sentinel://", "redis-cluster://"];
-/// How often a command of a Cluster may be sent; what bounds it is its time. When a node is gone, or a slot moves,
-/// the driver's own bounds would end its task for good.
+/// How often a command of a Cluster may be sent: what bounds it is its time. Where this ends before the
+/// redirections, the driver's task ends for good.
 const CLUSTER_ATTEMPTS: u32 = 1000;
+/// How often it may be sent elsewhere. The driver sends what was answered by `ASK` where it was before.
+const CLUSTER_REDIRECTIONS: u32 = 16;
 
 /// A client and the task that keeps it connected, for ever; dropping it ends the task.
 pub struct Connection {
@@ -59,7 +61,7 @@ pub fn connect(url: &str) -> Result<Connection, Error> {
             c.connection_timeout = Duration::from_secs(2);
             c.internal_command_timeout = Duration::from_secs(2);
             c.max_command_attempts = if clustered { CLUSTER_ATTEMPTS } else { 3 };
-            c.max_redirections = if clustered { CLUSTER_ATTEMPTS } else { 5 };
+            c.max_redirections = CLUSTER_REDIRECTIONS;
             c.max_command_buffer_len = 10_000;
             c.unresponsive = UnresponsiveConfig {
                 max_timeout: Some(Duration::from_secs(3)),

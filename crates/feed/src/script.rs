@@ -45,11 +45,16 @@ pub async fn run_script<T: FromValue>(
             answer => answer,
         };
         match answer {
-            Err(error) if error.details().starts_with("TRYAGAIN") && moves < MOVES => {
+            Err(error) if moves < MOVES && is_on_the_move(&error) => {
                 moves += 1;
                 sleep(MOVE_PAUSE).await;
             }
             answer => return answer,
         }
     }
+}
+
+/// Nothing was done: the keys are partly, or all, on another node already, which is not yet said to be theirs.
+fn is_on_the_move(error: &Error) -> bool {
+    ["TRYAGAIN", "Too many redirections"].iter().any(|words| error.details().starts_with(words))
 }
