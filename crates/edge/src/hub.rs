@@ -65,6 +65,8 @@ pub(crate) struct Admission {
     pub(crate) ends_at: Instant,
     /// What its end is then.
     pub(crate) end: End,
+    /// The last id that its client was told.
+    pub(crate) last_id: Option<String>,
     /// Counts it.
     pub(crate) counted: Counted,
 }
@@ -168,12 +170,12 @@ impl Hub {
         // They save work where they can be set; a stream is right without them.
         let _ = options.set_tcp_nodelay(true);
         let _ = options.set_tcp_notsent_lowat(NOTSENT_LOWAT);
-        let Admission { what, chunked, coding, ends_at, end, counted } = admission;
+        let Admission { what, chunked, coding, ends_at, end, last_id, counted } = admission;
         let last_write = Instant::now();
         let socket = Socket::Client(socket);
         let (sum, drained, _counted) = (None, false, Some(counted));
         let stream = Stream { socket, chunked, coding, sum, ends_at, end, last_write, drained, _counted };
-        self.take_over(stream, what);
+        self.take_over(stream, what, last_id.as_deref());
     }
 
     /// Gives each stream an end within the drain window. Those in tasks see it when they come back.

@@ -167,7 +167,9 @@ pub(crate) fn open(
         // Small events, and such as only one client gets: there is nothing to gain.
         _ => Coding::Identity,
     };
-    slot.put(Admission { what, chunked, coding, ends_at: Instant::now() + lasts, end, counted });
+    let last_id = last_id(request, query.since.clone())
+        .filter(|id| id.len() <= MAX_ID_BYTES && id.bytes().all(|byte| byte.is_ascii_graphic()));
+    slot.put(Admission { what, chunked, coding, ends_at: Instant::now() + lasts, end, last_id, counted });
     handoff::response(request, coding)
 }
 

@@ -12,6 +12,9 @@ pub(crate) const MAX_RECORDS: usize = 512;
 /// and about so many bytes of values.
 pub(crate) const MAX_BYTES: usize = 256 * 1024;
 
+/// The key of the field `changes` of `Locations`: number 1, with a length.
+const CHANGES: u8 = 1 << 3 | 2;
+
 /// A record as Kafka has it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Raw<'a> {
@@ -110,7 +113,13 @@ impl Judge {
         match self {
             Self::Locations(rules) => Ok(match rules.judge(record, now_ms)? {
                 Verdict::Stale => None,
-                Verdict::Change(change) => Some(Locations { changes: vec![change] }.encode_to_vec()),
+                Verdict::Change(change) => {
+                    // `Locations` with one change, without its list.
+                    let mut part = Vec::with_capacity(128);
+                    part.push(CHANGES);
+                    change.encode_length_delimited(&mut part).expect("a Vec grows");
+                    Some(part)
+                }
             }),
             Self::Events { event } => {
                 let named = record.event.and_then(|name| std::str::from_utf8(name).ok());
@@ -235,6 +244,13 @@ mod tests {
         assert!(matches!(RULES.judge(raw(Some(&fix(NOW + 10_000))), NOW), Ok(Verdict::Change(_))));
         assert_eq!(RULES.judge(raw(Some(&fix(NOW + 10_001))), NOW), Err(Invalid::Future(10_001)));
         assert_eq!(RULES.judge(raw(Some(&fix(i64::MAX))), NOW).unwrap_err().reason(), "timestamp");
+    }
+
+    #[test]
+    fn a_part_is_a_list_of_one_change() {
+        let Ok(Verdict::Change(change)) = RULES.judge(raw(Some(&fix(NOW))), NOW) else { panic!("a change") };
+        let part = Judge::Locations(RULES).judge(raw(Some(&fix(NOW))), NOW).unwrap().unwrap();
+        assert_eq!(part, Locations { changes: vec![change] }.encode_to_vec());
     }
 
     #[test]

@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use rdkafka::bindings::rd_kafka_resp_err_t as RespErr;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _};
 use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, StreamConsumer};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, MessageStream, StreamConsumer};
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::statistics::Statistics;
@@ -151,8 +152,11 @@ impl Group {
                 // Never skip in silence: an offset out of range is an error, and then a gap.
                 ("auto.offset.reset", "error"),
                 ("fetch.queue.backoff.ms", "5"),
-                ("queued.min.messages", "5000"),
+                ("queued.min.messages", "50000"),
                 ("queued.max.messages.kbytes", "4096"),
+                // A partition whose queue was full is fetched from again only when the broker has answered for the
+                // others, and if these are quiet it takes its time.
+                ("fetch.wait.max.ms", "50"),
                 ("topic.metadata.refresh.interval.ms", "10000"),
                 ("statistics.interval.ms", "5000"),
             ],
@@ -297,12 +301,22 @@ async fn blocking<T: Send + 'static>(
 pub(crate) struct Queue(StreamPartitionQueue<GroupContext>);
 
 impl Queue {
+    /// Its records, one after the other.
+    pub(crate) fn records(&self) -> Records<'_> {
+        Records(self.0.stream())
+    }
+}
+
+/// What a queue brings; making it costs as much as some of them.
+pub(crate) struct Records<'a>(MessageStream<'a, GroupContext>);
+
+impl<'a> Records<'a> {
     /// The next record.
     ///
     /// # Errors
     /// What the driver reports of this partition.
-    pub(crate) async fn next(&self) -> Result<Message<'_>, KafkaError> {
-        self.0.recv().await.map(Message)
+    pub(crate) async fn next(&mut self) -> Result<Message<'a>, KafkaError> {
+        self.0.next().await.expect("the driver's streams have no end").map(Message)
     }
 }
 

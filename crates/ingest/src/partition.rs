@@ -13,7 +13,7 @@ use tutti_feed::{Client, Error as FeedError, Replicas};
 use crate::batch::Batch;
 use crate::config::{Config, Route, Start};
 use crate::filer::Filer;
-use crate::kafka::{Granted, Group, KafkaError, Queue};
+use crate::kafka::{Granted, Group, KafkaError, Records};
 use crate::metrics::{Metrics, Topic};
 use crate::rejected::{Invalidated, Rejected};
 use crate::sink::{Sink, Stored};
@@ -134,7 +134,7 @@ impl<S: Sink> Partition<S> {
             "fetching"
         );
         let _reading = Reading::new(self.shared.metrics.partitions.get_or_create_owned(&self.topic));
-        self.carry(&queue, place).await
+        self.carry(&mut queue.records(), place).await
     }
 
     /// Asks Redis where the partition stands, and compares that with what Kafka still has.
@@ -180,12 +180,12 @@ impl<S: Sink> Partition<S> {
         Ok(())
     }
 
-    async fn carry(&self, queue: &Queue, place: Place) -> Result<(), WorkError> {
-        let Place { mut position, mut fresh, mut clock } = place;
+    async fn carry(&self, records: &mut Records<'_>, place: Place) -> Result<(), WorkError> {
+        let Place { position, mut fresh, mut clock } = place;
         let mut last_append = Instant::now();
         let mut last_proof = Instant::now();
+        let mut batch = self.gather(records, position, clock, last_append).await?;
         loop {
-            let batch = self.gather(queue, position, clock, last_append).await?;
             if batch.records() > 0 {
                 last_proof = Instant::now();
             } else if last_proof.elapsed() >= SILENT {
@@ -194,26 +194,34 @@ impl<S: Sink> Partition<S> {
                 last_proof = Instant::now();
             }
             last_append = Instant::now();
-            let Some((stands, at)) = self.append(batch, fresh).await else {
+            let (from, to) = (batch.from(), batch.to());
+            // While Redis has one, the next is gathered.
+            let (appended, next) =
+                tokio::join!(self.append(batch, fresh), self.gather(records, to, clock, last_append));
+            let Some((position, at)) = appended else {
                 warn!(
                     source = self.source,
-                    position, "Redis may have lost records; going back to where it stands"
+                    from, "Redis may have lost records; going back to where it stands"
                 );
                 return Ok(());
             };
             fresh = false;
-            position = stands;
             if let Some(time_us) = at {
                 clock = FeedClock::at(time_us);
             }
             self.shared.group.store_offset(self.granted.partition, position);
+            batch = next?;
+            if position > to {
+                let there = batch.skip_to(position) as u64;
+                self.shared.metrics.duplicates.get_or_create(&self.topic).inc_by(there);
+            }
         }
     }
 
     /// The next batch: what comes until it is full or its time is over; empty after a quiet time.
     async fn gather(
         &self,
-        queue: &Queue,
+        records: &mut Records<'_>,
         position: i64,
         clock: FeedClock,
         last_append: Instant,
@@ -222,16 +230,21 @@ impl<S: Sink> Partition<S> {
         let mut invalid = Vec::new();
         let quiet_until = last_append + QUIET;
         let lingers_until = self.shared.beat(S::LINGER, last_append);
+        let mut now_ms = clock.now_ms();
         while !batch.is_full() {
-            let message = match queue.next().now_or_never() {
+            let message = match records.next().now_or_never() {
                 Some(message) => message?,
-                None if batch.records() == 0 => match timeout_at(quiet_until, queue.next()).await {
-                    Ok(message) => message?,
+                None if batch.records() == 0 => match timeout_at(quiet_until, records.next()).await {
+                    Ok(message) => {
+                        now_ms = clock.now_ms();
+                        message?
+                    }
                     Err(_) => break,
                 },
                 // Not woken by each that comes meanwhile.
                 None if Instant::now() < lingers_until => {
                     sleep_until(lingers_until).await;
+                    now_ms = clock.now_ms();
                     continue;
                 }
                 None => break,
@@ -241,7 +254,7 @@ impl<S: Sink> Partition<S> {
                 self.shared.metrics.duplicates.get_or_create(&self.topic).inc();
                 continue;
             }
-            let part = match self.sink.judge(record, clock.now_ms()) {
+            let part = match self.sink.judge(record, now_ms) {
                 Ok(part) => {
                     if part.is_none() {
                         self.shared.metrics.stale.get_or_create(&self.topic).inc();

@@ -90,7 +90,9 @@ impl Sink for FeedSink {
 
     async fn store(&self, batch: &Batch<Vec<u8>>, fresh: bool) -> Result<Stored, Error> {
         // Parts are protobuf whose concatenation is one payload.
-        let payload: Bytes = batch.parts().flatten().copied().collect::<Vec<u8>>().into();
+        let mut payload = Vec::with_capacity(batch.parts().map(Vec::len).sum());
+        batch.parts().for_each(|part| payload.extend_from_slice(part));
+        let payload = Bytes::from(payload);
         let append = Append { source: &self.source, from: batch.from(), to: batch.to(), fresh, payload };
         Ok(match self.feed.append(append).await? {
             Outcome::Appended(place) => Stored::At(Some(place.time_us)),

@@ -252,3 +252,28 @@ async fn an_id_that_no_edge_ever_sent_gets_a_reset_and_everything() {
         assert_eq!(stream.viewer().resets, ["unknown_id"], "{id}");
     }
 }
+
+/// By the HTML standard a client forgets its last id at the first event of a connection that has none.
+#[tokio::test]
+async fn who_comes_back_is_told_the_own_id_before_any_event() {
+    let bed = Bed::new(1).await;
+    let edge = bed.edge(&[]);
+    edge.service.wait_ready().await;
+    let first_block = async |path: &str, header: Option<&str>| {
+        let mut request = tutti_e2e::client().get(format!("{}{path}", edge.url));
+        if let Some(id) = header {
+            request = request.header("last-event-id", id);
+        }
+        let (mut response, mut text) = (request.send().await.unwrap(), String::new());
+        while !text.contains("\n\n") {
+            text += std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap();
+        }
+        text.split_once("\n\n").unwrap().0.to_owned()
+    };
+    assert_eq!(first_block("/v1/map/stream", None).await, "retry: 1000");
+    assert_eq!(first_block("/v1/map/stream", Some("a.b")).await, "retry: 1000\nid: a.b");
+    assert_eq!(first_block("/v1/map/stream?since=c", None).await, "retry: 1000\nid: c");
+    assert_eq!(first_block("/v1/map/stream?since=c", Some("d")).await, "retry: 1000\nid: d");
+    assert_eq!(first_block("/v1/stream?map&since=m.e", None).await, "retry: 1000\nid: m.e");
+    assert_eq!(first_block("/v1/map/stream?since=c%0Adata:x", None).await, "retry: 1000");
+}

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use prost::Message as _;
+use reqwest::Method;
 use roaring::RoaringBitmap;
 use serde_json::Value;
 use tokio::time::sleep;
 use tutti_e2e::bed::{Bed, Edge, UNLIMITED};
 use tutti_e2e::eventually;
 use tutti_e2e::kafka::Kafka;
-use tutti_e2e::rooms::{Joined, Rooms, Stream, key};
+use tutti_e2e::rooms::{Joined, Rooms, Stream, admin, key};
 use tutti_e2e::service::Service;
 use tutti_feed::{Position, Record, read_log};
 use tutti_load::crowd::{Crowd, Figures, Visitor};
@@ -124,6 +125,14 @@ fn positions_are_true(log: &[Record], visitors: &[Visitor]) -> usize {
     checked
 }
 
+async fn set_mode(rooms: &Rooms, edge: &Edge, mode: &str) {
+    eventually("the room's mode changes", async || {
+        let path = format!("/v1/rooms/sale/{mode}");
+        rooms.call(Method::POST, edge, &path, Some(&admin()), "").await.0 == 200
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_gets_in_in_order_once_and_not_too_fast_while_servers_are_killed() {
     let mut rooms = Rooms::start(Bed::new(1).await, 3, &[]).await;
@@ -134,6 +143,8 @@ async fn a_crowd_gets_in_in_order_once_and_not_too_fast_while_servers_are_killed
         judge.max_active, judge.rate
     );
     rooms.put(&edges[0], "sale", &settings).await;
+    // Where joining is slower than the rate, nobody would have to wait.
+    set_mode(&rooms, &edges[0], "pause").await;
     let crowd = Crowd {
         edges: edges.iter().map(|edge| edge.url.clone()).collect(),
         room: "sale".into(),
@@ -146,7 +157,7 @@ async fn a_crowd_gets_in_in_order_once_and_not_too_fast_while_servers_are_killed
     let figures = Arc::new(Figures::default());
     let ours = figures.clone();
     let coming = tokio::spawn(async move { crowd.run(&ours).await });
-    let mut kills = 0;
+    let (mut kills, mut paused) = (0, true);
     let joined = || figures.joined.load(Ordering::Relaxed);
     while joined() < 19_000 {
         let before = joined();
@@ -160,6 +171,10 @@ async fn a_crowd_gets_in_in_order_once_and_not_too_fast_while_servers_are_killed
         killed.wait_ready().await;
         eventually("all go on", || async { joined() > before + 1500 || joined() == 20_000 }).await;
         kills += 1;
+        if paused && joined() > 12_000 {
+            set_mode(&rooms, &edges[0], "resume").await;
+            paused = false;
+        }
     }
     let visitors = coming.await.unwrap().unwrap();
     assert!(kills >= 3, "{kills} kills");

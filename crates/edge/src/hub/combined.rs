@@ -69,7 +69,7 @@ impl Hub {
             let (chunked, coding, sum) = (false, Coding::Identity, None);
             let part_stream =
                 Stream { socket, chunked, coding, sum, ends_at, end, last_write, drained, _counted };
-            self.clone().take_over(part_stream, what);
+            self.clone().take_over(part_stream, what, None);
             inlets.push(Inlet { socket: ours, rewriter: Rewriter::new(part), held: Vec::new() });
         }
         spawn(async move {
@@ -181,12 +181,18 @@ impl Hub {
         stream.close(self.retry())
     }
 
-    /// A stream of any kind.
-    pub(super) fn take_over(self: Rc<Self>, mut stream: Stream, what: What) {
+    /// A stream of any kind, and the last id that its client was told: a client forgets it at the first event of
+    /// a connection on which it has not been told another.
+    pub(super) fn take_over(self: Rc<Self>, mut stream: Stream, what: What, last_id: Option<&str>) {
         self.metrics.opened.inc();
         self.metrics.streams.inc();
         let begin = stream.begin();
-        let hello = stream.encode(&Events::default().retry(Duration::from_secs(1)).frame());
+        let mut hello = Events::default();
+        hello.retry(Duration::from_secs(1));
+        if let Some(id) = last_id {
+            hello.id(id);
+        }
+        let hello = stream.encode(&hello.frame());
         let hello = if begin.is_empty() { hello } else { [begin, hello].concat().into() };
         match what {
             What::Room(visit) => self.admit_visitor(stream, hello, visit),

@@ -17,7 +17,7 @@ use tokio::time::{interval, sleep};
 use tutti_load::now_ms;
 use tutti_model::{Fix, location};
 
-use super::{Running, Stage, Times, cpus, median, plain, row, rss, say};
+use super::{Running, Stage, Times, cpu_seconds, cpus, median, plain, row, rss, say};
 use viewers::{SAMPLES, event, open, read};
 
 mod backlog;

@@ -1,5 +1,6 @@
 //! What lies in Kafka when ingest starts.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -11,10 +12,10 @@ use tokio::time::sleep;
 use tutti_load::publisher::Publisher;
 use tutti_model::{Fix, location};
 
-use super::{Bench, PATIENCE, TOPIC, admin, applied, create_topic, fix, row, say};
+use super::{Bench, PATIENCE, TOPIC, admin, applied, cpu_seconds, create_topic, fix, median, row, say};
 
 /// So many fixes.
-const BACKLOG: u32 = 300_000;
+const BACKLOG: u32 = 1_000_000;
 
 impl Bench<'_> {
     /// How fast ingest carries it, beside a consumer that does nothing with it.
@@ -33,55 +34,106 @@ impl Bench<'_> {
             publisher.send(&fix.media_id, Some(location::to_json(&fix).as_bytes())).await?;
         }
         publisher.flush(PATIENCE).await?;
-        let bare = self.stage.median(async || consumed(kafka, &topic).await).await?;
-        row("a bare consumer that only counts", &format!("{bare:.0} a second"));
-        let ours = self.stage.median(async || self.carry(&topic).await).await?;
-        row("ingest", &format!("{ours:.0} a second, {:.2} of it (goal 0.5)", ours / bare));
+        let (mut bare, mut ours) = (Vec::new(), Vec::new());
+        for _ in 0..self.stage.options.rounds {
+            bare.push(consumed(kafka, &topic).await?);
+            ours.push(self.carry(&topic).await?);
+        }
+        let (bare, ours) = (Pace::median(&bare), Pace::median(&ours));
+        row("a bare consumer that only counts", &bare.to_string());
+        row("ingest", &ours.to_string());
+        let (of_time, of_cpu) = (ours.a_second / bare.a_second, ours.a_cpu_second / bare.a_cpu_second);
+        row("of the bare consumer's", &format!("{of_time:.2}, and {of_cpu:.2} by CPU (goal 0.5)"));
         admin(self.stage)?.delete_topics(&[topic.as_str()], &AdminOptions::new()).await?;
         Ok(())
     }
 
-    /// Fixes a second that a fresh ingest applies.
-    async fn carry(&self, topic: &str) -> anyhow::Result<f64> {
+    /// How fast a fresh ingest applies them.
+    async fn carry(&self, topic: &str) -> anyhow::Result<Pace> {
         self.stage.empty_redis().await?;
         let ingest = self.ingest(topic, "beginning")?;
-        let mut first: Option<(Instant, f64)> = None;
+        let mut first: Option<(f64, Spent)> = None;
         let until = Instant::now() + PATIENCE;
         loop {
-            let (now, applied) = (Instant::now(), applied(self.stage, &ingest).await?);
+            let applied = applied(self.stage, &ingest).await?;
+            let spent = Spent::by(ingest.process.pid())?;
             if applied >= f64::from(BACKLOG) {
-                let (began, had) = first.context("ingest was too fast to be seen")?;
-                return Ok((applied - had) / now.duration_since(began).as_secs_f64());
+                let (had, began) = first.context("ingest was too fast to be seen")?;
+                return Ok(Pace::of(applied - had, &began, &spent));
             }
             if applied > 0.0 && first.is_none() {
-                first = Some((now, applied));
+                first = Some((applied, spent));
             }
-            ensure!(now < until, "only {applied} were applied");
+            ensure!(Instant::now() < until, "only {applied} were applied");
             sleep(Duration::from_millis(10)).await;
         }
     }
 }
 
-/// Fixes a second that a consumer reads and does nothing with.
-async fn consumed(kafka: &str, topic: &str) -> anyhow::Result<f64> {
+/// A process at one time.
+#[derive(Clone, Copy)]
+struct Spent {
+    at: Instant,
+    /// Seconds of user and system.
+    cpu: f64,
+}
+
+impl Spent {
+    fn by(pid: u32) -> anyhow::Result<Self> {
+        Ok(Self { at: Instant::now(), cpu: cpu_seconds(pid)? })
+    }
+}
+
+/// How many fixes a process deals with.
+struct Pace {
+    a_second: f64,
+    a_cpu_second: f64,
+}
+
+impl Pace {
+    fn of(fixes: f64, began: &Spent, ended: &Spent) -> Self {
+        Self {
+            a_second: fixes / (ended.at - began.at).as_secs_f64(),
+            a_cpu_second: fixes / (ended.cpu - began.cpu),
+        }
+    }
+
+    fn median(all: &[Self]) -> Self {
+        Self {
+            a_second: median(all.iter().map(|pace| pace.a_second).collect()),
+            a_cpu_second: median(all.iter().map(|pace| pace.a_cpu_second).collect()),
+        }
+    }
+}
+
+impl fmt::Display for Pace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.0} a second, {:.0} a second of CPU", self.a_second, self.a_cpu_second)
+    }
+}
+
+/// How fast a consumer reads them and does nothing with them.
+async fn consumed(kafka: &str, topic: &str) -> anyhow::Result<Pace> {
     let (kafka, topic) = (kafka.to_owned(), topic.to_owned());
     tokio::task::spawn_blocking(move || consume(&kafka, &topic)).await?
 }
 
-fn consume(kafka: &str, topic: &str) -> anyhow::Result<f64> {
+fn consume(kafka: &str, topic: &str) -> anyhow::Result<Pace> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", kafka).set("group.id", "bench").set("enable.auto.commit", "false");
     let consumer: BaseConsumer = config.create()?;
     let mut from = TopicPartitionList::new();
     from.add_partition_offset(topic, 0, Offset::Beginning)?;
     consumer.assign(&from)?;
-    let mut began: Option<Instant> = None;
+    let mut began: Option<Spent> = None;
     let (mut count, until) = (0, Instant::now() + PATIENCE);
     while count < BACKLOG {
         match consumer.poll(Duration::from_millis(100)) {
             Some(message) => {
                 message?;
-                began.get_or_insert_with(Instant::now);
+                if began.is_none() {
+                    began = Some(Spent::by(std::process::id())?);
+                }
                 count += 1;
             }
             None => {
@@ -89,5 +141,6 @@ fn consume(kafka: &str, topic: &str) -> anyhow::Result<f64> {
             }
         }
     }
-    Ok(f64::from(BACKLOG) / began.context("nothing came")?.elapsed().as_secs_f64())
+    let began = began.context("nothing came")?;
+    Ok(Pace::of(f64::from(BACKLOG), &began, &Spent::by(std::process::id())?))
 }
