@@ -67,9 +67,28 @@ impl Cluster {
         cluster
     }
 
+    /// Another master, which has no slots yet.
+    ///
+    /// # Panics
+    /// If the others do not come to know it.
+    pub async fn add_master(&mut self) -> usize {
+        let added = self.nodes.len();
+        self.nodes.push(Node { port: free_port(), bus: free_port(), process: None, stopped: false });
+        self.start_again(added);
+        let (port, bus) = (self.nodes[0].port.to_string(), self.nodes[0].bus.to_string());
+        ask(self.nodes[added].port, &["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
+        for node in self.live() {
+            eventually("each node knows all", async || {
+                node.sees_all_slots() && node.known().len() == self.nodes.len()
+            })
+            .await;
+        }
+        added
+    }
+
     /// The URL that services are given.
     pub fn url(&self) -> String {
-        let [first, rest @ ..] = &self.nodes[..] else { unreachable!("there are six") };
+        let [first, rest @ ..] = &self.nodes[..] else { unreachable!("there are some") };
         let others: Vec<String> = rest.iter().map(|node| format!("node=127.0.0.1:{}", node.port)).collect();
         format!("redis-cluster://127.0.0.1:{}?{}", first.port, others.join("&"))
     }

@@ -32,7 +32,11 @@ async fn combine(request: &HttpRequest, shared: &Shared) -> Answer {
     let mut ids = parsed.unwrap_or_default();
     let mut shown = |part| {
         if lost && last.as_deref() == Some(OLDEST) {
-            return (part == Part::Inbox).then(|| OLDEST.to_owned());
+            // Told in the id, too, until the inbox has told another.
+            return (part == Part::Inbox).then(|| {
+                ids.set(part, OLDEST);
+                OLDEST.to_owned()
+            });
         }
         if lost {
             ids.set(part, INCOMPLETE);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix_web::rt::net::TcpStream;
 use bytes::{Buf as _, Bytes};
+use socket2::SockRef;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep_until};
 
@@ -56,7 +57,12 @@ pub(crate) enum Socket {
 impl Socket {
     fn try_write(&self, bytes: &[u8]) -> std::io::Result<usize> {
         match self {
-            Self::Client(socket) => socket.try_write(bytes),
+            // Past the runtime, which would look first whether it believes that the socket takes something.
+            Self::Client(socket) => match SockRef::from(socket).send(bytes) {
+                // It has to know that there is something to wait for.
+                Err(e) if e.kind() == ErrorKind::WouldBlock => socket.try_write(bytes),
+                sent => sent,
+            },
             Self::Pair(socket) => socket.try_write(bytes),
         }
     }

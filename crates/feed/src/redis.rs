@@ -16,11 +16,13 @@ const MESSAGES_WAITING: usize = 2048;
 
 /// What the URL of a Redis begins with: a single one, one that Sentinels tell of, or a Cluster.
 const SCHEMES: [&str; 3] = ["redis://", "redis-sentinel://", "redis-cluster://"];
-/// How often a command of a Cluster may be sent: what bounds it is its time. Where this ends before the
-/// redirections, the driver's task ends for good.
+/// How often a command of a Cluster may be sent: what bounds it is its time.
 const CLUSTER_ATTEMPTS: u32 = 1000;
-/// How often it may be sent elsewhere. The driver sends what was answered by `ASK` where it was before.
-const CLUSTER_REDIRECTIONS: u32 = 16;
+/// The driver must not follow redirections. On `MOVED` it learns who has the slot before it gives up, and who asked
+/// may ask again. But on `ASK` it writes `ASKING` on a connection where other commands are under way, and takes the
+/// answer of one of them for its own; it waits for a node that it is not connected to, and holds up all others
+/// meanwhile; and it sends the command to the old node again.
+const REDIRECTIONS: u32 = 0;
 
 /// A client and the task that keeps it connected, for ever; dropping it ends the task.
 pub struct Connection {
@@ -61,7 +63,7 @@ pub fn connect(url: &str) -> Result<Connection, Error> {
             c.connection_timeout = Duration::from_secs(2);
             c.internal_command_timeout = Duration::from_secs(2);
             c.max_command_attempts = if clustered { CLUSTER_ATTEMPTS } else { 3 };
-            c.max_redirections = CLUSTER_REDIRECTIONS;
+            c.max_redirections = REDIRECTIONS;
             c.max_command_buffer_len = 10_000;
             c.unresponsive = UnresponsiveConfig {
                 max_timeout: Some(Duration::from_secs(3)),

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::append::{head_key, log_key};
 
-/// For so long a script waits for its keys to be on their way from one node of a Cluster to another.
+/// So often a script is tried again while its keys are on their way from one node of a Cluster to another.
 const MOVES: u32 = 20;
 const MOVE_PAUSE: Duration = Duration::from_millis(100);
 
@@ -54,7 +54,7 @@ pub async fn run_script<T: FromValue>(
     }
 }
 
-/// Nothing was done: the keys are partly, or all, on another node already, which is not yet said to be theirs.
+/// Nothing was done: the keys are on their way, or have arrived on another node (see `redis.rs` `REDIRECTIONS`).
 fn is_on_the_move(error: &Error) -> bool {
     ["TRYAGAIN", "Too many redirections"].iter().any(|words| error.details().starts_with(words))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fred::prelude::*;
 use fred::types::Message;
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -141,12 +141,11 @@ fn start(
     let url = url.to_owned();
     let mut follower = Follower {
         by_channel: feeds.iter().enumerate().map(|(i, (name, _))| (channel(name), i)).collect(),
-        feeds: feeds.into_iter().map(|(name, chain)| Followed { name, chain }).collect(),
+        feeds: feeds.into_iter().map(|(name, chain)| Followed { name, chain, dirty: true }).collect(),
         newest,
         events,
         metrics,
         failed_polls: 0,
-        dirty: true,
         began: false,
     };
     let task = tokio::spawn(async move {
@@ -159,7 +158,7 @@ fn start(
                 Ok(new) => connection = new,
                 Err(error) => warn!(%error, "no new Redis client"),
             }
-            follower.dirty = true;
+            follower.distrust_all();
         }
     });
     Ok(Following { events: receiver, task })
@@ -168,6 +167,8 @@ fn start(
 struct Followed {
     name: String,
     chain: Chain,
+    /// To be subscribed to and refilled: neither was done, or only half of it, or who knows.
+    dirty: bool,
 }
 
 struct Follower {
@@ -178,8 +179,6 @@ struct Follower {
     events: mpsc::Sender<Event>,
     metrics: FollowMetrics,
     failed_polls: u32,
-    /// Subscribing or refilling failed half-way: do both again.
-    dirty: bool,
     began: bool,
 }
 
@@ -202,7 +201,7 @@ impl Follower {
                     }
                     // Several in a row need one refill.
                     while reconnects.try_recv().is_ok() {}
-                    self.dirty = true;
+                    self.distrust_all();
                     // A Redis that answers no command, as while it loads, is not asked in a loop.
                     if self.failed_polls == 0 {
                         self.poll(&client).await;
@@ -213,7 +212,7 @@ impl Follower {
                     Err(RecvError::Lagged(missed)) => {
                         self.metrics.overflows.inc();
                         info!(missed, "fell behind the subscription; refilling from the logs");
-                        self.dirty = true;
+                        self.distrust_all();
                         self.poll(&client).await;
                     }
                     Err(RecvError::Closed) => return,
@@ -234,12 +233,12 @@ impl Follower {
             Verdict::Deliver => self.deliver(feed, record).await,
             Verdict::Old => {}
             // Before the first refill each record looks like a hole; that refill is coming.
-            Verdict::Hole if self.dirty => {}
+            Verdict::Hole if self.feeds[feed].dirty => {}
             Verdict::Hole => {
                 self.metrics.refills.inc();
                 if let Err(error) = self.refill(client, feed).await {
                     warn!(%error, "refill failed; trying again at the next poll");
-                    self.dirty = true;
+                    self.feeds[feed].dirty = true;
                 }
             }
         }
@@ -250,59 +249,68 @@ impl Follower {
         let _ = self.events.send(Event::Record { feed, record }).await;
     }
 
-    /// Reads the heads; subscribes and refills where that is needed.
+    fn distrust_all(&mut self) {
+        self.feeds.iter_mut().for_each(|feed| feed.dirty = true);
+    }
+
+    /// Reads the heads, all at once, for there may be many; each stands alone, for of a Cluster only some nodes
+    /// may be away.
     async fn poll(&mut self, client: &Client) {
-        match self.try_poll(client).await {
-            Ok(heads) => {
-                self.failed_polls = 0;
-                self.metrics.connected.set(1);
-                let _ = self.events.send(Event::Heads(heads)).await;
-            }
-            Err(error) => {
-                self.metrics.connected.set(0);
-                self.failed_polls += 1;
-                if self.failed_polls == 1 {
-                    warn!(%error, "Redis does not answer; going on when it does");
+        let heads = join_all(self.feeds.iter().map(|feed| read_head(client, &feed.name))).await;
+        let (mut known, mut failed) = (Vec::new(), None);
+        for (feed, head) in heads.into_iter().enumerate() {
+            let looked = match head {
+                Ok(head) => {
+                    known.push(head);
+                    self.look(client, feed, head).await
                 }
-                if self.failed_polls.is_multiple_of(FAILED_POLLS) {
-                    let _ = client.force_reconnection().await;
-                }
+                Err(error) => Err(error),
+            };
+            if let Err(error) = looked {
+                failed.get_or_insert(error);
             }
+        }
+        let Some(error) = failed else {
+            self.began = true;
+            self.failed_polls = 0;
+            self.metrics.connected.set(1);
+            let _ = self.events.send(Event::Heads(known)).await;
+            return;
+        };
+        self.metrics.connected.set(0);
+        self.failed_polls += 1;
+        if self.failed_polls == 1 {
+            warn!(%error, "Redis does not answer; going on when it does");
+        }
+        if known.is_empty() && self.failed_polls.is_multiple_of(FAILED_POLLS) {
+            let _ = client.force_reconnection().await;
         }
     }
 
-    async fn try_poll(&mut self, client: &Client) -> Result<Vec<Option<Position>>, Error> {
-        // Asked at once: there may be many.
-        let asked = self.feeds.iter().map(|feed| read_head(client, &feed.name));
-        let heads: Vec<_> = try_join_all(asked).await?;
-        for (feed, &head) in heads.iter().enumerate() {
-            match self.feeds[feed].chain.compare(head) {
-                Look::Fine => {}
-                Look::Differs if self.dirty => {}
-                Look::Differs => self.refill(client, feed).await?,
-                Look::Deaf => {
-                    warn!(feed = self.feeds[feed].name, "the subscription is deaf; subscribing anew");
-                    self.metrics.deaf.inc();
-                    self.dirty = true;
-                }
+    /// What a feed's head says: subscribes and refills where that is needed.
+    async fn look(&mut self, client: &Client, feed: usize, head: Option<Position>) -> Result<(), Error> {
+        let followed = &mut self.feeds[feed];
+        match followed.chain.compare(head) {
+            Look::Fine => {}
+            Look::Differs if followed.dirty => {}
+            Look::Differs => self.refill(client, feed).await?,
+            Look::Deaf => {
+                warn!(feed = followed.name, "the subscription is deaf; subscribing anew");
+                self.metrics.deaf.inc();
+                followed.dirty = true;
             }
         }
-        if self.dirty {
-            let channels: Vec<String> = self.feeds.iter().map(|f| channel(&f.name)).collect();
-            // Answered before the logs are read, so whatever is not in them will be heard.
-            try_join_all(channels.into_iter().map(|channel| client.ssubscribe(channel)))
-                .await
-                .map_err(Error::redis("subscribing"))?;
+        if self.feeds[feed].dirty {
+            // Answered before the log is read, so whatever is not in it will be heard.
+            let channel = channel(&self.feeds[feed].name);
+            client.ssubscribe(channel).await.map_err(Error::redis("subscribing"))?;
             if self.began {
                 self.metrics.refills.inc();
             }
-            for feed in 0..self.feeds.len() {
-                self.refill(client, feed).await?;
-            }
-            self.dirty = false;
-            self.began = true;
+            self.refill(client, feed).await?;
+            self.feeds[feed].dirty = false;
         }
-        Ok(heads)
+        Ok(())
     }
 
     /// Delivers what the log has after the record held, page by page; `Reset` if the log does not

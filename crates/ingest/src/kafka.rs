@@ -156,7 +156,7 @@ impl Group {
                 ("queued.max.messages.kbytes", "4096"),
                 // A partition whose queue was full is fetched from again only when the broker has answered for the
                 // others, and if these are quiet it takes its time.
-                ("fetch.wait.max.ms", "50"),
+                ("fetch.wait.max.ms", "100"),
                 ("topic.metadata.refresh.interval.ms", "10000"),
                 ("statistics.interval.ms", "5000"),
             ],

@@ -20,7 +20,7 @@ const MOST: u32 = 500;
 const LIST: Duration = Duration::from_secs(1);
 /// How often a room that is there is put on the list: of a Redis Cluster, one node has the room, another the list,
 /// and may have lost it.
-const RELIST: Duration = Duration::from_secs(60);
+const RELIST: Duration = Duration::from_secs(10);
 /// A room on the list that is not there for so many reads is taken off it.
 const MISSED: u32 = 60;
 

@@ -56,7 +56,7 @@ pub(super) async fn run(stage: &Stage) -> anyhow::Result<()> {
     latencies(&rounds);
     bench.backlog().await?;
     bench.city().await?;
-    match &stage.options.csv {
+    match &stage.options.plots {
         Some(file) => growth::run(&mut bench, file).await,
         None => Ok(()),
     }

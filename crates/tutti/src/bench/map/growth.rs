@@ -1,5 +1,6 @@
-//! How the map's costs grow: lines for plots.
+//! How the map's costs grow, as plots.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,87 +9,128 @@ use tokio::time::sleep;
 
 use super::city::REPORTS;
 use super::viewers::open;
-use super::{Bench, LASTS, applied, cpus, rss, say};
+use super::{Bench, LASTS, applied, cpu_seconds, median, row, rss, say};
 
 /// Fixes a second to streams, and of a city while edges are added.
 const TO_STREAMS: u32 = 20;
 const TO_EDGES: u32 = 1000;
 
-/// Measures it, prints it and writes it to a file.
+/// Measures it, prints it, and writes the plots to a file.
 ///
 /// # Errors
 /// If something does not start, or answers what it must not.
 pub(super) async fn run(bench: &mut Bench<'_>, file: &Path) -> anyhow::Result<()> {
     say("how it grows:");
-    let mut lines = Lines(String::new());
-    lines.push("what,count,figure,value");
-    streams(bench, &mut lines).await?;
-    devices(bench, &mut lines).await?;
-    edges(bench, &mut lines).await?;
-    std::fs::write(file, &lines.0).with_context(|| format!("writing {}", file.display()))
+    let mut text = streams(bench).await?.markdown();
+    for plot in devices(bench).await? {
+        text.push_str(&plot.markdown());
+    }
+    text.push_str(&edges(bench).await?.markdown());
+    std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))
 }
 
-struct Lines(String);
+/// A figure that depends on how many there are of something.
+struct Plot {
+    title: &'static str,
+    of: &'static str,
+    unit: &'static str,
+    values: Vec<(usize, f64)>,
+}
 
-impl Lines {
-    fn push(&mut self, line: &str) {
-        println!("{line}");
-        self.0.push_str(line);
-        self.0.push('\n');
+impl Plot {
+    fn new(title: &'static str, of: &'static str, unit: &'static str) -> Self {
+        Self { title, of, unit, values: Vec::new() }
     }
 
-    fn figure(&mut self, what: &str, count: impl std::fmt::Display, figure: &str, value: f64) {
-        self.push(&format!("{what},{count},{figure},{value:.4}"));
+    fn add(&mut self, count: usize, value: f64) {
+        row(&format!("{}, {count} {}", self.title, self.of), &format!("{value:.2} {}", self.unit));
+        self.values.push((count, value));
+    }
+
+    /// As Mermaid has it, in Markdown.
+    fn markdown(&self) -> String {
+        let most = self.values.iter().map(|(_, value)| *value).fold(0.0, f64::max);
+        let [mut counts, mut values] = [String::new(), String::new()];
+        for (at, (count, value)) in self.values.iter().enumerate() {
+            let comma = if at > 0 { ", " } else { "" };
+            let _ = write!(counts, "{comma}\"{count}\"");
+            let _ = write!(values, "{comma}{value:.2}");
+        }
+        format!(
+            "```mermaid\nxychart-beta\n    title \"{}\"\n    x-axis \"{}\" [{counts}]\n    \
+             y-axis \"{}\" 0 --> {:.2}\n    line [{values}]\n```\n",
+            self.title,
+            self.of,
+            self.unit,
+            most * 1.2
+        )
     }
 }
 
-/// More streams: CPU a delivered event.
-async fn streams(bench: &mut Bench<'_>, lines: &mut Lines) -> anyhow::Result<()> {
-    let mut counts = vec![1000, 4000, bench.stage.options.idle_streams];
+/// More streams.
+async fn streams(bench: &mut Bench<'_>) -> anyhow::Result<Plot> {
+    let mut counts = vec![1000, 4000, 9000, bench.stage.options.idle_streams];
     counts.sort_unstable();
     counts.dedup();
+    let mut plot = Plot::new("CPU of edge, ingest and Redis a delivered event", "streams", "us");
     for count in counts {
         let (ingest, edge) = bench.begin(0).await?;
         let _streams = open(&edge, count, 1, &bench.times).await?;
         bench.until_open(&edge, count).await?;
         let pids = [edge.process.pid(), ingest.process.pid(), bench.stage.redis.pid()];
         let (parts, _) = bench.steady(&pids, TO_STREAMS).await?;
-        lines.figure("streams", count, "cpu_us_per_event", parts.iter().sum());
-        lines.figure("streams", count, "edge_cpu_us_per_event", parts[0]);
+        plot.add(count, parts.iter().sum());
     }
-    Ok(())
+    Ok(plot)
 }
 
-/// More devices: the time that a fresh edge takes, and its memory.
-async fn devices(bench: &Bench<'_>, lines: &mut Lines) -> anyhow::Result<()> {
-    for count in [1000, 10_000, 50_000] {
+/// More devices.
+async fn devices(bench: &Bench<'_>) -> anyhow::Result<[Plot; 2]> {
+    let mut soon = Plot::new("From the start of an edge until it serves all", "devices", "s");
+    let mut memory = Plot::new("Memory of an edge", "devices", "MB");
+    for count in [1000, 10_000, 30_000, 100_000] {
         let (_ingest, _driving) = bench.drive(count, count / REPORTS).await?;
         sleep(Duration::from_secs(10)).await;
-        let (edge, took) = bench.fresh_edge(count).await?;
-        lines.figure("devices", count, "fresh_edge_seconds", took);
-        lines.figure("devices", count, "edge_memory_mb", rss(edge.process.pid())? as f64 / 1e6);
+        let (mut took, mut held) = (Vec::new(), Vec::new());
+        for _ in 0..bench.stage.options.rounds {
+            let (edge, seconds) = bench.fresh_edge(count).await?;
+            took.push(seconds);
+            held.push(rss(edge.process.pid())? as f64 / 1e6);
+        }
+        soon.add(count as usize, median(took));
+        memory.add(count as usize, median(held));
     }
-    Ok(())
+    Ok([soon, memory])
 }
 
-/// More edges: CPU of Redis and of ingest for a fix.
-async fn edges(bench: &Bench<'_>, lines: &mut Lines) -> anyhow::Result<()> {
+/// More edges.
+async fn edges(bench: &Bench<'_>) -> anyhow::Result<Plot> {
     let (ingest, _driving) = bench.drive(TO_EDGES * REPORTS, TO_EDGES).await?;
-    let pids = [bench.stage.redis.pid(), ingest.process.pid()];
+    let mut plot = Plot::new("CPU of Redis a fix, 1,000 of them a second", "edges", "us");
     let mut running = Vec::new();
-    for count in [1u16, 2, 4] {
-        while running.len() < usize::from(count) {
-            let edge = bench.edge(12 + 2 * running.len() as u16, 250)?;
-            bench.until_ready(&edge).await?;
-            running.push(edge);
-        }
+    for count in 1..=4usize {
+        let edge = bench.edge(10 + 2 * count as u16, 250)?;
+        bench.until_ready(&edge).await?;
+        running.push(edge);
         sleep(Duration::from_secs(2)).await;
-        let (before, fixes) = (cpus(&pids)?, applied(bench.stage, &ingest).await?);
+        let redis = bench.stage.redis.pid();
+        let (before, fixes) = (cpu_seconds(redis)?, applied(bench.stage, &ingest).await?);
         sleep(Duration::from_secs(LASTS.into())).await;
-        let (after, fixes) = (cpus(&pids)?, applied(bench.stage, &ingest).await? - fixes);
-        for (at, figure) in ["redis_cpu_us_per_fix", "ingest_cpu_us_per_fix"].into_iter().enumerate() {
-            lines.figure("edges", count, figure, (after[at] - before[at]) * 1e6 / fixes);
-        }
+        let (after, fixes) = (cpu_seconds(redis)?, applied(bench.stage, &ingest).await? - fixes);
+        plot.add(count, (after - before) * 1e6 / fixes);
     }
-    Ok(())
+    Ok(plot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plot_is_text_that_mermaid_reads() {
+        let plot = Plot { title: "Cost", of: "edges", unit: "us", values: vec![(1, 2.5), (2, 10.0)] };
+        let expected = "```mermaid\nxychart-beta\n    title \"Cost\"\n    x-axis \"edges\" [\"1\", \"2\"]\n    \
+                        y-axis \"us\" 0 --> 12.00\n    line [2.50, 10.00]\n```\n";
+        assert_eq!(plot.markdown(), expected);
+    }
 }

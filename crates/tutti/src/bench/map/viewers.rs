@@ -54,7 +54,7 @@ pub(super) async fn open(
         let (times, turns) = (times.clone(), turns.clone());
         streams.spawn(async move {
             let turn = turns.acquire_owned().await;
-            let socket = ask(address, source, "/v1/map/stream", "identity").await;
+            let socket = granted(address, source).await;
             drop(turn);
             match socket {
                 Ok(socket) => read(socket, times, sample(n, count)).await,
@@ -140,6 +140,16 @@ pub(super) async fn bytes_a_second(
 
 fn address_of(edge: &Running) -> anyhow::Result<SocketAddr> {
     Ok(edge.url.strip_prefix("http://").context("an http:// URL")?.parse()?)
+}
+
+/// A stream of the map that the edge has begun to answer, with 200.
+async fn granted(address: SocketAddr, source: u8) -> anyhow::Result<TcpStream> {
+    let socket = ask(address, source, "/v1/map/stream", "identity").await?;
+    let mut head = [0; 64];
+    let length = socket.peek(&mut head).await?;
+    let head = String::from_utf8_lossy(&head[..length]);
+    ensure!(head.starts_with("HTTP/1.1 200"), "{head:?}");
+    Ok(socket)
 }
 
 async fn ask(address: SocketAddr, source: u8, path: &str, coding: &str) -> std::io::Result<TcpStream> {
