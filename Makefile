@@ -41,7 +41,7 @@ up-here:
 
 test: ## all tests: unit, property, and end to end on real Kafka and Redis
 	$(call need,$(BUILD_NEEDS) $(TEST_NEEDS))
-	$(CARGO) test --locked --workspace
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(( $$(nproc) + 1 ))} $(CARGO) test --locked --workspace
 
 bench: ## what the live map, waiting rooms and notifications cost, in a release build; takes some twenty-five minutes
 	$(call need,$(BUILD_NEEDS) redis-server:redis-server redis-benchmark:redis-tools)

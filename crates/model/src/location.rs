@@ -110,7 +110,11 @@ impl Invalid {
 /// What is wrong with it, in an [`Invalid`].
 pub fn decode(format: Format, value: &[u8]) -> Result<Fix, Invalid> {
     let fix = match format {
-        Format::Json => serde_json::from_slice::<JsonFix>(value).map_err(|e| json_error(&e))?.into_fix()?,
+        Format::Json => {
+            // Once for all of it: serde_json would do so for each name and string alone.
+            let text = str::from_utf8(value).map_err(|e| Invalid::NotJson(e.to_string()))?;
+            serde_json::from_str::<JsonFix>(text).map_err(|e| json_error(&e))?.into_fix()?
+        }
         Format::Protobuf => {
             let mut fix = Fix::decode(value).map_err(|e| Invalid::NotProtobuf(e.to_string()))?;
             if !fix.properties.is_empty() {
@@ -317,6 +321,8 @@ mod tests {
 
     #[test]
     fn each_kind_of_garbage_has_its_reason() {
+        let latin = b"{\"mediaId\":\"\xe4\",\"timestamp\":1,\"latitude\":0,\"longitude\":0}";
+        assert_eq!(decode(Format::Json, latin).unwrap_err().reason(), "not_json");
         for (text, expected) in [
             ("", "not_json"),
             ("{", "not_json"),

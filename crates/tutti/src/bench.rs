@@ -54,8 +54,8 @@ pub struct Options {
     /// which a small machine cannot publish beside the rest
     #[arg(long, default_value_t = 20_000)]
     devices: u32,
-    /// A file for how the map's costs grow with streams, devices and edges, as plots in Markdown (Mermaid); measured
-    /// only with it
+    /// A file for how the map's costs grow with streams, devices and edges, as plots in Markdown (Mermaid); nothing
+    /// else of the map is measured then
     #[arg(long)]
     plots: Option<PathBuf>,
     /// Kafka, host:port, for positions and notifications; the embedded broker if absent, which holds each

@@ -51,15 +51,14 @@ pub(super) async fn run(stage: &Stage) -> anyhow::Result<()> {
     }
     let times = Times::new(SLOTS);
     let mut bench = Bench { stage, producer: producer(stage, &times)?, times, next: 0, pad: 0 };
+    if let Some(file) = &stage.options.plots {
+        return growth::run(&mut bench, file).await;
+    }
     let rounds = bench.streams().await?;
     bench.idle().await?;
     latencies(&rounds);
     bench.backlog().await?;
-    bench.city().await?;
-    match &stage.options.plots {
-        Some(file) => growth::run(&mut bench, file).await,
-        None => Ok(()),
-    }
+    bench.city().await
 }
 
 struct Bench<'a> {

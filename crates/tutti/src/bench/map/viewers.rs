@@ -20,6 +20,8 @@ pub(super) const SAMPLES: usize = 20;
 /// How an event of fixes begins. The line feed stands only at its start, so a match that fails can begin again
 /// only there.
 const EVENT: &[u8] = b"\nevent: liveMapLocation";
+/// Streams that come from one address: the more of its ports are taken, the longer the kernel looks for another.
+const FROM_ONE: usize = 4000;
 /// Streams that come at the same time: the kernel's queue of connections is shorter than all.
 const COMING: usize = 500;
 
@@ -39,7 +41,7 @@ pub(super) fn sample(n: usize, count: usize) -> Option<usize> {
     n.is_multiple_of(step).then_some(n / step).filter(|sample| *sample < SAMPLES)
 }
 
-/// So many streams, from this address of 127.0.0.0/8; returns when all have heard something. They end when
+/// So many streams, from addresses of this 127.0.x.0/24; returns when all have heard something. They end when
 /// what is returned is dropped.
 pub(super) async fn open(
     edge: &Running,
@@ -54,7 +56,7 @@ pub(super) async fn open(
         let (times, turns) = (times.clone(), turns.clone());
         streams.spawn(async move {
             let turn = turns.acquire_owned().await;
-            let socket = granted(address, source).await;
+            let socket = granted(address, [source, 1 + (n / FROM_ONE) as u8]).await;
             drop(turn);
             match socket {
                 Ok(socket) => read(socket, times, sample(n, count)).await,
@@ -124,7 +126,7 @@ pub(super) async fn bytes_a_second(
     lasts: Duration,
 ) -> anyhow::Result<f64> {
     let settles = Duration::from_secs(5);
-    let mut socket = ask(address_of(edge)?, 1, path, coding).await?;
+    let mut socket = ask(address_of(edge)?, [0, 1], path, coding).await?;
     let (began, mut buffer, mut bytes) = (Instant::now(), vec![0; 65536], 0);
     while began.elapsed() < settles + lasts {
         if let Ok(read) = timeout(Duration::from_millis(100), socket.read(&mut buffer)).await {
@@ -143,7 +145,7 @@ fn address_of(edge: &Running) -> anyhow::Result<SocketAddr> {
 }
 
 /// A stream of the map that the edge has begun to answer, with 200.
-async fn granted(address: SocketAddr, source: u8) -> anyhow::Result<TcpStream> {
+async fn granted(address: SocketAddr, source: [u8; 2]) -> anyhow::Result<TcpStream> {
     let socket = ask(address, source, "/v1/map/stream", "identity").await?;
     let mut head = [0; 64];
     let length = socket.peek(&mut head).await?;
@@ -152,9 +154,14 @@ async fn granted(address: SocketAddr, source: u8) -> anyhow::Result<TcpStream> {
     Ok(socket)
 }
 
-async fn ask(address: SocketAddr, source: u8, path: &str, coding: &str) -> std::io::Result<TcpStream> {
+async fn ask(
+    address: SocketAddr,
+    [third, last]: [u8; 2],
+    path: &str,
+    coding: &str,
+) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
-    socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, 0, source), 0)))?;
+    socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, third, last), 0)))?;
     let mut socket = socket.connect(address).await?;
     socket.set_nodelay(true)?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\naccept-encoding: {coding}\r\n\r\n");
