@@ -13,7 +13,7 @@ use tutti_load::watch::Viewer;
 use crate::kafka::{self, Kafka};
 use crate::redis::Redis;
 use crate::service::Service;
-use crate::{client, free_port, unique};
+use crate::{client, eventually, free_port, unique};
 
 /// What a map holds: the timestamp of each mediaId.
 pub type Map = BTreeMap<String, i64>;
@@ -286,4 +286,32 @@ impl Course {
 
 pub(crate) fn variable(key: &str) -> String {
     format!("TUTTI_{}", key.replace(['.', '-'], "_").to_uppercase())
+}
+
+/// Sends to services that wait for replicas of Redis, also while these are cut off: that fails, and arrives when
+/// they go on.
+///
+/// # Panics
+/// If it does not.
+pub async fn waits_for_replicas<R>(
+    (ingest, edge): (&Service, &Edge),
+    publisher: &Publisher,
+    input: &mut Input,
+    redis: &mut R,
+    cut_off: impl FnOnce(&mut R),
+    go_on: impl FnOnce(&mut R),
+) {
+    let more = async |input: &mut Input| {
+        input.send_for(publisher, Duration::from_secs(1), 500).await;
+        publisher.flush(Duration::from_secs(30)).await.expect("Kafka takes it");
+    };
+    more(input).await;
+    eventually("the edge has the input", async || edge.map().await == input.expected).await;
+    cut_off(redis);
+    let errors = async || ingest.metric("tutti_ingest_append_errors_total").await;
+    let before = errors().await;
+    more(input).await;
+    eventually("appends fail without the replica", async || errors().await > before).await;
+    go_on(redis);
+    eventually("with it all arrives", async || edge.map().await == input.expected).await;
 }

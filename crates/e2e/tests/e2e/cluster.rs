@@ -9,7 +9,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, interval, sleep};
-use tutti_e2e::bed::{Bed, Edge, Input, map_of_viewer};
+use tutti_e2e::bed::{Bed, Edge, Input, map_of_viewer, waits_for_replicas};
 use tutti_e2e::cluster::Cluster;
 use tutti_e2e::eventually;
 use tutti_e2e::inboxes::{Device, Inboxes};
@@ -382,19 +382,15 @@ async fn what_the_replica_of_a_master_must_have_does_not_count_before_it_has_it(
     let (ingest, [edge]) = bed.up([&[]]).await;
     let publisher = bed.publisher();
     let mut input = Input::new(200);
-    input.send_for(&publisher, Duration::from_secs(1), 500).await;
-    publisher.flush(Duration::from_secs(30)).await.unwrap();
-    eventually("the edge has the input", async || edge.map().await == input.expected).await;
-
-    cluster.cut_replicas_off(cluster.master_of("locations.0"));
-    let before = ingest.metric("tutti_ingest_append_errors_total").await;
-    input.send_for(&publisher, Duration::from_secs(1), 500).await;
-    publisher.flush(Duration::from_secs(30)).await.unwrap();
-    eventually("appends fail without the replica", async || {
-        ingest.metric("tutti_ingest_append_errors_total").await > before
-    })
+    let cut_off = |cluster: &mut Cluster| cluster.cut_replicas_off(cluster.master_of("locations.0"));
+    waits_for_replicas(
+        (&ingest, &edge),
+        &publisher,
+        &mut input,
+        &mut cluster,
+        cut_off,
+        Cluster::let_replicas_go_on,
+    )
     .await;
-    cluster.let_replicas_go_on();
-    eventually("with it all arrives", async || edge.map().await == input.expected).await;
     assert_eq!(ingest.metric("tutti_feed_refused_total").await, 0.0, "nothing was lost");
 }

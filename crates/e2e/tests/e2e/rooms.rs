@@ -10,6 +10,7 @@ use tutti::passes::verify;
 use tutti_e2e::bed::{Bed, Edge};
 use tutti_e2e::eventually;
 use tutti_e2e::rooms::{Joined, Rooms, SECRET, Stream, admin, key, read_topic};
+use tutti_feed::{Cursor, Position};
 use tutti_load::crowd::Visitor;
 use tutti_load::now_ms;
 use tutti_model::room_event::Event;
@@ -542,4 +543,21 @@ async fn kafka_may_have_the_changes_as_protobuf() {
             if s.grace_seconds == 7 && j.ticket == 1 && a.ticket == 1),
         "{events:?}"
     );
+}
+
+#[tokio::test]
+async fn a_reset_gives_another_id_also_to_one_who_is_inside() {
+    let rooms = Rooms::start(Bed::new(1).await, 1, &[]).await;
+    let edge = rooms.edge(&[]).await;
+    rooms.put(&edge, "sale", r#"{"maxActive":1,"admitPerSecond":50}"#).await;
+    let inside = rooms.join(&edge, "sale").await;
+    let lost = Cursor(vec![Some(Position { epoch: 1, seq: 1 << 40, time_us: 1 << 51 })]).to_text();
+    let visitor = Visitor { last_id: lost.clone(), ..inside.visitor() };
+    let stream = Stream::open(&edge, "sale", visitor).await;
+    eventually("it is told, and admitted", async || {
+        let heard = stream.heard();
+        heard.resets.len() == 1 && heard.pass.is_some()
+    })
+    .await;
+    assert!(!["", &lost].contains(&stream.heard().last_id.as_str()));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::json;
-use tutti_e2e::bed::{Bed, Input, map_of_viewer};
+use tutti_e2e::bed::{Bed, Input, map_of_viewer, waits_for_replicas};
 use tutti_e2e::eventually;
 use tutti_e2e::inboxes::{Device, Inboxes};
 use tutti_e2e::kafka;
@@ -133,20 +133,9 @@ async fn what_a_replica_must_have_does_not_count_before_it_has_it() {
     let (ingest, [edge]) = bed.up([&[]]).await;
     let publisher = bed.publisher();
     let mut input = Input::new(200);
-    input.send_for(&publisher, Duration::from_secs(1), 500).await;
-    publisher.flush(Duration::from_secs(30)).await.unwrap();
-    eventually("the edge has the input", async || edge.map().await == input.expected).await;
-
-    sentinels.cut_replica_off();
-    let before = ingest.metric("tutti_ingest_append_errors_total").await;
-    input.send_for(&publisher, Duration::from_secs(1), 500).await;
-    publisher.flush(Duration::from_secs(30)).await.unwrap();
-    eventually("appends fail without the replica", async || {
-        ingest.metric("tutti_ingest_append_errors_total").await > before
-    })
-    .await;
-    sentinels.let_replica_go_on();
-    eventually("with it all arrives", async || edge.map().await == input.expected).await;
+    let cut_off = |sentinels: &mut Sentinels| sentinels.cut_replica_off();
+    let go_on = |sentinels: &mut Sentinels| sentinels.let_replica_go_on();
+    waits_for_replicas((&ingest, &edge), &publisher, &mut input, &mut sentinels, cut_off, go_on).await;
     sentinels.until_replicated().await;
 
     sentinels.kill_primary();

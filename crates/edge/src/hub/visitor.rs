@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 use tonic::Status as Refused;
-use tutti_feed::Position;
+use tutti_feed::{Cursor, Position};
 use tutti_model::queue::{Ticket, TicketId};
 use tutti_model::{Mode, TicketState, room};
 
@@ -92,10 +92,12 @@ impl Visitor {
     pub(super) fn hear(&mut self, ticket: &Ticket, events: &mut Events) -> Option<Settled> {
         let number = self.id.number;
         // Redis itself is behind what the client was shown: it lost something.
+        let now = position(ticket.version);
         if let Some(before) = self.before.take()
-            && !position(ticket.version).covers(before)
+            && !now.covers(before)
         {
-            events.event("reset", r#"{"reason":"history_changed"}"#);
+            // With another id: nothing else that is told to one who is inside has any.
+            events.event("reset", r#"{"reason":"history_changed"}"#).id(&Cursor(vec![Some(now)]).to_text());
         }
         match ticket.state() {
             TicketState::Waiting => {
