@@ -14,6 +14,8 @@ use super::{Bench, LASTS, applied, cpu_seconds, median, row, rss, say};
 /// Fixes a second to streams, and of a city while edges are added.
 const TO_STREAMS: u32 = 20;
 const TO_EDGES: u32 = 1000;
+/// Mermaid's own is nearly white.
+const COLOUR: &str = r##"%%{init: {"themeVariables": {"xyChart": {"plotColorPalette": "#2a6fb0"}}}}%%"##;
 
 /// Measures it, prints it, and writes the plots to a file.
 ///
@@ -57,8 +59,8 @@ impl Plot {
             let _ = write!(values, "{comma}{value:.2}");
         }
         format!(
-            "```mermaid\nxychart-beta\n    title \"{}\"\n    x-axis \"{}\" [{counts}]\n    \
-             y-axis \"{}\" 0 --> {:.2}\n    line [{values}]\n```\n",
+            "```mermaid\n{COLOUR}\nxychart-beta\n    title \"{}\"\n    x-axis \"{}\" [{counts}]\n    \
+             y-axis \"{}\" 0 --> {:.2}\n    bar [{values}]\n```\n",
             self.title,
             self.of,
             self.unit,
@@ -129,8 +131,8 @@ mod tests {
     #[test]
     fn a_plot_is_text_that_mermaid_reads() {
         let plot = Plot { title: "Cost", of: "edges", unit: "us", values: vec![(1, 2.5), (2, 10.0)] };
-        let expected = "```mermaid\nxychart-beta\n    title \"Cost\"\n    x-axis \"edges\" [\"1\", \"2\"]\n    \
-                        y-axis \"us\" 0 --> 12.00\n    line [2.50, 10.00]\n```\n";
-        assert_eq!(plot.markdown(), expected);
+        let expected = "\nxychart-beta\n    title \"Cost\"\n    x-axis \"edges\" [\"1\", \"2\"]\n    \
+                        y-axis \"us\" 0 --> 12.00\n    bar [2.50, 10.00]\n```\n";
+        assert_eq!(plot.markdown(), format!("```mermaid\n{COLOUR}{expected}"));
     }
 }
