@@ -42,8 +42,7 @@ impl Cluster {
     /// If they do not come up.
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let node = |_| Node { port: free_port(), bus: free_port(), process: None, stopped: false };
-        let mut cluster = Self { nodes: (0..2 * MASTERS).map(node).collect(), folder };
+        let mut cluster = Self { nodes: (0..2 * MASTERS).map(|_| Node::new()).collect(), folder };
         for node in 0..2 * MASTERS {
             cluster.start_again(node);
         }
@@ -73,7 +72,7 @@ impl Cluster {
     /// If the others do not come to know it.
     pub async fn add_master(&mut self) -> usize {
         let added = self.nodes.len();
-        self.nodes.push(Node { port: free_port(), bus: free_port(), process: None, stopped: false });
+        self.nodes.push(Node::new());
         self.start_again(added);
         let (port, bus) = (self.nodes[0].port.to_string(), self.nodes[0].bus.to_string());
         ask(self.nodes[added].port, &["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
@@ -98,10 +97,8 @@ impl Cluster {
     /// # Panics
     /// If none has it.
     pub fn master_of(&self, feed: &str) -> usize {
-        let slot = self.slot_of(feed);
-        let known = self.any().known();
-        let owner = known.iter().find(|one| one.slots.iter().any(|slots| slots.contains(&slot)));
-        self.index_of(owner.expect("someone has it").port)
+        let owner = self.any().owner_of(self.slot_of(feed));
+        self.index_of(owner.expect("someone has it"))
     }
 
     /// Whether a node itself has the head of a feed.
@@ -224,9 +221,7 @@ impl Cluster {
         }
         for node in self.live() {
             eventually("all nodes know where the slot is", async || {
-                let known = node.known();
-                let owner = known.iter().find(|one| one.slots.iter().any(|slots| slots.contains(&number)));
-                owner.is_some_and(|owner| owner.port == target.port)
+                node.owner_of(number) == Some(target.port)
             })
             .await;
         }
@@ -258,6 +253,17 @@ impl Cluster {
 }
 
 impl Node {
+    fn new() -> Self {
+        Self { port: free_port(), bus: free_port(), process: None, stopped: false }
+    }
+
+    /// The port of who has a slot, as far as it knows.
+    fn owner_of(&self, slot: u16) -> Option<u16> {
+        let known = self.known();
+        let owner = known.iter().find(|one| one.slots.iter().any(|slots| slots.contains(&slot)));
+        owner.map(|owner| owner.port)
+    }
+
     fn known(&self) -> Vec<Known> {
         ask(self.port, &["CLUSTER", "NODES"]).lines().filter_map(Known::of).collect()
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tutti::token::sign;
 use tutti_feed::{Keep, MailboxMetrics, Mailboxes, Since};
 use tutti_load::sse::{Event, Request, Source};
@@ -17,7 +17,7 @@ use crate::bed::{Bed, Edge};
 use crate::kafka::Kafka;
 use crate::rooms::SECRET;
 use crate::service::Service;
-use crate::{free_port, unique};
+use crate::{free_port, unique, until_there};
 
 /// More than one, for there to be more than one.
 const BUCKETS: u32 = 4;
@@ -135,18 +135,20 @@ impl Inboxes {
     /// # Panics
     /// If it is refused for good, or for longer than 90 s.
     pub async fn send_until_accepted(&self, edges: &[String], key: &str, notification: &Value) -> String {
-        let until = Instant::now() + Duration::from_secs(90);
-        for edge in edges.iter().cycle() {
-            match self.send(edge, key, notification).await {
-                Ok(Answer { status, body, .. }) if status == 202 => {
-                    return body["id"].as_str().expect("an id").to_owned();
+        let mut edges = edges.iter().cycle();
+        let send = || {
+            let edge = edges.next().expect("there are edges");
+            async move {
+                match self.send(edge, key, notification).await {
+                    Ok(Answer { status, body, .. }) if status == 202 => {
+                        Some(body["id"].as_str().expect("an id").to_owned())
+                    }
+                    Ok(Answer { status, body, .. }) if status != 503 => panic!("{status}: {body}"),
+                    _ => None,
                 }
-                Ok(Answer { status, body, .. }) if status != 503 => panic!("{status}: {body}"),
-                _ => sleep(Duration::from_millis(100)).await,
             }
-            assert!(Instant::now() < until, "not accepted in time: {key}");
-        }
-        unreachable!("there are edges")
+        };
+        until_there(&format!("{key} is accepted"), send).await
     }
 
     /// A user's inbox as it is listed.

@@ -65,8 +65,23 @@ pub fn unique(word: &str) -> String {
 /// # Panics
 /// If it does not come true within a minute and a half.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let look = || {
+        let checked = condition();
+        async move { checked.await.then_some(()) }
+    };
+    until_there(what, look).await;
+}
+
+/// Waits until there is something; `what` tells what was waited for in vain.
+///
+/// # Panics
+/// If there is nothing within a minute and a half.
+pub async fn until_there<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
     let until = Instant::now() + Duration::from_secs(90);
-    while !condition().await {
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
         assert!(Instant::now() < until, "waited in vain: {what}");
         sleep(Duration::from_millis(50)).await;
     }

@@ -13,7 +13,6 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
 use tutti::passes::new_key;
 use tutti::token::sign;
 use tutti_load::crowd::Visitor;
@@ -21,7 +20,7 @@ use tutti_load::sse::{Request, Source};
 
 use crate::bed::{Bed, Edge};
 use crate::service::Service;
-use crate::{eventually, free_port, unique};
+use crate::{eventually, free_port, unique, until_there};
 
 /// Of these tests, and of nothing else.
 pub const SECRET: &str = "a-secret-of-these-tests-and-of-nothing-else";
@@ -172,15 +171,13 @@ impl Rooms {
     /// # Panics
     /// If it is refused for good, or for longer than 90 s.
     pub async fn join_until_accepted(&self, edge: &Edge, room: &str) -> Joined {
-        let (key, until) = (key(), Instant::now() + Duration::from_secs(90));
-        loop {
-            match self.ask_to_join(edge, room, &key, None).await {
-                Ok((status, _, body)) if status.is_success() => return Joined::of(body),
-                Ok((status, _, body)) if status != 503 => panic!("{status}: {body}"),
-                _ => sleep(Duration::from_millis(50)).await,
-            }
-            assert!(Instant::now() < until, "not accepted in time: {key}");
-        }
+        let key = key();
+        until_there("a visitor gets in", async || match self.ask_to_join(edge, room, &key, None).await {
+            Ok((status, _, body)) if status.is_success() => Some(Joined::of(body)),
+            Ok((status, _, body)) if status != 503 => panic!("{status}: {body}"),
+            _ => None,
+        })
+        .await
     }
 
     /// A request about a ticket with its own token, as `""`, `/claim`.

@@ -9,7 +9,7 @@ use crate::hub::{Several, What};
 use crate::inbox_routes::device_of;
 use crate::patience::INCOMPLETE;
 use crate::room_routes::visit_of;
-use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, authorise, last_id, map_part, open};
+use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, authorise, map_part, open};
 
 /// In place of an id: all that an inbox keeps.
 const OLDEST: &str = "oldest";
@@ -24,7 +24,7 @@ async fn stream(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse
 
 async fn combine(request: &HttpRequest, shared: &Shared) -> Answer {
     let query = StreamQuery::of(request)?;
-    let last = last_id(request, query.since.clone());
+    let last = &query.last_id;
     let parsed = last.as_deref().filter(|id| id.len() <= MAX_ID_BYTES).and_then(Ids::parse);
     // What came with an id that cannot be told from another must hear so in each part, and again if it comes
     // back before it did.

@@ -21,7 +21,7 @@ use crate::auth::{Claims, Refusal};
 use crate::hub::{Device, What};
 use crate::inbox::{self, Address, Shown, id_of, shown_of};
 use crate::patience::INCOMPLETE;
-use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, last_id, open};
+use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, open};
 
 /// The scope that sending needs.
 const SEND: &str = "notifications:send";
@@ -138,7 +138,7 @@ async fn stream(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse
 
 fn listen(request: &HttpRequest, shared: &Shared) -> Answer {
     let query = StreamQuery::of(request)?;
-    let (device, expires) = device_of(request, shared, last_id(request, query.since.clone()))?;
+    let (device, expires) = device_of(request, shared, query.last_id.clone())?;
     Ok(open(request, shared, &query, expires, What::Inbox(device)))
 }
 

@@ -18,7 +18,7 @@ use crate::answer::{Answer, either, of_service, ok, problem, refused, time_left,
 use crate::auth::{Refusal, token_of};
 use crate::hub::{Visit, What};
 use crate::queue::QueueClient;
-use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, last_id, open};
+use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, open};
 use crate::tickets::Untaken;
 
 /// The scope that making and changing rooms needs.
@@ -288,8 +288,7 @@ async fn stream(request: HttpRequest, shared: web::Data<Shared>, path: web::Path
     let token =
         token_of(&request, &shared.config.rooms_cookie).ok_or_else(|| refused(&shared, &Refusal::Missing))?;
     let query = StreamQuery::of(&request)?;
-    let shown = last_id(&request, query.since.clone());
-    let (visit, exp) = visit_of(&shared, &path, &token, shown).await?;
+    let (visit, exp) = visit_of(&shared, &path, &token, query.last_id.clone()).await?;
     Ok(open(&request, &shared, &query, Some(time_left(exp)), What::Room(visit)))
 }
 

@@ -103,10 +103,13 @@ async fn not_found(request: HttpRequest) -> HttpResponse {
     problem(StatusCode::NOT_FOUND, &format!("there is no {} {}", request.method(), request.path()))
 }
 
+/// What a client asks of any stream.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct StreamQuery {
-    pub(crate) since: Option<String>,
+    /// What was shown before, as the client says.
+    #[serde(rename = "since")]
+    pub(crate) last_id: Option<String>,
     max_seconds: Option<u64>,
 }
 
@@ -119,7 +122,7 @@ async fn map_stream(request: HttpRequest, shared: web::Data<Shared>) -> HttpResp
         Ok(query) => query,
         Err(refusal) => return refusal,
     };
-    match map_part(&request, &shared, last_id(&request, query.since.clone())) {
+    match map_part(&request, &shared, query.last_id.clone()) {
         Ok(what) => open(&request, &shared, &query, expires, what),
         Err(refusal) => refusal,
     }
@@ -127,13 +130,18 @@ async fn map_stream(request: HttpRequest, shared: web::Data<Shared>) -> HttpResp
 
 impl StreamQuery {
     pub(crate) fn of(request: &HttpRequest) -> Result<Self, HttpResponse> {
-        let query = web::Query::<Self>::from_query(request.query_string());
-        query.map(web::Query::into_inner).map_err(|_| {
+        let query = web::Query::<Self>::from_query(request.query_string()).map_err(|_| {
             problem(
                 StatusCode::BAD_REQUEST,
                 "in the query, each name may stand once, and maxSeconds is a whole number",
             )
-        })
+        })?;
+        let Self { last_id: since, max_seconds } = query.into_inner();
+        // The browser's own header wins: it is newer than the URL, which a reconnect repeats.
+        let header =
+            request.headers().get("last-event-id").map(|value| value.to_str().unwrap_or("?").to_owned());
+        let last_id = header.filter(|id| !id.is_empty()).or(since).filter(|id| !id.is_empty());
+        Ok(Self { last_id, max_seconds })
     }
 }
 
@@ -167,8 +175,8 @@ pub(crate) fn open(
         // Small events, and such as only one client gets: there is nothing to gain.
         _ => Coding::Identity,
     };
-    let last_id = last_id(request, query.since.clone())
-        .filter(|id| id.len() <= MAX_ID_BYTES && id.bytes().all(|byte| byte.is_ascii_graphic()));
+    let is_told = |id: &&String| id.len() <= MAX_ID_BYTES && id.bytes().all(|byte| byte.is_ascii_graphic());
+    let last_id = query.last_id.as_ref().filter(is_told).cloned();
     slot.put(Admission { what, chunked, coding, ends_at: Instant::now() + lasts, end, last_id, counted });
     handoff::response(request, coding)
 }
@@ -182,13 +190,6 @@ fn coding_of(request: &HttpRequest) -> Coding {
         Some(Encoding::Known(ContentEncoding::Gzip)) => Coding::Gzip,
         _ => Coding::Identity,
     }
-}
-
-/// What was shown before, as the client says. The browser's own header wins: it is newer than the URL,
-/// which a reconnect repeats.
-pub(crate) fn last_id(request: &HttpRequest, since: Option<String>) -> Option<String> {
-    let header = request.headers().get("last-event-id").map(|value| value.to_str().unwrap_or("?").to_owned());
-    header.filter(|id| !id.is_empty()).or(since).filter(|id| !id.is_empty())
 }
 
 /// What a client that came with this id is to be shown of the map.

@@ -11,7 +11,7 @@ use crate::answer::{problem, refused, time_left};
 use crate::auth::{Refusal, query_of};
 use crate::hub::{From, Listen, What};
 use crate::patience::INCOMPLETE;
-use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, last_id, open};
+use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, open};
 use crate::topic::Place;
 
 /// The scope that reading a topic needs, unless it is public; `topics:read:NAME` is good for one.
@@ -52,7 +52,7 @@ async fn stream(request: HttpRequest, shared: web::Data<Shared>, path: web::Path
         Ok(query) => query,
         Err(refusal) => return refusal,
     };
-    let from = match last_id(&request, query.since.clone()) {
+    let from = match query.last_id.clone() {
         None => From::Now,
         Some(id) if id == "oldest" => From::Oldest,
         Some(id) if id == INCOMPLETE => From::Lost("incomplete"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fred::prelude::*;
+use fred::types::MultipleKeys;
 use fred::types::scripts::Script;
 
 use crate::error::Error;
@@ -37,6 +38,7 @@ pub struct Feed {
     client: Client,
     name: String,
     head: String,
+    keys: MultipleKeys,
     channel: String,
     limits: Limits,
     replicas: Replicas,
@@ -96,6 +98,7 @@ impl Feed {
             client,
             name: name.to_owned(),
             head: head_key(name),
+            keys: feed_keys(name),
             channel: channel(name),
             limits,
             replicas: Replicas::default(),
@@ -146,12 +149,13 @@ impl Feed {
             (self.limits.max_bytes as i64).into(),
             append.payload.into(),
         ];
-        let on = self.replicas.written_on(&self.head);
-        let answer: Vec<i64> = run_script(&self.client, &APPEND, feed_keys(&self.name), args)
-            .await
-            .map_err(|source| Error::Redis { doing: doing(), source })?;
+        let write = async {
+            run_script(&self.client, &APPEND, self.keys.clone(), args)
+                .await
+                .map_err(|source| Error::Redis { doing: doing(), source })
+        };
         // What is there already may be there without its replicas.
-        self.replicas.have(on).await?;
+        let answer: Vec<i64> = self.replicas.write(&self.name, write).await?;
         match answer[..] {
             [1, epoch, seq, time_us] => {
                 self.metrics.appended.inc();

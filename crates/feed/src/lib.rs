@@ -40,7 +40,7 @@ pub use metrics::{AppendMetrics, FollowMetrics, MailboxMetrics};
 pub use record::{HEADER_BYTES, Position, Record};
 pub use redis::{Connection, connect, connects, time_us};
 pub use registry::{Connected, Registry};
-pub use replicas::{Replicas, WrittenOn};
+pub use replicas::Replicas;
 pub use script::{feed_keys, run_script};
 pub use settings::agree_when_there;
 pub use subscriber::{Event, Following, ResetReason, follow, follow_from, follow_newest, read_log};

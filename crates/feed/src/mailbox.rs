@@ -10,7 +10,7 @@ use fred::prelude::*;
 use fred::types::scripts::Script;
 use sha1::{Digest as _, Sha1};
 
-use crate::append::{Limits, channel, head_key};
+use crate::append::{Limits, channel};
 use crate::error::Error;
 use crate::metrics::MailboxMetrics;
 use crate::record::Position;
@@ -336,10 +336,8 @@ impl Mailboxes {
         words: Vec<Value>,
         doing: impl FnOnce() -> String,
     ) -> Result<T, Error> {
-        let on = self.replicas.written_on(&head_key(&self.feed(bucket)));
-        let answer = self.run(script, bucket, words).await.map_err(redis(doing))?;
-        self.replicas.have(on).await?;
-        Ok(answer)
+        let write = async { self.run(script, bucket, words).await.map_err(redis(doing)) };
+        self.replicas.write(&self.feed(bucket), write).await
     }
 
     async fn run<T: FromValue>(

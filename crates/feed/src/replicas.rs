@@ -10,6 +10,7 @@ use fred::types::cluster::ClusterRouting;
 use fred::types::config::{Options, Server};
 use tokio::sync::Mutex;
 
+use crate::append::head_key;
 use crate::error::Error;
 
 /// A write that fewer replicas have by then counts as failed.
@@ -35,56 +36,52 @@ struct Line {
     last: Mutex<Option<(u64, Result<(), Error>)>>,
 }
 
-/// The connection that something is written on.
-#[derive(Debug)]
-pub struct WrittenOn {
-    key: String,
-    /// None if there is none yet.
-    connection: Option<(Server, i64)>,
-}
-
 impl Replicas {
     /// So many replicas of what this client writes.
     pub fn new(client: Client, count: u32) -> Self {
         Self((count > 0).then(|| Arc::new(Wanted { client, count, lines: std::sync::Mutex::default() })))
     }
 
-    /// To be asked before a write that is to this key, among others.
-    pub fn written_on(&self, key: &str) -> WrittenOn {
-        let connection = self.0.as_ref().and_then(|wanted| wanted.connection_of(key));
-        WrittenOn { key: key.to_owned(), connection }
-    }
-
-    /// Waits until the replicas have what was written since then, and answered.
+    /// Writes to a feed, and waits until the replicas have it.
     ///
     /// # Errors
-    /// [`Error::Replicas`] if they do not have it within a second, or nobody can tell, for the connection is
-    /// another by now; [`Error::Redis`] if Redis does not answer.
-    pub async fn have(&self, written_on: WrittenOn) -> Result<(), Error> {
-        let Some(wanted) = &self.0 else { return Ok(()) };
-        let nobody_knows = Err(Error::Replicas { wanted: wanted.count, have: 0 });
-        let Some((server, _)) = &written_on.connection else { return nobody_knows };
-        let line = wanted.line(server);
-        let ours = line.writes.fetch_add(1, Ordering::SeqCst);
-        let mut last = line.last.lock().await;
-        let how = match &*last {
-            Some((before, how)) if *before > ours => how.clone(),
-            _ => {
-                let before = line.writes.load(Ordering::SeqCst);
-                let how = wanted.wait(server).await;
-                *last = Some((before, how.clone()));
-                how
-            }
-        };
-        drop(last);
-        how?;
+    /// Those of the write; [`Error::Replicas`] if they do not have it within a second, or nobody can tell, for the
+    /// connection is another by then; [`Error::Redis`] if Redis does not answer.
+    pub async fn write<T, E: From<Error>>(
+        &self,
+        feed: &str,
+        write: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let Some(wanted) = &self.0 else { return write.await };
+        let key = head_key(feed);
+        let before = wanted.connection_of(&key);
+        let written = write.await?;
+        let nobody_knows = Err(Error::Replicas { wanted: wanted.count, have: 0 }.into());
+        let Some((server, _)) = &before else { return nobody_knows };
+        wanted.have(server).await?;
         // A primary of a moment ago may have it, and who is asked now knows nothing of that; or the key has gone
         // to another node.
-        if wanted.connection_of(&written_on.key) == written_on.connection { Ok(()) } else { nobody_knows }
+        if wanted.connection_of(&key) == before { Ok(written) } else { nobody_knows }
     }
 }
 
 impl Wanted {
+    /// Waits until the replicas of a server have what it has answered so far.
+    async fn have(&self, server: &Server) -> Result<(), Error> {
+        let line = self.line(server);
+        let ours = line.writes.fetch_add(1, Ordering::SeqCst);
+        let mut last = line.last.lock().await;
+        if let Some((before, how)) = &*last
+            && *before > ours
+        {
+            return how.clone();
+        }
+        let before = line.writes.load(Ordering::SeqCst);
+        let how = self.wait(server).await;
+        *last = Some((before, how.clone()));
+        how
+    }
+
     /// The connection on which a key is written.
     fn connection_of(&self, key: &str) -> Option<(Server, i64)> {
         let mut connections = self.client.connection_ids();
@@ -106,7 +103,6 @@ impl Wanted {
         // On this connection or not at all.
         let options = Options {
             max_attempts: Some(1),
-            max_redirections: Some(0),
             fail_fast: true,
             cluster_node: self.client.is_clustered().then(|| server.clone()),
             ..Options::default()

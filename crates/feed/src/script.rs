@@ -38,7 +38,7 @@ pub async fn run_script<T: FromValue>(
     let mut moves = 0;
     loop {
         let answer = match client.evalsha(script.sha1().clone(), keys.clone(), args.clone()).await {
-            // Not SCRIPT LOAD: of a Cluster, it could be another node's.
+            // Not SCRIPT LOAD: of a Cluster that goes to all nodes, and fails where one is away.
             Err(error) if error.details().starts_with("NOSCRIPT") => {
                 client.eval(script.lua().cloned().unwrap_or_default(), keys.clone(), args.clone()).await
             }

@@ -90,9 +90,7 @@ impl Sink for FeedSink {
 
     async fn store(&self, batch: &Batch<Vec<u8>>, fresh: bool) -> Result<Stored, Error> {
         // Parts are protobuf whose concatenation is one payload.
-        let mut payload = Vec::with_capacity(batch.parts().map(Vec::len).sum());
-        batch.parts().for_each(|part| payload.extend_from_slice(part));
-        let payload = Bytes::from(payload);
+        let payload: Bytes = batch.parts().map(Vec::as_slice).collect::<Vec<_>>().concat().into();
         let append = Append { source: &self.source, from: batch.from(), to: batch.to(), fresh, payload };
         Ok(match self.feed.append(append).await? {
             Outcome::Appended(place) => Stored::At(Some(place.time_us)),

@@ -5,7 +5,7 @@ use fred::prelude::*;
 use fred::types::scripts::Script;
 use prost::Message as _;
 use serde::Deserialize;
-use tutti_feed::{Client, Position, RECORD_LUA, Replicas, channel, feed_keys, head_key, run_script};
+use tutti_feed::{Client, Position, RECORD_LUA, Replicas, channel, feed_keys, run_script};
 use tutti_model::{Mode, RoomSettings, names};
 
 /// The names of all rooms.
@@ -53,7 +53,7 @@ pub enum Error {
     },
     /// Too few replicas of Redis have what was done.
     #[error("{0}")]
-    Replicas(tutti_feed::Error),
+    Replicas(#[from] tutti_feed::Error),
     /// Redis answered something that no version of our scripts answers.
     #[error("{doing} room {room}: unexpected answer {answer}")]
     Answer {
@@ -482,10 +482,7 @@ impl Rooms {
         room: &str,
         args: Vec<Value>,
     ) -> Result<Vec<Value>, Error> {
-        let on = self.replicas.written_on(&head_key(&names::room_feed(room)));
-        let answer = self.ask(script, doing, room, args).await?;
-        self.replicas.have(on).await.map_err(Error::Replicas)?;
-        Ok(answer)
+        self.replicas.write(&names::room_feed(room), self.ask(script, doing, room, args)).await
     }
 
     /// What a script says after its `ok`.

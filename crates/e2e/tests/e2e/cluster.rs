@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::time::{Instant, interval, sleep};
+use tokio::time::{interval, sleep};
 use tutti_e2e::bed::{Bed, Edge, Input, map_of_viewer, waits_for_replicas};
 use tutti_e2e::cluster::Cluster;
-use tutti_e2e::eventually;
 use tutti_e2e::inboxes::{Device, Inboxes};
 use tutti_e2e::kafka;
 use tutti_e2e::rooms::{Joined, Rooms, Stream, admin};
 use tutti_e2e::service::Service;
 use tutti_e2e::viewer::Following;
+use tutti_e2e::{eventually, until_there};
 use tutti_load::publisher::Publisher;
 
 async fn bed(cluster: &Cluster) -> Bed {
@@ -268,15 +268,11 @@ impl Crowd {
 
     /// Asks after a ticket, until there is an answer.
     async fn status_of(&self, method: Method, edge: &Edge, joined: &Joined) -> (u16, Value) {
-        let until = Instant::now() + Duration::from_secs(90);
-        loop {
+        until_there("there is an answer", async || {
             let (status, body) = self.rooms.act(method.clone(), edge, "sale", joined, "").await;
-            if status != 503 {
-                return (status.as_u16(), body);
-            }
-            assert!(Instant::now() < until, "no answer in time: {body}");
-            sleep(Duration::from_millis(50)).await;
-        }
+            (status != 503).then(|| (status.as_u16(), body))
+        })
+        .await
     }
 
     /// Who has lost the ticket leaves the line; how many that are.

@@ -1,6 +1,5 @@
 //! How the map's costs grow, as plots.
 
-use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -52,12 +51,9 @@ impl Plot {
     /// As Mermaid has it, in Markdown.
     fn markdown(&self) -> String {
         let most = self.values.iter().map(|(_, value)| *value).fold(0.0, f64::max);
-        let [mut counts, mut values] = [String::new(), String::new()];
-        for (at, (count, value)) in self.values.iter().enumerate() {
-            let comma = if at > 0 { ", " } else { "" };
-            let _ = write!(counts, "{comma}\"{count}\"");
-            let _ = write!(values, "{comma}{value:.2}");
-        }
+        let counts: Vec<String> = self.values.iter().map(|(count, _)| format!("\"{count}\"")).collect();
+        let values: Vec<String> = self.values.iter().map(|(_, value)| format!("{value:.2}")).collect();
+        let (counts, values) = (counts.join(", "), values.join(", "));
         format!(
             "```mermaid\n{COLOUR}\nxychart-beta\n    title \"{}\"\n    x-axis \"{}\" [{counts}]\n    \
              y-axis \"{}\" 0 --> {:.2}\n    bar [{values}]\n```\n",
