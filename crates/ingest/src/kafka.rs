@@ -26,7 +26,7 @@ use tracing::{debug, info, warn};
 pub(crate) use rdkafka::error::KafkaError;
 
 use crate::batch::Raw;
-use crate::config::{Config, Route};
+use crate::config::{Config, Kind, Route};
 use crate::metrics::{Metrics, Partition as PartitionLabel};
 
 /// How long a question to a broker may take.
@@ -140,6 +140,13 @@ impl Group {
             granted,
             metrics: metrics.clone(),
         };
+        let (fetch_min_bytes, fetch_wait_max_ms) = match route.kind {
+            // Each record that is fetched by itself costs the driver, Redis and each edge as much as many do.
+            Kind::Notifications { .. } => ("65536", "20"),
+            // A partition whose queue was full is fetched from again only when the broker has answered for the
+            // others, and if these are quiet it takes its time.
+            Kind::Locations { .. } | Kind::Events { .. } => ("1", "100"),
+        };
         let client = client_config(
             config,
             &[
@@ -154,9 +161,8 @@ impl Group {
                 ("fetch.queue.backoff.ms", "5"),
                 ("queued.min.messages", "50000"),
                 ("queued.max.messages.kbytes", "4096"),
-                // A partition whose queue was full is fetched from again only when the broker has answered for the
-                // others, and if these are quiet it takes its time.
-                ("fetch.wait.max.ms", "100"),
+                ("fetch.min.bytes", fetch_min_bytes),
+                ("fetch.wait.max.ms", fetch_wait_max_ms),
                 ("topic.metadata.refresh.interval.ms", "10000"),
                 ("statistics.interval.ms", "5000"),
             ],
