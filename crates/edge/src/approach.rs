@@ -211,7 +211,7 @@ impl Approach {
         };
         metrics.replays.inc();
         let walk = match self.view {
-            View::World | View::Area(_) => Walk::Devices(Replay::new(from, self.view.area())),
+            View::World | View::Area(_) => Walk::Devices(Replay::new(from, self.view.area(), &tick.view)),
             View::Clusters(area) => Walk::Cells(area),
         };
         Begin::Pass(Pass {

@@ -1,8 +1,10 @@
 //! A part of the world: the tiles that touch a box. They are those of maps on the web (web mercator, XYZ),
 //! so that many who look at about the same place share what is encoded for each.
 
+use std::collections::BTreeSet;
 use std::f64::consts::PI;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 
 /// An area has at most so many tiles.
@@ -14,6 +16,8 @@ pub(crate) const MAX_ZOOM: u8 = 16;
 pub(crate) type ByZoom<T> = [OnceLock<T>; MAX_ZOOM as usize + 1];
 /// Web mercator ends here.
 const MAX_LATITUDE: f64 = 85.051_128_779_806_6;
+/// The zoom of the cells by which devices are found: a cell is 5 km wide at the equator.
+const FINDING_ZOOM: u8 = 13;
 /// Cells of clusters are so many zooms deeper than their area.
 const CELL_ZOOMS: u8 = 3;
 
@@ -23,6 +27,10 @@ pub(crate) struct Spot {
     x: u32,
     y: u32,
 }
+
+/// A tile of the zoom by which devices are found, as a number: those of any tile of a smaller zoom follow one
+/// another (Morton's order: the bits of column and row in turn).
+pub(crate) type Cell = u32;
 
 /// A tile: its column from the west and its row from the north, at a zoom that the context tells.
 pub(crate) type Tile = (u32, u32);
@@ -40,6 +48,15 @@ impl Spot {
         let at = |n: u32| (u64::from(n) >> (32 - u32::from(zoom))) as u32;
         (at(self.x), at(self.y))
     }
+
+    pub(crate) fn cell(self) -> Cell {
+        cell_of(self.tile(FINDING_ZOOM))
+    }
+}
+
+fn cell_of((x, y): Tile) -> Cell {
+    (0..FINDING_ZOOM)
+        .fold(0, |cell, bit| cell | (x >> bit & 1) << (2 * bit) | (y >> bit & 1) << (2 * bit + 1))
 }
 
 /// What covers a box: columns and rows of tiles, both ends included.
@@ -119,6 +136,14 @@ impl Area {
     pub(crate) fn each(self) -> impl Iterator<Item = Tile> {
         let columns = (0..self.columns()).map(move |n| (self.west + n) & ((1 << self.zoom) - 1));
         columns.flat_map(move |x| (self.north..=self.south).map(move |y| (x, y)))
+    }
+
+    /// The cells that cover it, perhaps with some around it.
+    pub(crate) fn cells(self) -> impl Iterator<Item = RangeInclusive<Cell>> {
+        let (deeper, up) = (FINDING_ZOOM.saturating_sub(self.zoom), self.zoom.saturating_sub(FINDING_ZOOM));
+        let firsts: BTreeSet<Cell> =
+            self.each().map(|(x, y)| cell_of((x >> up << deeper, y >> up << deeper))).collect();
+        firsts.into_iter().map(move |first| first..=first + ((1 << (2 * deeper)) - 1))
     }
 
     /// What its clients are told of it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tutti_model::Fix;
 use tutti_model::location::to_json;
 
-use crate::area::{Area, MAX_ZOOM, Spot};
+use crate::area::{Area, Cell, MAX_ZOOM, Spot};
 
 pub(crate) type MediaId = Arc<str>;
 
@@ -105,6 +105,24 @@ impl Entry {
     /// Where it is, if it is on the map.
     pub(crate) fn spot(&self) -> Option<Spot> {
         self.sights.first().filter(|_| !self.removed).map(|sight| sight.spot)
+    }
+
+    /// The cells of where it is and was, each once.
+    pub(crate) fn cells(&self) -> Vec<Cell> {
+        let mut cells: Vec<Cell> = self.sights.iter().map(|sight| sight.spot.cell()).collect();
+        cells.sort_unstable();
+        cells.dedup();
+        cells
+    }
+
+    /// The feed and number of the oldest sight, if it was elsewhere before that.
+    pub(crate) fn forgot_before(&self) -> Option<(usize, u64)> {
+        self.sights.last().filter(|_| !self.knows_all).map(|oldest| (oldest.shard, oldest.seq))
+    }
+
+    /// Whether it may have been shown anywhere.
+    pub(crate) fn was_elsewhere(&self) -> bool {
+        self.was_elsewhere
     }
 
     /// Whether one who was shown all up to these numbers, or a little more, may have been shown it there.

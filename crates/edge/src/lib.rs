@@ -47,6 +47,7 @@ mod map;
 mod metrics;
 mod notify;
 mod patience;
+mod places;
 mod presence;
 mod queue;
 mod replay;

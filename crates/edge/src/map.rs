@@ -5,7 +5,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
@@ -109,11 +108,11 @@ impl MapState {
     }
 
     fn put(&mut self, id: MediaId, entry: Entry, time_us: u64) {
-        let held = self.view.entries.get(&id);
+        let held = self.view.get(&id);
         if let Some(held) = held.filter(|held| held.rank() > entry.rank()) {
             if held.shard != entry.shard && !entry.removed {
                 let held = held.elsewhere();
-                self.view.entries.insert(id, Arc::new(held));
+                self.view.put(id, held);
             }
             return;
         }
@@ -129,7 +128,7 @@ impl MapState {
             self.stale_at[entry.shard].push(Reverse((stale_at, id.clone())));
         }
         self.changed.entry(id.clone()).or_insert(was);
-        self.view.entries.insert(id, Arc::new(entry));
+        self.view.put(id, entry);
     }
 
     /// Removes the fixes of a shard that are stale by its time.
@@ -139,7 +138,7 @@ impl MapState {
             && *stale_at <= now_ms
         {
             let Some(Reverse((stale_at, id))) = self.stale_at[shard].pop() else { break };
-            let Some(held) = self.view.entries.get(&id) else { continue };
+            let Some(held) = self.view.get(&id) else { continue };
             // A newer fix of the same mediaId has an expiry of its own.
             if held.removed || held.shard != shard || held.timestamp_ms + self.stale_after_ms != stale_at {
                 continue;
@@ -147,7 +146,7 @@ impl MapState {
             let (entry, was) = (held.grown_stale(&id, seq), held.spot());
             self.tombstones[shard].push_back((time_us, seq, id.clone()));
             self.changed.entry(id.clone()).or_insert(was);
-            self.view.entries.insert(id, Arc::new(entry));
+            self.view.put(id, entry);
         }
     }
 
@@ -157,8 +156,8 @@ impl MapState {
             && *at < oldest
         {
             let Some((_, seq, id)) = self.tombstones[shard].pop_front() else { break };
-            if self.view.entries.get(&id).is_some_and(|e| e.removed && e.shard == shard && e.seq == seq) {
-                self.view.entries.remove(&id);
+            if self.view.get(&id).is_some_and(|e| e.removed && e.shard == shard && e.seq == seq) {
+                self.view.remove(&id);
                 let forgotten = &mut self.view.shards[shard].forgotten;
                 *forgotten = seq.max(*forgotten);
             }
@@ -239,7 +238,7 @@ pub(crate) mod tests {
         map.apply(0, &record(3, T0 + 30_000_000, vec![]));
         assert!(alive(&map).is_empty());
         assert_eq!(map.take_changed(), BTreeMap::from([("a".into(), Some(Spot::of(0.0, 0.0)))]));
-        assert_eq!(map.view.entries.get("a").unwrap().seq, 3);
+        assert_eq!(map.view.get("a").unwrap().seq, 3);
     }
 
     #[test]
@@ -247,9 +246,9 @@ pub(crate) mod tests {
         let mut map = map(1);
         map.apply(0, &record(1, T0, vec![removal("a", ms(T0))]));
         map.apply(0, &record(2, T0 + 120_000_000, vec![]));
-        assert!(map.view.entries.get("a").is_some());
+        assert!(map.view.get("a").is_some());
         map.apply(0, &record(3, T0 + 120_000_001, vec![]));
-        assert!(map.view.entries.get("a").is_none());
+        assert!(map.view.get("a").is_none());
     }
 
     #[test]

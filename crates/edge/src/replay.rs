@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::area::Area;
-use crate::entry::MediaId;
+use crate::entry::{Entry, MediaId};
 use crate::frame::Events;
 use crate::view::MapView;
 
@@ -21,53 +21,96 @@ pub(crate) struct Replay {
     from: Option<Vec<u64>>,
     /// Only what is there, and what has left it.
     area: Option<Area>,
-    after: Option<MediaId>,
-    done: bool,
+    left: Left,
+}
+
+/// What of a walk is left.
+#[derive(Debug)]
+enum Left {
+    /// All after this mediaId.
+    All(Option<MediaId>),
+    /// These, the next one last.
+    Of(Vec<MediaId>),
+    Nothing,
+}
+
+/// What is written at once.
+#[derive(Default)]
+struct Chunk<'a> {
+    fixes: Vec<&'a Entry>,
+    removed: Vec<Cow<'a, str>>,
+    bytes: usize,
 }
 
 impl Replay {
     /// What changed after these numbers, removals too; without numbers everything alive.
-    pub(crate) fn new(from: Option<Vec<u64>>, area: Option<Area>) -> Self {
-        Self { from, area, after: None, done: false }
+    pub(crate) fn new(from: Option<Vec<u64>>, area: Option<Area>, view: &MapView) -> Self {
+        let around = area.and_then(|area| view.around(area, from.as_deref()));
+        let left = around.map_or(Left::All(None), |mut ids| {
+            ids.reverse();
+            Left::Of(ids)
+        });
+        Self { from, area, left }
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        self.done
+        matches!(self.left, Left::Nothing)
     }
 
     /// The next events, up to about [`CHUNK_BYTES`]; none where the walk merely pauses.
     pub(crate) fn next_chunk(&mut self, view: &MapView) -> Events {
-        let (mut fixes, mut removed) = (Vec::new(), Vec::new());
-        let mut bytes = 0;
-        let mut walk = view.after(self.after.as_ref());
-        self.done = true;
-        for (looks, (id, entry)) in walk.by_ref().enumerate() {
-            let is_new = self.from.as_ref().is_none_or(|from| entry.seq > from[entry.shard]);
-            let here = |area: Area| entry.spot().is_some_and(|spot| area.contains(spot));
-            if is_new && !entry.removed && self.area.is_none_or(here) {
-                bytes += entry.json.len() + 1;
-                fixes.push(entry);
-            } else if let Some(from) = self.from.as_ref().filter(|_| is_new)
-                && self.area.is_none_or(|area| entry.may_have_been_in(&area, from))
-            {
-                let text = if entry.removed {
-                    Cow::from(&*entry.json)
-                } else {
-                    entry.departure(id).into_string().into()
-                };
-                bytes += text.len() + 1;
-                removed.push(text);
+        let mut chunk = Chunk::default();
+        self.left = match std::mem::replace(&mut self.left, Left::Nothing) {
+            Left::All(after) => {
+                let mut walk = view.after(after.as_ref()).enumerate();
+                let last = walk.find(|(looks, (id, entry))| {
+                    self.look(id, entry, &mut chunk);
+                    chunk.bytes >= CHUNK_BYTES || *looks >= LOOKS
+                });
+                last.map_or(Left::Nothing, |(_, (id, _))| Left::All(Some(id.clone())))
             }
-            if bytes >= CHUNK_BYTES || looks >= LOOKS {
-                self.after = Some(id.clone());
-                self.done = false;
-                break;
+            Left::Of(mut ids) => {
+                while chunk.bytes < CHUNK_BYTES
+                    && let Some(id) = ids.pop()
+                {
+                    if let Some(entry) = view.get(&id) {
+                        self.look(&id, entry, &mut chunk);
+                    }
+                }
+                if ids.is_empty() { Left::Nothing } else { Left::Of(ids) }
             }
+            Left::Nothing => Left::Nothing,
+        };
+        chunk.events()
+    }
+
+    /// Whether an entry is to be told of, and how.
+    fn look<'a>(&self, id: &MediaId, entry: &'a Entry, chunk: &mut Chunk<'a>) {
+        let is_new = self.from.as_ref().is_none_or(|from| entry.seq > from[entry.shard]);
+        let here = |area: Area| entry.spot().is_some_and(|spot| area.contains(spot));
+        if is_new && !entry.removed && self.area.is_none_or(here) {
+            chunk.bytes += entry.json.len() + 1;
+            chunk.fixes.push(entry);
+        } else if let Some(from) = self.from.as_ref().filter(|_| is_new)
+            && self.area.is_none_or(|area| entry.may_have_been_in(&area, from))
+        {
+            let text = if entry.removed {
+                Cow::from(&*entry.json)
+            } else {
+                entry.departure(id).into_string().into()
+            };
+            chunk.bytes += text.len() + 1;
+            chunk.removed.push(text);
         }
-        fixes.sort_by_key(|e| e.timestamp_ms);
+    }
+}
+
+impl Chunk<'_> {
+    fn events(mut self) -> Events {
+        self.fixes.sort_by_key(|entry| entry.timestamp_ms);
         let mut events = Events::default();
-        events.array("liveMapRemoved", removed.iter().map(|text| &**text));
-        events.array("liveMapLocation", fixes.iter().map(|e| &*e.json));
+        events.array("liveMapRemoved", self.removed.iter().map(|text| &**text));
+        events.array("liveMapLocation", self.fixes.iter().map(|entry| &*entry.json));
         events
     }
 }
@@ -126,7 +169,7 @@ mod tests {
         let mut map = map(1);
         let many = (0..2000).map(|i| fix(&format!("m{i}"), (T0 / 1000) as i64)).collect();
         map.apply(0, &record(1, T0, many));
-        let (mut replay, mut shown, mut chunks) = (Replay::new(None, None), BTreeMap::new(), 0);
+        let (mut replay, mut shown, mut chunks) = (Replay::new(None, None, map.view()), BTreeMap::new(), 0);
         while !replay.is_done() {
             let events = replay.next_chunk(map.view());
             assert!(events.len() < CHUNK_BYTES + 400, "{}", events.len());
@@ -161,7 +204,8 @@ mod tests {
             loop {
                 let target = map.view().cursor();
                 let Resume::From(from) = map.view().resume(&cursor) else { panic!("lost the cursor") };
-                let mut replay = if resume_at == 0 && passes == 0 { Replay::new(None, None) } else { Replay::new(Some(from), None) };
+                let from = (resume_at > 0 || passes > 0).then_some(from);
+                let mut replay = Replay::new(from, None, map.view());
                 while !replay.is_done() {
                     hear(&mut shown, replay.next_chunk(map.view()));
                     for _ in 0..moves.next().unwrap_or(0) { step(&mut map); }

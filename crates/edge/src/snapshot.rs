@@ -27,8 +27,7 @@ impl Format {
 
 /// All that is on the map, or in an area of it, the oldest fixes first.
 pub(crate) fn encode(view: &MapView, id: &str, area: Option<Area>, format: Format) -> Bytes {
-    let here = |entry: &&Entry| area.is_none_or(|area| entry.spot().is_some_and(|spot| area.contains(spot)));
-    let mut fixes: Vec<_> = view.alive().filter(here).collect();
+    let mut fixes: Vec<&Entry> = area.map_or_else(|| view.alive().collect(), |area| view.alive_in(area));
     fixes.sort_by_key(|entry| entry.timestamp_ms);
     let id = area.map_or_else(|| id.to_owned(), |area| format!("{id}.{area}"));
     match format {

@@ -91,7 +91,7 @@ impl Tick {
     /// written.
     pub(crate) fn new(map: &mut MapState, step: Step) -> Self {
         let changed = map.take_changed().into_iter().filter_map(|(id, was)| {
-            let entry = map.view().entries.get(&id)?.clone();
+            let entry = map.view().get(&id)?.clone();
             Some(Change { id, entry, was })
         });
         let changed: Vec<Change> = changed.collect();

@@ -235,7 +235,7 @@ mod tests {
             }
             if let Some((cursor, mut shown)) = resumed {
                 let Resume::From(from) = map.view().resume(&cursor) else { panic!("lost the cursor") };
-                let mut replay = Replay::new(Some(from), Some(area()));
+                let mut replay = Replay::new(Some(from), Some(area()), map.view());
                 while !replay.is_done() {
                     hear(&mut shown, &replay.next_chunk(map.view()).into_text());
                 }
@@ -268,7 +268,7 @@ mod tests {
             if let Some((cursor, mut shown)) = left
                 && let Resume::From(from) = theirs.view().resume(&cursor)
             {
-                let mut replay = Replay::new(Some(from), Some(area()));
+                let mut replay = Replay::new(Some(from), Some(area()), theirs.view());
                 while !replay.is_done() {
                     hear(&mut shown, &replay.next_chunk(theirs.view()).into_text());
                 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use imbl::{OrdMap, Vector};
 use tutti_feed::{Cursor, Position, Record};
 
+use crate::area::Area;
 use crate::entry::{Entry, MediaId};
+use crate::places::Places;
 
 /// One feed's part of the map: where it stands, and the times of its newest records.
 #[derive(Clone, Debug, Default)]
@@ -44,7 +46,8 @@ impl Shard {
 /// What clients are served from: a cheap clone shares all but what changed.
 #[derive(Clone, Debug)]
 pub(crate) struct MapView {
-    pub(crate) entries: OrdMap<MediaId, Arc<Entry>>,
+    entries: OrdMap<MediaId, Arc<Entry>>,
+    places: Places,
     pub(crate) shards: Vec<Shard>,
 }
 
@@ -61,12 +64,32 @@ pub(crate) enum Resume {
 
 impl MapView {
     pub(crate) fn new(shards: usize) -> Self {
-        Self { entries: OrdMap::new(), shards: vec![Shard::default(); shards] }
+        Self { entries: OrdMap::new(), places: Places::default(), shards: vec![Shard::default(); shards] }
     }
 
     /// The place up to which this is the fold.
     pub(crate) fn cursor(&self) -> Cursor {
         Cursor(self.shards.iter().map(|s| s.position).collect())
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<&Arc<Entry>> {
+        self.entries.get(id)
+    }
+
+    /// An entry in place of the one that has its mediaId.
+    pub(crate) fn put(&mut self, id: MediaId, entry: Entry) {
+        self.places.replace(&id, self.entries.get(&id).map(|held| &**held), Some(&entry));
+        self.entries.insert(id, Arc::new(entry));
+    }
+
+    pub(crate) fn remove(&mut self, id: &MediaId) {
+        let removed = self.entries.remove(id);
+        self.places.replace(id, removed.as_deref(), None);
+    }
+
+    /// As [`Places::around`].
+    pub(crate) fn around(&self, area: Area, from: Option<&[u64]>) -> Option<Vec<MediaId>> {
+        self.places.around(area, from)
     }
 
     /// Entries with a larger mediaId than `after`, in order.
@@ -82,6 +105,17 @@ impl MapView {
     /// Fixes on the map.
     pub(crate) fn alive(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values().map(|e| &**e).filter(|e| !e.removed)
+    }
+
+    /// Those in an area.
+    pub(crate) fn alive_in(&self, area: Area) -> Vec<&Entry> {
+        let here = |entry: &&Entry| entry.spot().is_some_and(|spot| area.contains(spot));
+        match self.around(area, None) {
+            Some(ids) => {
+                ids.iter().filter_map(|id| self.get(id)).map(|entry| &**entry).filter(here).collect()
+            }
+            None => self.alive().filter(here).collect(),
+        }
     }
 
     /// Whether a client that was shown what `cursor` covers can go on from there.
