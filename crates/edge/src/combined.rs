@@ -43,7 +43,9 @@ impl Ids {
             let letter = rest.next()?;
             let part = Part::ALL.into_iter().find(|part| part.letter() == letter)?;
             let id = rest.as_str();
-            if id.is_empty() || ids.0[part as usize].replace(id.to_owned()).is_some() {
+            // It is told again in each event: a line feed in it would begin another.
+            let is_text = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic());
+            if !is_text || ids.0[part as usize].replace(id.to_owned()).is_some() {
                 return None;
             }
         }
@@ -52,6 +54,12 @@ impl Ids {
 
     pub(crate) fn of(&self, part: Part) -> Option<&str> {
         self.0[part as usize].as_deref()
+    }
+
+    /// Without those of other parts.
+    pub(crate) fn only(&mut self, parts: impl Iterator<Item = Part>) {
+        let all = std::mem::take(self);
+        parts.filter_map(|part| Some((part, all.of(part)?))).for_each(|(part, id)| self.set(part, id));
     }
 
     pub(crate) fn set(&mut self, part: Part, id: &str) {
@@ -206,7 +214,7 @@ mod tests {
             rewritten(Part::Room, &[b"event: end\ndata: {\"reason\":\"closed\"}\n\n"], &mut ids);
         assert_eq!(told, "event: end\ndata: {\"stream\":\"room\",\"reason\":\"closed\"}\n\n");
         assert!(rewriter.is_over());
-        for text in ["", "x", "i", "iA!", "iA!iB", "zA", "0"] {
+        for text in ["", "x", "i", "iA!", "iA!iB", "zA", "0", "iA\nevent: x", "iA B", "i\u{e4}", "i\0"] {
             assert_eq!(Ids::parse(text), None, "{text}");
         }
     }

@@ -62,6 +62,7 @@ async fn combine(request: &HttpRequest, shared: &Shared) -> Answer {
     if parts.is_empty() {
         return Err(bad("say what the stream is to show: inbox, room=NAME&ticket=TOKEN, map, as ?inbox&map"));
     }
+    ids.only(parts.iter().map(|(part, ..)| *part));
     // Each part ends with its token.
     Ok(open(request, shared, &query, None, What::Several(Several { parts, ids })))
 }
