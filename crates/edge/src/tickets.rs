@@ -33,7 +33,8 @@ pub(crate) enum Untaken {
 pub(crate) struct TicketKeys {
     queue: Queue,
     held: RwLock<Option<Arc<Held>>>,
-    asking: Mutex<()>,
+    /// Held by who asks; the last time that there was no answer, and why, if none came since.
+    asking: Mutex<Option<(Instant, Status)>>,
 }
 
 struct Held {
@@ -85,19 +86,26 @@ impl TicketKeys {
         if let Some(held) = current().filter(fresh) {
             return Ok(held);
         }
-        // One asks, the others wait for what it gets.
-        let _asking = self.asking.lock().await;
+        // One asks, the others wait for what it gets, or for what it does not: they must not each ask in vain.
+        let mut failed = self.asking.lock().await;
         if let Some(held) = current().filter(fresh) {
             return Ok(held);
+        }
+        if let Some((_, status)) = failed.as_ref().filter(|(at, _)| at.elapsed() < ANEW) {
+            return current().ok_or_else(|| status.clone());
         }
         let answer = self.queue.ask(KeysRequest {}, |mut q, all| async move { q.keys(all).await }).await;
         match answer.and_then(|answer| read(&answer.jwks)) {
             Ok(held) => {
                 let held = Arc::new(held);
+                *failed = None;
                 *self.held.write().unwrap_or_else(PoisonError::into_inner) = Some(held.clone());
                 Ok(held)
             }
-            Err(status) => current().ok_or(status),
+            Err(status) => {
+                *failed = Some((Instant::now(), status.clone()));
+                current().ok_or(status)
+            }
         }
     }
 }
@@ -114,4 +122,24 @@ fn read(jwks: &str) -> Result<Held, Status> {
         })
         .collect::<Result<_, Status>>()?;
     Ok(Held { jwks: jwks.into(), keys, at: Instant::now() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::queue;
+    use prometheus_client::registry::Registry;
+
+    #[tokio::test]
+    async fn a_service_that_does_not_answer_is_not_asked_by_each() {
+        let metrics = Metrics::new(&mut Registry::default());
+        let queue = queue::connect(&["http://127.0.0.1:1".to_owned()], &metrics).unwrap();
+        let keys = TicketKeys::new(queue);
+        let answers = futures_util::future::join_all((0..50).map(|_| keys.jwks())).await;
+        assert!(
+            answers.iter().all(|answer| answer.as_ref().is_err_and(|s| s.code() == tonic::Code::Unavailable))
+        );
+        assert!((1..50).contains(&metrics.queue_unavailable.get()));
+    }
 }
