@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::answer::time_left;
 use crate::jwks::{self, Key, KeySet, MIN_SECRET_BYTES};
 use crate::metrics::Metrics;
-use actix_web::http::header;
+use actix_web::http::Method;
+use actix_web::http::header::{self, HeaderMap, HeaderValue};
 use actix_web::{HttpMessage as _, HttpRequest, web};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
@@ -195,7 +196,8 @@ impl Verifier {
 }
 
 /// A request's token: from the header, else the query, since EventSource cannot set headers, else the
-/// cookie: what was given with this request wins over what the browser keeps.
+/// cookie: what was given with this request wins over what the browser keeps. The cookie counts for nothing
+/// where a page of a stranger has the browser send it to change something.
 pub(crate) fn token_of(request: &HttpRequest, cookie: &str) -> Option<String> {
     let bearer = request
         .headers()
@@ -204,9 +206,32 @@ pub(crate) fn token_of(request: &HttpRequest, cookie: &str) -> Option<String> {
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim().to_owned());
-    bearer
-        .or_else(|| query_of(request, "access_token"))
-        .or_else(|| request.cookie(cookie).map(|cookie| cookie.value().to_owned()))
+    bearer.or_else(|| query_of(request, "access_token")).or_else(|| {
+        let cookie = request.cookie(cookie).filter(|_| !request.extensions().contains::<Forged>());
+        cookie.map(|cookie| cookie.value().to_owned())
+    })
+}
+
+/// Marks a request that may change something and was made by a page that may not ask here.
+pub(crate) struct Forged;
+
+impl Forged {
+    /// Whether a request is one. `Sec-Fetch-Site` tells by itself; browsers that do not send it, and all of
+    /// them to a host without TLS, send `Origin`.
+    pub(crate) fn is(method: &Method, headers: &HeaderMap, origins: &[String]) -> bool {
+        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let Some(origin) = headers.get(header::ORIGIN) else { return false };
+        if method.is_safe() || origins.iter().any(|allowed| origin == allowed.as_str()) {
+            return false;
+        }
+        match text(header::HeaderName::from_static("sec-fetch-site")) {
+            Some(site) => site != "same-origin",
+            None => {
+                let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+                origin.map(|(_, host)| host) != text(header::HOST)
+            }
+        }
+    }
 }
 
 /// The value of one parameter of the query.
@@ -228,4 +253,36 @@ pub(crate) fn kind_of(error: &jsonwebtoken::errors::Error) -> String {
         _ => "malformed, or of an algorithm that is not accepted",
     }
     .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_a_stranger_is_told_from_ours() {
+        let headers = |pairs: &[(&'static str, &str)]| {
+            let pair = |(name, value): &(&'static str, &str)| {
+                (header::HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+            };
+            pairs.iter().map(pair).collect::<HeaderMap>()
+        };
+        let origins = ["https://app.example".to_owned()];
+        let forged = |method: &Method, pairs| Forged::is(method, &headers(pairs), &origins);
+        let evil = [("host", "edge.example"), ("origin", "https://evil.example")];
+        assert!(forged(&Method::POST, &evil) && forged(&Method::DELETE, &evil));
+        assert!(!forged(&Method::GET, &evil), "it changes nothing, and the answer is hidden from the page");
+        assert!(forged(&Method::POST, &[("host", "edge.example"), ("origin", "null")]));
+        let other_site =
+            [("host", "inner:8080"), ("origin", "https://a.example"), ("sec-fetch-site", "same-site")];
+        assert!(forged(&Method::POST, &other_site), "another host of the same domain");
+        for fine in [
+            &[("host", "edge.example")][..],
+            &[("host", "edge.example"), ("origin", "https://edge.example")],
+            &[("host", "edge.example"), ("origin", "https://app.example"), ("sec-fetch-site", "cross-site")],
+            &[("host", "inner:8080"), ("origin", "https://edge.example"), ("sec-fetch-site", "same-origin")],
+        ] {
+            assert!(!forged(&Method::POST, fine), "{fine:?}");
+        }
+    }
 }

@@ -46,6 +46,11 @@ impl Slot {
         *self.0.admission.borrow_mut() = Some(admission);
     }
 
+    /// Whether a stream was asked for here before; it is given up.
+    pub(crate) fn give_up(&self) -> bool {
+        self.0.admission.borrow_mut().take().is_some()
+    }
+
     /// The client did what was waited for.
     pub(crate) fn moved(&self) {
         self.0.moved.set(Instant::now());

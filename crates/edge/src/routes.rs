@@ -1,5 +1,6 @@
 //! The HTTP routes.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::area::Area;
 use crate::auth::{User, query_of};
 use crate::client_address::{client_address, network_of};
 use crate::coding::Coding;
-use crate::config::Config;
+use crate::config::{Config, Http};
 use crate::counts::{Counted, Counts, Whose};
 use crate::handoff::{self, Slot};
 use crate::hub::{Admission, Hub, What};
@@ -28,7 +29,7 @@ use crate::inboxes::Inboxes;
 use crate::metrics::{Metrics, TurnedAway};
 use crate::patience::INCOMPLETE;
 use crate::rooms::Rooms;
-use crate::snapshot::Format;
+use crate::snapshot::{Copies, Format};
 use crate::stream::End;
 use crate::tickets::TicketKeys;
 use crate::topics::Topics;
@@ -38,6 +39,9 @@ const MAP_READ: &str = "map:read";
 
 /// A large body is handed over in parts of this size.
 const PART_BYTES: usize = 32 * 1024;
+
+/// Answers with the map that an address may be taking at the same time.
+const ANSWERS_OF_AN_ADDRESS: usize = 32;
 
 /// A longer id is not ours.
 pub(crate) const MAX_ID_BYTES: usize = 16 * 1024;
@@ -50,6 +54,9 @@ pub(crate) struct Shared {
     pub(crate) hub: Rc<Hub>,
     /// Streams of all workers.
     pub(crate) streams: Arc<Counts>,
+    /// Answers with the map that are being taken.
+    pub(crate) answers: Arc<Counts>,
+    pub(crate) copies: Copies,
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) ticket_keys: Arc<TicketKeys>,
     pub(crate) topics: Arc<Topics>,
@@ -231,19 +238,26 @@ fn map_shown(id: Option<String>, view: View) -> Shown {
 fn count(request: &HttpRequest, shared: &Shared) -> Result<Counted, Whose> {
     let Config { streams, http, .. } = &*shared.config;
     let mut whose = vec![(Whose::All, streams.max)];
-    if let Some(peer) = request.peer_addr() {
-        // One word of garbage must not hide what a proxy of ours wrote behind it.
-        let lines =
-            request.headers().get_all("x-forwarded-for").map(|line| String::from_utf8_lossy(line.as_bytes()));
-        let lines: Vec<_> = lines.collect();
-        let lines = lines.iter().map(AsRef::as_ref);
-        let address = network_of(client_address(peer.ip(), lines, &http.trusted_proxies));
+    if let Some(address) = address_of(request, http) {
         whose.push((Whose::Address(address), streams.max_per_address));
     }
     if let Some(User(sub)) = request.extensions().get::<User>() {
         whose.push((Whose::User(sub.clone()), streams.max_per_user));
     }
     shared.streams.one_more(whose)
+}
+
+/// Whose a request is.
+fn address_of(request: &HttpRequest, http: &Http) -> Option<IpAddr> {
+    let peer = request.peer_addr()?;
+    // One word of garbage must not hide what a proxy of ours wrote behind it.
+    let lines: Vec<_> = request
+        .headers()
+        .get_all("x-forwarded-for")
+        .map(|line| String::from_utf8_lossy(line.as_bytes()))
+        .collect();
+    let lines = lines.iter().map(AsRef::as_ref);
+    Some(network_of(client_address(peer.ip(), lines, &http.trusted_proxies)))
 }
 
 /// Any status but 200 would make a browser give up for good.
@@ -270,17 +284,25 @@ async fn map_locations(request: HttpRequest, shared: web::Data<Shared>) -> HttpR
         Err(refusal) => return refusal,
     };
     let format = format_of(&request);
+    let address = address_of(&request, &shared.config.http).map(Whose::Address);
+    let whose = address.into_iter().map(|address| (address, ANSWERS_OF_AN_ADDRESS)).collect();
+    let Ok(counted) = shared.answers.one_more(whose) else {
+        return unavailable("as many answers are on their way to this address as there may be");
+    };
+    let Some(whole) = tick.snapshot(area, format, &shared.copies) else {
+        return unavailable("as many copies of the map are on their way to slow clients as there may be");
+    };
+    let size = whole.len() as u64;
     // In parts, so that the socket of each is filled from the one copy.
-    let whole = tick.snapshot(area, format);
-    let parts = (0..whole.len()).step_by(PART_BYTES).map({
-        let whole = whole.clone();
-        move |at| Ok::<_, std::io::Error>(whole.slice(at..whole.len().min(at + PART_BYTES)))
+    let parts = (0..whole.len()).step_by(PART_BYTES).map(move |at| {
+        let _until_the_last_is_taken = &counted;
+        Ok::<_, std::io::Error>(whole.slice(at..whole.len().min(at + PART_BYTES)))
     });
     HttpResponse::Ok()
         .content_type(format.content_type())
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::VARY, "accept"))
-        .body(SizedStream::new(whole.len() as u64, futures_util::stream::iter(parts)))
+        .body(SizedStream::new(size, futures_util::stream::iter(parts)))
 }
 
 /// GeoJSON for who asks for that by its name.

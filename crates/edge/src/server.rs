@@ -14,10 +14,10 @@ use actix_service::{
 };
 use actix_web::body::BoxBody;
 use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
-use actix_web::http::StatusCode;
+use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::rt::net::TcpStream;
-use actix_web::{App, web};
+use actix_web::{App, HttpMessage as _, web};
 use socket2::{Domain, Socket, Type};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
@@ -26,7 +26,8 @@ use tutti_feed::{Client, Keep, MailboxMetrics, Mailboxes, Registry};
 use tutti_model::names;
 use tutti_service::{CancellationToken, Context, ExposeSecret as _, Failure, shared};
 
-use crate::answer::problem;
+use crate::answer::{bad, problem};
+use crate::auth::Forged;
 use crate::client_address::{is_trusted, network_of};
 use crate::combined_routes;
 use crate::conductor::{Conductor, TICKS_WAITING};
@@ -42,6 +43,7 @@ use crate::queue;
 use crate::room_routes;
 use crate::rooms::Rooms;
 use crate::routes::{self, MAX_ID_BYTES, Shared};
+use crate::snapshot::Copies;
 use crate::tick::Tick;
 use crate::tickets::TicketKeys;
 use crate::topic_routes;
@@ -64,6 +66,8 @@ struct Parts {
     inboxes: Arc<Inboxes>,
     letters: broadcast::Sender<Arc<InboxStep>>,
     streams: Arc<Counts>,
+    answers: Arc<Counts>,
+    copies: Copies,
     /// Those that are no streams, or not yet.
     connections: Arc<Counts>,
 }
@@ -96,6 +100,8 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
         inboxes: inboxes.clone(),
         letters: letters.clone(),
         streams: Arc::default(),
+        answers: Arc::default(),
+        copies: Copies::new(),
         connections: Arc::default(),
     };
 
@@ -210,6 +216,8 @@ fn worker(
         metrics: metrics.clone(),
         hub: hub.clone(),
         streams: parts.streams.clone(),
+        answers: parts.answers.clone(),
+        copies: parts.copies.clone(),
         rooms,
         ticket_keys,
         topics,
@@ -264,6 +272,16 @@ async fn begin(
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     if let Some(slot) = request.conn_data::<Slot>() {
         slot.moved();
+        if slot.give_up() {
+            // Sent before the stream's first byte: actix would serve it in place of the stream.
+            let mut refusal = bad("a stream takes the whole connection; nothing may follow its request");
+            refusal.head_mut().set_connection_type(ConnectionType::Close);
+            return Ok(request.into_response(refusal));
+        }
+    }
+    let origins = request.app_data::<web::Data<Shared>>().map(|shared| &*shared.config.cors_origins);
+    if Forged::is(request.method(), request.headers(), origins.unwrap_or_default()) {
+        request.extensions_mut().insert(Forged);
     }
     if request.query_string().len() > MAX_QUERY_BYTES {
         let refusal =

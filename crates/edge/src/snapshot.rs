@@ -1,8 +1,11 @@
 //! The map at one step, as one document.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::area::Area;
 use crate::entry::Entry;
@@ -25,19 +28,53 @@ impl Format {
     }
 }
 
+/// Bytes of the copies that clients may be taking at the same time, all together.
+const MAX_BYTES: usize = 256 << 20;
+
+/// Counts the bytes of copies of the map, each for as long as somebody holds it: a slow client must not make the
+/// edge hold more and more of them. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Copies(Arc<Semaphore>);
+
+/// A copy that is counted.
+struct Counted {
+    text: String,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+}
+
+impl Copies {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_BYTES)))
+    }
+
+    /// One more; `None` if there are as many as there may be.
+    pub(crate) fn one_more(&self, text: String) -> Option<Bytes> {
+        // One that is larger than all may be is served where there is no other.
+        let bytes = text.len().min(MAX_BYTES) as u32;
+        let permit = self.0.clone().try_acquire_many_owned(bytes).ok()?;
+        Some(Bytes::from_owner(Counted { text, _permit: permit }))
+    }
+}
+
 /// All that is on the map, or in an area of it, the oldest fixes first.
-pub(crate) fn encode(view: &MapView, id: &str, area: Option<Area>, format: Format) -> Bytes {
+pub(crate) fn encode(view: &MapView, id: &str, area: Option<Area>, format: Format) -> String {
     let mut fixes: Vec<&Entry> = area.map_or_else(|| view.alive().collect(), |area| view.alive_in(area));
     fixes.sort_by_key(|entry| entry.timestamp_ms);
     let id = area.map_or_else(|| id.to_owned(), |area| format!("{id}.{area}"));
     match format {
         Format::Json => {
             let all: Vec<&str> = fixes.iter().map(|entry| &*entry.json).collect();
-            format!(r#"{{"id":"{id}","locations":[{}]}}"#, all.join(",")).into()
+            format!(r#"{{"id":"{id}","locations":[{}]}}"#, all.join(","))
         }
         Format::GeoJson => {
             let all: Vec<String> = fixes.iter().filter_map(|entry| feature(&entry.json)).collect();
-            format!(r#"{{"type":"FeatureCollection","cursor":"{id}","features":[{}]}}"#, all.join(",")).into()
+            format!(r#"{{"type":"FeatureCollection","cursor":"{id}","features":[{}]}}"#, all.join(","))
         }
     }
 }

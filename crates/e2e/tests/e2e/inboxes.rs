@@ -316,6 +316,16 @@ async fn one_users_token_opens_nothing_of_anothers_and_bad_tokens_open_nothing()
         (list["unread"].as_u64(), list["notifications"][0]["title"].as_str()),
         (Some(1), Some("secret"))
     );
+    // A browser sends its cookie along whatever page asks.
+    let ask = async |origin: &str| {
+        let request = reqwest::Client::new().post(format!("{}/v1/inbox/{id}/read", edge.url));
+        let cookie = format!("tutti_token={}", token("7"));
+        request.header("cookie", cookie).header("origin", origin).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(ask("https://elsewhere.example").await, 401);
+    assert_eq!(inboxes.list(&edge, "7", "").await["unread"].as_u64(), Some(1));
+    assert_eq!(ask(&edge.url).await, 200);
+    assert_eq!(inboxes.list(&edge, "7", "").await["unread"].as_u64(), Some(0));
     // Sending and asking who is there need scopes.
     let answer = inboxes.call(Method::POST, &edge, "/v1/notifications", &theirs, "{}").await;
     assert_eq!(answer.status, 403);

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tutti_e2e::bed::{Bed, Edge, Input, map_of_viewer};
+use tutti_e2e::bed::{Bed, Edge, Input, map_of_viewer, padded_fix};
 use tutti_e2e::inboxes::{Inboxes, token};
 use tutti_e2e::viewer::Following;
 use tutti_e2e::{eventually, kafka};
@@ -198,4 +198,56 @@ async fn an_address_has_so_many_connections_without_a_stream_and_a_query_has_a_l
     let answer = reqwest::get(long).await.unwrap();
     assert_eq!(answer.status(), 414);
     assert_eq!(answer.headers()["content-type"], "application/problem+json");
+}
+
+/// Asks for the whole map, and takes nothing of the answer but its status.
+async fn take_nothing(edge: &Edge, address: &str) -> (String, TcpStream) {
+    let mut socket = connect(&edge.url).await;
+    let request =
+        format!("GET /v1/map/locations HTTP/1.1\r\nhost: edge\r\nx-forwarded-for: {address}\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    socket.read_exact(&mut status).await.unwrap();
+    (String::from_utf8_lossy(&status).into_owned(), socket)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_takes_nothing_of_its_answers_gets_no_more_of_them() {
+    const ANSWERS: usize = 32;
+    let bed = Bed::new(1).await.with("locations.stale_after_seconds", "600");
+    let (_ingest, [edge]) = bed.up([&[("http.trusted_proxies", "127.0.0.1/32")]]).await;
+    // 16 MB: more than sockets hold.
+    let (publisher, padding) = (bed.publisher(), "p".repeat(1000));
+    let mut input = Input::new(15_000);
+    input.send_each(&publisher, 15_000, |id, at| padded_fix(id, at, &padding)).await;
+    eventually("the map is there", || async { edge.map().await.len() == 15_000 }).await;
+    let mut taken = Vec::new();
+    for _ in 0..ANSWERS {
+        let (status, socket) = take_nothing(&edge, "203.0.113.9").await;
+        assert_eq!(status, "HTTP/1.1 200");
+        taken.push(socket);
+    }
+    assert_eq!(take_nothing(&edge, "203.0.113.9").await.0, "HTTP/1.1 503");
+    assert_eq!(take_nothing(&edge, "203.0.113.10").await.0, "HTTP/1.1 200", "others have their own");
+    taken.pop();
+    eventually("who leaves may have another", || async {
+        take_nothing(&edge, "203.0.113.9").await.0 == "HTTP/1.1 200"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_behind_that_of_a_stream_ends_both() {
+    let bed = Bed::new(1).await;
+    let (_ingest, [edge]) = bed.up([&[]]).await;
+    let mut socket = connect(&edge.url).await;
+    let both =
+        "GET /v1/map/stream HTTP/1.1\r\nhost: edge\r\n\r\nGET /v1/edges HTTP/1.1\r\nhost: edge\r\n\r\n";
+    socket.write_all(both.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).await.unwrap();
+    assert!(String::from_utf8_lossy(&answer).contains("\r\n\r\nHTTP/1.1 400 "), "{answer:?}");
+    let counted = async || edge.service.metric("tutti_edge_streams").await;
+    eventually("nothing is left of it", || async { counted().await == 0.0 }).await;
+    assert!(open(&edge, "/v1/map/stream", &[]).await.is_some());
 }
