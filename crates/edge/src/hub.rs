@@ -2,6 +2,7 @@
 //! each kind are told is in a file of its own; here is what all have in common.
 
 use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -205,24 +206,29 @@ impl Hub {
         self.metrics.ended.get_or_create(&Ended { reason: end.as_str() }).inc();
     }
 
-    /// Waits for something while the stream is kept alive; nothing where its time is over before.
-    async fn meanwhile<T>(
-        &self,
-        stream: &mut Stream,
-        awaited: impl Future<Output = T>,
-    ) -> Result<Option<T>, End> {
-        tokio::pin!(awaited);
+    /// Waits for something while the stream is kept alive; nothing where its time is over before. While a client
+    /// takes nothing it is given up, and begun anew: it may hold a turn that others wait for.
+    async fn meanwhile<T>(&self, stream: &mut Stream, begin: impl AsyncFn() -> T) -> Result<Option<T>, End> {
         loop {
-            let until = Instant::now() + self.config.heartbeat;
-            tokio::select! {
-                biased;
-                done = &mut awaited => return Ok(Some(done)),
-                () = self.pause(stream, until) => {}
-            }
-            self.keep_alive(stream).await?;
-            if stream.ends_at <= Instant::now() {
-                return Ok(None);
-            }
+            let rest = {
+                let mut awaited = pin!(begin());
+                loop {
+                    let until = Instant::now() + self.config.heartbeat;
+                    tokio::select! {
+                        biased;
+                        done = &mut awaited => return Ok(Some(done)),
+                        () = self.pause(stream, until) => {}
+                    }
+                    let rest = self.beat(stream)?;
+                    if stream.ends_at <= Instant::now() {
+                        return Ok(None);
+                    }
+                    if let Some(rest) = rest {
+                        break rest;
+                    }
+                }
+            };
+            self.write(stream, rest).await?;
         }
     }
 
@@ -287,14 +293,28 @@ impl Hub {
 
     /// Sends a heartbeat if one is due, and notices a client that left.
     async fn keep_alive(&self, stream: &mut Stream) -> Result<(), End> {
+        match self.beat(stream)? {
+            Some(rest) => self.write(stream, rest).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The same as far as the socket takes it; what is left.
+    fn beat(&self, stream: &mut Stream) -> Result<Option<Bytes>, End> {
         if stream.has_left() {
             return Err(End::Left);
         }
-        if stream.last_write.elapsed() >= self.config.heartbeat {
-            let comment = Events::default().comment("heartbeat").frame();
-            let bytes = stream.encode(&comment);
-            self.write(stream, bytes).await?;
+        if stream.last_write.elapsed() < self.config.heartbeat {
+            return Ok(None);
         }
-        Ok(())
+        let bytes = stream.encode(&Events::default().comment("heartbeat").frame());
+        match stream.try_write(bytes) {
+            Written::Gone => Err(End::Left),
+            Written::Rest(rest) => Ok(Some(rest)),
+            Written::All => {
+                stream.last_write = Instant::now();
+                Ok(None)
+            }
+        }
     }
 }

@@ -13,6 +13,7 @@ if room.mode ~= mode then
   advance()
   room.mode = mode
   append(event(6, mode))
-  finish()
 end
+-- Also who repeats waits for the replicas of a write.
+finish()
 return {'ok'}

@@ -61,6 +61,9 @@ impl Hub {
             }
             match self.arrive(&mut served).await? {
                 Join::Yes => {
+                    if self.draining.is_cancelled() {
+                        served.stream.drain(self.drain_end());
+                    }
                     self.post.borrow_mut().live.put(served);
                     return Ok(());
                 }
@@ -82,6 +85,7 @@ impl Hub {
     /// that is slow is read for at its own pace; `false` if its time is over.
     async fn show(&self, served: &mut Served) -> Result<bool, End> {
         let (mut events, mut told) = (Events::default(), false);
+        served.breaks = self.post.borrow().breaks;
         let mut done = vec![false; served.device.addresses.len()];
         if let Some(reason) = served.device.lost.take() {
             self.begin_again(served, reason, &mut events);
@@ -150,7 +154,7 @@ impl Hub {
         loop {
             let (join, stepped) = {
                 let post = self.post.borrow();
-                (post.join(&served.device), post.stepped.clone())
+                (post.join(served), post.stepped.clone())
             };
             if !matches!(join, Join::Wait) || Instant::now() >= until {
                 return Ok(join);
@@ -178,7 +182,7 @@ impl Hub {
             }
             let Device { mailboxes, addresses, shown, .. } = &served.device;
             let name = std::str::from_utf8(&addresses[at].name).expect("an address is made of text");
-            let reading = async {
+            let reading = async || {
                 let _turn = self.reads.acquire().await;
                 mailboxes.read_part(name, shown[at].since(), READ_BYTES).await
             };
@@ -250,8 +254,12 @@ impl Hub {
 }
 
 impl Post {
-    fn join(&self, device: &Device) -> Join {
-        for (address, shown) in device.addresses.iter().zip(&device.shown) {
+    fn join(&self, served: &Served) -> Join {
+        // It would not hear that something is missing, or in what state this is.
+        if self.breaks != served.breaks || self.status.is_some_and(|status| served.status != Some(status)) {
+            return Join::Behind;
+        }
+        for (address, shown) in served.device.addresses.iter().zip(&served.device.shown) {
             let Shown::UpTo(place) = shown else { return Join::Behind };
             let last = self.followed.get(&address.name).and_then(|followed| followed.last);
             if last.is_some_and(|last| !place.is_some_and(|place| place.covers(last))) {

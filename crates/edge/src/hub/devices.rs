@@ -48,6 +48,8 @@ pub(super) struct Served {
     pub(super) number: usize,
     /// It has been told `connected`.
     pub(super) greeted: bool,
+    /// What [`Post::breaks`] was before its mailboxes were read.
+    pub(super) breaks: u64,
     /// It has been shown a part of what follows a reset: it must not come back with another id.
     pub(super) incomplete: bool,
     pub(super) status: Option<Status>,
@@ -65,6 +67,9 @@ pub(super) struct Post {
     texts: Vec<String>,
     /// What came before the next record of a bucket is not known.
     unsure: Vec<bool>,
+    /// How often something was told to all that the record of a place does not tell: that something is missing,
+    /// or another history.
+    pub(super) breaks: u64,
     /// Who follows a mailbox: those among the others, and those in tasks.
     pub(super) followed: HashMap<Bytes, Followed>,
     /// Those that have been shown all.
@@ -106,10 +111,11 @@ impl Hub {
             let new = || Followed { bucket: *bucket, devices: BTreeSet::new(), last: None };
             post.followed.entry(name.clone()).or_insert_with(new).devices.insert(number);
         }
-        drop(post);
         let incomplete = device.shown.contains(&Shown::Nothing);
         let patience = Patience::default();
-        let served = Served { stream, device, number, greeted: false, incomplete, status: None, patience };
+        let (greeted, breaks, status) = (false, post.breaks, None);
+        drop(post);
+        let served = Served { stream, device, number, greeted, breaks, incomplete, status, patience };
         self.serve_device(served, hello);
     }
 
@@ -120,6 +126,7 @@ impl Hub {
         post.unsure.resize(step.places.len(), true);
         post.texts.resize_with(step.places.len(), || Cursor::text_of(None));
         if std::mem::replace(&mut post.no, step.no) + 1 != step.no {
+            post.breaks += 1;
             for served in post.live.take_if(|_| true) {
                 self.leave(served, &post.places, Bytes::new());
             }
@@ -172,6 +179,7 @@ impl Hub {
 
     /// Takes those who follow a bucket out of the list, to read.
     fn call_out(self: &Rc<Self>, post: &mut Post, bucket: usize) {
+        post.breaks += 1;
         let ours = |served: &Served| served.device.addresses.iter().any(|a| a.bucket == bucket);
         for served in post.live.take_if(ours) {
             self.leave(served, &post.places, Bytes::new());

@@ -229,7 +229,7 @@ impl Hub {
 
     /// Waits for a turn; none where the stream's time is over before.
     async fn turn(&self, stream: &mut Stream) -> Result<Option<SemaphorePermit<'_>>, End> {
-        let turn = self.meanwhile(stream, self.turns.acquire()).await?;
+        let turn = self.meanwhile(stream, async || self.turns.acquire().await).await?;
         Ok(turn.map(|turn| turn.expect("the semaphore is never closed")))
     }
 }

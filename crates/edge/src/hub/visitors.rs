@@ -400,25 +400,14 @@ impl Hub {
 
     /// Asks after a visitor, whose stream is kept alive meanwhile.
     async fn ask(&self, visitor: &mut Visitor) -> Result<Result<Ticket, Refused>, Stop> {
-        let (queue, id) = (visitor.rooms.queue.clone(), visitor.id.clone());
         let turns = self.lobby.borrow().asking.clone();
-        let asking = async move {
+        let Visitor { stream, rooms, id, .. } = visitor;
+        let asking = async || {
             let _turn = turns.acquire().await;
-            queue.ask(id, |mut q, id| async move { q.get_ticket(id).await }).await
+            rooms.queue.ask(id.clone(), |mut q, id| async move { q.get_ticket(id).await }).await
         };
-        tokio::pin!(asking);
-        loop {
-            let until = Instant::now() + self.config.heartbeat;
-            tokio::select! {
-                biased;
-                answer = &mut asking => return Ok(answer),
-                () = self.pause(&mut visitor.stream, until) => {}
-            }
-            self.keep_alive(&mut visitor.stream).await?;
-            if visitor.stream.ends_at <= Instant::now() {
-                return Err(Stop::Close(visitor.stream.end));
-            }
-        }
+        let answer = self.meanwhile(stream, asking).await?;
+        answer.ok_or(Stop::Close(stream.end))
     }
 
     /// Waits until this edge has what the answer had. Whether it then says the same.

@@ -6,7 +6,7 @@ local address, what, id = ARGV[9], ARGV[10], ARGV[11]
 local now_us = clock_us()
 local name, marks = key('box', address), key('marks', address)
 load(address)
-local expired = expire(now_us)
+expire(now_us)
 
 -- What is there up to the id, and not read.
 local function unread_to()
@@ -43,17 +43,21 @@ local function bound_marks()
   end
 end
 
-local unread, item = unread_to()
-if not item then
-  if expired then
+-- Nothing changes. Who repeats what it was not told of writes all the same, or it would wait for no replica: WAIT
+-- knows only of the last write of its own connection. Where there is no mailbox none is made.
+local function same()
+  if box.day > 0 then
     save(now_us)
   end
+end
+
+local unread, item = unread_to()
+if not item then
+  same()
   return {-1}
 end
 if what ~= 'delete' and #unread == 0 then
-  if expired then
-    save(now_us)
-  end
+  same()
   return {0, math.max(box.unread, 0)}
 end
 
