@@ -21,7 +21,7 @@ fi
 endef
 
 BUILD_NEEDS := cc:build-essential make:build-essential perl:perl pkg-config:pkg-config
-TEST_NEEDS := redis-server:redis-server java:default-jre-headless mvn:maven chromium:chromium chromedriver:chromium-driver node:nodejs nginx:nginx-light
+TEST_NEEDS := redis-server:redis-server openssl:openssl java:default-jre-headless mvn:maven chromium:chromium chromedriver:chromium-driver node:nodejs nginx:nginx-light
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16

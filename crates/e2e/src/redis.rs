@@ -19,6 +19,7 @@ pub struct Redis {
     process: Option<Owned>,
     folder: tempfile::TempDir,
     port: u16,
+    options: Vec<String>,
     connection: Connection,
 }
 
@@ -28,9 +29,18 @@ impl Redis {
     /// # Errors
     /// If it does not come up.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// Starts one with options of its own.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn start_with(options: &[&str]) -> anyhow::Result<Self> {
         let port = free_port();
         let connection = tutti_feed::connect(&format!("redis://127.0.0.1:{port}"))?;
-        let mut redis = Self { process: None, folder: tempfile::tempdir()?, port, connection };
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        let mut redis = Self { process: None, folder: tempfile::tempdir()?, port, options, connection };
         redis.run()?;
         Ok(redis)
     }
@@ -50,7 +60,8 @@ impl Redis {
     /// # Errors
     /// If it does not come up.
     pub fn run(&mut self) -> anyhow::Result<()> {
-        self.process = Some(server(self.folder.path(), self.port, &[])?);
+        let options: Vec<&str> = self.options.iter().map(String::as_str).collect();
+        self.process = Some(server(self.folder.path(), self.port, &options)?);
         Ok(())
     }
 

@@ -4,18 +4,27 @@ use std::time::Duration;
 
 use fred::prelude::*;
 use fred::types::RespVersion;
-use fred::types::config::{ReconnectError, UnresponsiveConfig};
+use fred::types::config::{ReconnectError, Server, TlsHostMapping, UnresponsiveConfig};
 use fred::types::{ClusterHash, ConnectHandle, CustomCommand};
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
+use tracing::warn;
 
 use crate::error::Error;
 
 /// Messages that wait for a follower; beyond it the oldest are dropped and refilled from the log.
 const MESSAGES_WAITING: usize = 2048;
 
-/// What the URL of a Redis begins with: a single one, one that Sentinels tell of, or a Cluster.
-const SCHEMES: [&str; 3] = ["redis://", "redis-sentinel://", "redis-cluster://"];
+/// What the URL of a Redis begins with: a single one, one that Sentinels tell of, or a Cluster; with TLS, or without.
+const SCHEMES: [&str; 6] = [
+    "redis://",
+    "redis-sentinel://",
+    "redis-cluster://",
+    "rediss://",
+    "rediss-sentinel://",
+    "rediss-cluster://",
+];
 /// How often a command of a Cluster may be sent: what bounds it is its time.
 const CLUSTER_ATTEMPTS: u32 = 1000;
 /// The driver must not follow redirections. On `MOVED` it learns who has the slot before it gives up, and who asked
@@ -45,12 +54,12 @@ impl Drop for Connection {
     }
 }
 
-/// Starts to connect to a Redis, and returns without waiting for it.
+/// Starts to connect to a Redis, and returns without waiting for it. Needs a runtime.
 ///
 /// # Errors
 /// [`Error::Scheme`] or [`Error::Url`] if the URL is none that we can use.
 pub fn connect(url: &str) -> Result<Connection, Error> {
-    // The driver would take other schemes, and go on without what they promise, as without TLS.
+    // The driver would take other schemes, and go on without what they promise.
     if !SCHEMES.iter().any(|scheme| url.starts_with(scheme)) {
         return Err(Error::Scheme);
     }
@@ -58,6 +67,10 @@ pub fn connect(url: &str) -> Result<Connection, Error> {
     config.version = RespVersion::RESP3;
     config.fail_fast = false;
     let clustered = config.server.is_clustered();
+    if let Some(tls) = config.tls.as_mut().filter(|_| clustered) {
+        // Nodes are told of by their addresses, and certificates are of names.
+        tls.hostnames = TlsHostMapping::DefaultHost;
+    }
     let client = Builder::from_config(config)
         .with_connection_config(|c| {
             c.connection_timeout = Duration::from_secs(2);
@@ -88,8 +101,33 @@ pub fn connect(url: &str) -> Result<Connection, Error> {
         })
         .build()
         .map_err(Error::Url)?;
+    tokio::spawn(say_why(client.error_rx(), client.reconnect_rx()));
     let task = client.connect();
     Ok(Connection { client, task })
+}
+
+/// Says why there is no connection, each reason once: commands that wait for one tell only that they waited.
+async fn say_why(
+    mut errors: Receiver<(fred::error::Error, Option<Server>)>,
+    mut connected: Receiver<Server>,
+) {
+    let mut said = String::new();
+    loop {
+        tokio::select! {
+            error = errors.recv() => match error {
+                Ok((error, _)) if error.to_string() != said => {
+                    warn!(%error, "the connection to Redis");
+                    said = error.to_string();
+                }
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            },
+            again = connected.recv() => match again {
+                Ok(_) | Err(RecvError::Lagged(_)) => said.clear(),
+                Err(RecvError::Closed) => return,
+            },
+        }
+    }
 }
 
 /// How often a client has been connected: each time, it may be to a Redis that has lost something. Needs a

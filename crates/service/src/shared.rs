@@ -15,17 +15,18 @@ pub fn redis_url(settings: &mut Settings) -> SecretString {
         "redis://127.0.0.1:6379",
         "URL of the Redis: redis://user:password@host:port/db, or of Sentinels, as \
          redis-sentinel://user:password@sentinel-1:26379/db?sentinelServiceName=main&node=sentinel-2:26379, \
-         or of a Cluster, as redis-cluster://user:password@node-1:6379?node=node-2:6379",
+         or of a Cluster, as redis-cluster://user:password@node-1:6379?node=node-2:6379; with TLS rediss://, \
+         rediss-sentinel:// or rediss-cluster://",
     );
-    let schemes = ["redis://", "redis-sentinel://", "redis-cluster://"];
-    if !schemes.iter().any(|scheme| url.expose_secret().starts_with(scheme)) {
+    let scheme = url.expose_secret().split_once("://").map_or("", |(scheme, _)| scheme);
+    let kind = scheme.strip_prefix("rediss").or_else(|| scheme.strip_prefix("redis"));
+    if !kind.is_some_and(|kind| ["", "-sentinel", "-cluster"].contains(&kind)) {
         settings.mistake(
-            "redis.url must begin with redis://, redis-sentinel:// or redis-cluster://; TLS is not supported",
+            "redis.url must begin with redis://, redis-sentinel:// or redis-cluster://, or with TLS with \
+             rediss://, rediss-sentinel:// or rediss-cluster://",
         );
     }
-    if url.expose_secret().starts_with("redis-sentinel://")
-        && !url.expose_secret().contains("sentinelServiceName=")
-    {
+    if kind == Some("-sentinel") && !url.expose_secret().contains("sentinelServiceName=") {
         settings.mistake(
             "redis.url of Sentinels needs ?sentinelServiceName=, the name that they know the primary by",
         );

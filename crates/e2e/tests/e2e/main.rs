@@ -23,6 +23,7 @@ mod real_clients;
 mod room_faults;
 mod room_scripts;
 mod rooms;
+mod secured;
 mod sentinel;
 mod tokens;
 mod topics;

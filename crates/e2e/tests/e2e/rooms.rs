@@ -16,7 +16,7 @@ use tutti_load::now_ms;
 use tutti_model::room_event::Event;
 use tutti_model::{RoomEvent, lottery};
 
-fn position(visitor: &Visitor) -> Option<u64> {
+pub(crate) fn position(visitor: &Visitor) -> Option<u64> {
     visitor.updates.last().and_then(|(position, _)| *position)
 }
 

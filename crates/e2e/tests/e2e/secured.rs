@@ -1,0 +1,93 @@
+//! A Redis that wants TLS, and a user with few rights.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::json;
+use tutti_e2e::bed::{Bed, Input};
+use tutti_e2e::inboxes::{Device, Inboxes, sender, token};
+use tutti_e2e::redis::Redis;
+use tutti_e2e::rooms::{Rooms, Stream};
+use tutti_e2e::{eventually, free_port, kafka};
+
+use crate::rooms::position;
+
+/// What the README says that a user needs.
+const RIGHTS: &str = "~tutti:* &tutti:* +@all -@dangerous +info";
+
+/// A certificate of `localhost` that vouches for itself, and its key.
+fn certificate(folder: &Path) -> [String; 2] {
+    let file = |name: &str| folder.join(name).to_string_lossy().into_owned();
+    let (certificate, key) = (file("redis.crt"), file("redis.key"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
+        .args(["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
+        .args(["-keyout", &key, "-out", &certificate])
+        .output()
+        .expect("openssl runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    [certificate, key]
+}
+
+/// A Redis with TLS, whose certificate the services trust if `trusted`.
+async fn bed(trusted: bool) -> Bed {
+    let mut bed = Bed::new(3).await.with("locations.stale_after_seconds", "600");
+    let [certificate, key] = certificate(bed.folder());
+    let port = free_port();
+    let port_text = port.to_string();
+    let tls = ["--tls-port", &port_text, "--tls-cert-file", &certificate, "--tls-key-file", &key];
+    let user = format!("tutti on >secret {RIGHTS}");
+    let user: Vec<&str> = user.split(' ').collect();
+    let options = [&tls[..], &["--tls-auth-clients", "no", "--user"], &user].concat();
+    bed.redis = Redis::start_with(&options).expect("Redis starts");
+    if trusted {
+        bed.settings.insert("SSL_CERT_FILE".into(), certificate);
+    }
+    bed.with("redis.url", &format!("rediss://tutti:secret@localhost:{port}/"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn map_and_inboxes_live_in_a_redis_with_tls_and_a_user_of_few_rights() {
+    let inboxes = Inboxes::with(kafka::shared(), bed(true).await, 1).await;
+    let (carries, ingest) = (inboxes.ingest(), inboxes.bed.ingest(&[]));
+    let edge = inboxes.edge(&[]).await;
+    carries.wait_ready().await;
+    ingest.wait_ready().await;
+    let (publisher, mut input) = (inboxes.bed.publisher(), Input::new(50));
+    // Long enough for what is done now and then, as asking how large the log is.
+    input.send_for(&publisher, Duration::from_secs(5), 200).await;
+    publisher.flush(Duration::from_secs(30)).await.unwrap();
+    eventually("the map is there", async || edge.map().await == input.expected).await;
+    assert_eq!(ingest.metric("tutti_ingest_append_errors_total").await, 0.0);
+    let device = Device::new(std::slice::from_ref(&edge.url), "7", "");
+    let body = json!({ "to": { "users": ["7"] }, "title": "hello" });
+    let id = inboxes.send_until_accepted(std::slice::from_ref(&edge.url), "a", &body).await;
+    eventually("the device hears of it", async || device.look(|seen| seen.ids.contains(&id))).await;
+    let read = inboxes.call(Method::POST, &edge, &format!("/v1/inbox/{id}/read"), &token("7"), "").await;
+    assert_eq!(read.status, 200);
+    eventually("she is present", async || {
+        let answer = inboxes.call(Method::GET, &edge, "/v1/presence/7", &sender(), "").await;
+        answer.body["devices"].as_array().is_some_and(|devices| devices.len() == 1)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_lives_in_a_redis_with_tls_and_a_user_of_few_rights() {
+    let rooms = Rooms::start(bed(true).await, 1, &[]).await;
+    let edge = rooms.edge(&[]).await;
+    rooms.put(&edge, "sale", r#"{"maxActive":1,"admitPerSecond":50}"#).await;
+    rooms.join(&edge, "sale").await;
+    let waits = rooms.join(&edge, "sale").await;
+    let stream = Stream::open(&edge, "sale", waits.visitor()).await;
+    eventually("its place", || async { position(&stream.heard()) == Some(1) }).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_nobody_vouches_for_is_not_talked_to() {
+    let bed = bed(false).await;
+    let edge = bed.edge(&[]);
+    eventually("the edge says why", async || edge.service.log().contains("certificate verify failed")).await;
+}
