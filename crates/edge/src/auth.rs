@@ -19,17 +19,34 @@ use tutti_service::{ExposeSecret as _, Settings};
 pub(crate) struct Claims {
     /// When it expires, seconds since 1970.
     pub(crate) exp: u64,
-    /// What it may do, words separated by blanks.
+    /// What it may do.
     #[serde(default)]
-    scope: String,
+    scope: Words,
     /// The user.
     #[serde(default)]
     pub(crate) sub: String,
 }
 
+/// Words in one text, separated by blanks (RFC 8693), or a list of them, as some issuers write.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum Words {
+    Text(String),
+    List(Vec<String>),
+}
+
+impl Default for Words {
+    fn default() -> Self {
+        Self::List(Vec::new())
+    }
+}
+
 impl Claims {
     pub(crate) fn may(&self, scope: &str) -> bool {
-        self.scope.split_ascii_whitespace().any(|word| word == scope)
+        match &self.scope {
+            Words::Text(text) => text.split_ascii_whitespace().any(|word| word == scope),
+            Words::List(words) => words.iter().any(|word| word == scope),
+        }
     }
 }
 

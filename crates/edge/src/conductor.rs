@@ -206,7 +206,9 @@ impl Conductor {
             Some(_) if matches!(self.status, Status::Stale { since_ms: Some(_) }) => self.status,
             Some(since_ms) => Status::Stale { since_ms: Some(since_ms) },
         };
-        self.metrics.stale.set(i64::from(status != Status::Live));
+        // Where no feed has ever had a record nobody misses any.
+        let unused = self.heads.as_ref().is_some_and(|heads| heads.iter().all(Option::is_none));
+        self.metrics.stale.set(i64::from(status != Status::Live && !unused));
         if status != self.status {
             info!(?status, "the live map");
             self.status = status;

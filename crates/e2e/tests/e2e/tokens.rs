@@ -96,6 +96,12 @@ async fn a_token_for_others_or_of_others_is_refused_also_where_it_does_not_say()
     ] {
         assert_eq!(status(&edge, &with_claims(&claims)).await, 401, "{claims}");
     }
+    for (scope, answer) in
+        [(json!(["other", "map:read"]), 200), (json!(["map:read other"]), 403), (json!(5), 401)]
+    {
+        let claims = json!({"aud": "maps", "iss": "https://id.example", "scope": scope});
+        assert_eq!(status(&edge, &with_claims(&claims)).await, answer, "{scope}");
+    }
     let token = with_claims(&good);
     let url = format!("{}?access_token={token}", edge.stream());
     let stale_cookie = reqwest::Client::new().get(url).header("cookie", format!("tutti_token={}", expired()));
