@@ -29,7 +29,7 @@ pub(crate) struct Counts(Mutex<HashMap<Whose, usize>>);
 /// One of them, for as long as this is kept.
 pub(crate) struct Counted {
     counts: Arc<Counts>,
-    whose: Vec<Whose>,
+    whose: Box<[Whose]>,
 }
 
 impl Counts {
@@ -48,7 +48,8 @@ impl Counts {
         if let Some(full) = full {
             return Err(whose.swap_remove(full).0);
         }
-        let whose: Vec<Whose> = whose.into_iter().map(|(one, _)| one).collect();
+        // Each stream keeps it: no larger than it must be.
+        let whose: Box<[Whose]> = whose.into_iter().map(|(one, _)| one).collect();
         for one in &whose {
             *counts.entry(one.clone()).or_default() += 1;
         }
