@@ -38,6 +38,8 @@ pub(crate) struct Conductor {
     ticks: broadcast::Sender<Arc<Tick>>,
     latch: Option<Latch>,
     map: MapState,
+    /// A feed has had a record since this edge began.
+    used: bool,
     /// All records up to the heads of the first poll have been applied: what is published is whole.
     caught_up: bool,
     /// Redis's heads at the last poll of this history.
@@ -75,6 +77,7 @@ impl Conductor {
             metrics,
             ticks,
             latch: Some(latch),
+            used: false,
             caught_up: false,
             heads: None,
             polls: 0,
@@ -145,6 +148,7 @@ impl Conductor {
         for event in events {
             match event {
                 Event::Heads(heads) => {
+                    self.used |= heads.iter().any(Option::is_some);
                     self.heads = Some(heads);
                     self.polls += 1;
                     self.metrics.devices.set(self.map.view().alive().count() as i64);
@@ -206,8 +210,8 @@ impl Conductor {
             Some(_) if matches!(self.status, Status::Stale { since_ms: Some(_) }) => self.status,
             Some(since_ms) => Status::Stale { since_ms: Some(since_ms) },
         };
-        // Where no feed has ever had a record nobody misses any.
-        let unused = self.heads.as_ref().is_some_and(|heads| heads.iter().all(Option::is_none));
+        // Nobody misses what there never was.
+        let unused = !self.used && self.heads.is_some();
         self.metrics.stale.set(i64::from(status != Status::Live && !unused));
         if status != self.status {
             info!(?status, "the live map");

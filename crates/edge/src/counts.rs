@@ -29,6 +29,7 @@ pub(crate) struct Counts(Mutex<HashMap<Whose, usize>>);
 /// One of them, for as long as this is kept.
 pub(crate) struct Counted {
     counts: Arc<Counts>,
+    amount: usize,
     whose: Box<[Whose]>,
 }
 
@@ -41,20 +42,32 @@ impl Counts {
     ///
     /// # Errors
     /// Who has as many as it may; nothing was counted then.
-    pub(crate) fn one_more(self: &Arc<Self>, mut whose: Vec<(Whose, usize)>) -> Result<Counted, Whose> {
+    pub(crate) fn one_more(self: &Arc<Self>, whose: Vec<(Whose, usize)>) -> Result<Counted, Whose> {
+        self.more(1, whose)
+    }
+
+    /// The same of what counts for more than one; who has none may have any.
+    ///
+    /// # Errors
+    /// As [`Counts::one_more`].
+    pub(crate) fn more(
+        self: &Arc<Self>,
+        amount: usize,
+        mut whose: Vec<(Whose, usize)>,
+    ) -> Result<Counted, Whose> {
         whose.retain(|(_, most)| *most > 0);
         let mut counts = self.counts();
-        let full = whose.iter().position(|(one, most)| counts.get(one).is_some_and(|n| n >= most));
+        let full = whose.iter().position(|(one, most)| counts.get(one).is_some_and(|n| n + amount > *most));
         if let Some(full) = full {
             return Err(whose.swap_remove(full).0);
         }
         // Each stream keeps it: no larger than it must be.
         let whose: Box<[Whose]> = whose.into_iter().map(|(one, _)| one).collect();
         for one in &whose {
-            *counts.entry(one.clone()).or_default() += 1;
+            *counts.entry(one.clone()).or_default() += amount;
         }
         drop(counts);
-        Ok(Counted { counts: self.clone(), whose })
+        Ok(Counted { counts: self.clone(), amount, whose })
     }
 }
 
@@ -63,7 +76,7 @@ impl Drop for Counted {
         let mut counts = self.counts.counts();
         for one in &self.whose {
             if let Some(count) = counts.get_mut(one) {
-                *count -= 1;
+                *count -= self.amount;
                 if *count == 0 {
                     counts.remove(one);
                 }

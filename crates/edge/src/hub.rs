@@ -219,12 +219,11 @@ impl Hub {
                         done = &mut awaited => return Ok(Some(done)),
                         () = self.pause(stream, until) => {}
                     }
-                    let rest = self.beat(stream)?;
+                    if let Some(rest) = self.beat(stream)? {
+                        break rest;
+                    }
                     if stream.ends_at <= Instant::now() {
                         return Ok(None);
-                    }
-                    if let Some(rest) = rest {
-                        break rest;
                     }
                 }
             };

@@ -29,7 +29,7 @@ use crate::inboxes::Inboxes;
 use crate::metrics::{Metrics, TurnedAway};
 use crate::patience::INCOMPLETE;
 use crate::rooms::Rooms;
-use crate::snapshot::{Copies, Format};
+use crate::snapshot::{Copies, Format, MAX_BYTES_OF_AN_ADDRESS};
 use crate::stream::End;
 use crate::tickets::TicketKeys;
 use crate::topics::Topics;
@@ -39,9 +39,6 @@ const MAP_READ: &str = "map:read";
 
 /// A large body is handed over in parts of this size.
 const PART_BYTES: usize = 32 * 1024;
-
-/// Answers with the map that an address may be taking at the same time.
-const ANSWERS_OF_AN_ADDRESS: usize = 32;
 
 /// A longer id is not ours.
 pub(crate) const MAX_ID_BYTES: usize = 16 * 1024;
@@ -54,7 +51,7 @@ pub(crate) struct Shared {
     pub(crate) hub: Rc<Hub>,
     /// Streams of all workers.
     pub(crate) streams: Arc<Counts>,
-    /// Answers with the map that are being taken.
+    /// Bytes of answers with the map that are being taken.
     pub(crate) answers: Arc<Counts>,
     pub(crate) copies: Copies,
     pub(crate) rooms: Arc<Rooms>,
@@ -284,13 +281,13 @@ async fn map_locations(request: HttpRequest, shared: web::Data<Shared>) -> HttpR
         Err(refusal) => return refusal,
     };
     let format = format_of(&request);
-    let address = address_of(&request, &shared.config.http).map(Whose::Address);
-    let whose = address.into_iter().map(|address| (address, ANSWERS_OF_AN_ADDRESS)).collect();
-    let Ok(counted) = shared.answers.one_more(whose) else {
-        return unavailable("as many answers are on their way to this address as there may be");
-    };
     let Some(whole) = tick.snapshot(area, format, &shared.copies) else {
         return unavailable("as many copies of the map are on their way to slow clients as there may be");
+    };
+    let address = address_of(&request, &shared.config.http).map(Whose::Address);
+    let whose = address.into_iter().map(|address| (address, MAX_BYTES_OF_AN_ADDRESS)).collect();
+    let Ok(counted) = shared.answers.more(whole.len(), whose) else {
+        return unavailable("as much of the map is on its way to this address as there may be");
     };
     let size = whole.len() as u64;
     // In parts, so that the socket of each is filled from the one copy.

@@ -28,8 +28,13 @@ impl Format {
     }
 }
 
-/// Bytes of the copies that clients may be taking at the same time, all together.
+/// Bytes of the copies that clients may be taking at the same time, all together;
 const MAX_BYTES: usize = 256 << 20;
+/// and those of one address.
+pub(crate) const MAX_BYTES_OF_AN_ADDRESS: usize = MAX_BYTES / 4;
+
+/// What a feature has besides its fix, about.
+const FEATURE_BYTES: usize = 140;
 
 /// Counts the bytes of copies of the map, each for as long as somebody holds it: a slow client must not make the
 /// edge hold more and more of them. Cheap to clone.
@@ -53,21 +58,29 @@ impl Copies {
         Self(Arc::new(Semaphore::new(MAX_BYTES)))
     }
 
-    /// One more; `None` if there are as many as there may be.
-    pub(crate) fn one_more(&self, text: String) -> Option<Bytes> {
+    /// One more, of about so many bytes; `None` if there are as many as there may be: then it is not made.
+    fn one_more(&self, bytes: usize, make: impl FnOnce() -> String) -> Option<Bytes> {
         // One that is larger than all may be is served where there is no other.
-        let bytes = text.len().min(MAX_BYTES) as u32;
-        let permit = self.0.clone().try_acquire_many_owned(bytes).ok()?;
-        Some(Bytes::from_owner(Counted { text, _permit: permit }))
+        let permit = self.0.clone().try_acquire_many_owned(bytes.min(MAX_BYTES) as u32).ok()?;
+        Some(Bytes::from_owner(Counted { text: make(), _permit: permit }))
     }
 }
 
-/// All that is on the map, or in an area of it, the oldest fixes first.
-pub(crate) fn encode(view: &MapView, id: &str, area: Option<Area>, format: Format) -> String {
+/// All that is on the map, or in an area of it, the oldest fixes first; `None` if there are as many copies as
+/// there may be.
+pub(crate) fn encode(
+    view: &MapView,
+    id: &str,
+    area: Option<Area>,
+    format: Format,
+    copies: &Copies,
+) -> Option<Bytes> {
     let mut fixes: Vec<&Entry> = area.map_or_else(|| view.alive().collect(), |area| view.alive_in(area));
+    let more = if format == Format::GeoJson { FEATURE_BYTES } else { 1 };
+    let bytes = fixes.iter().map(|entry| entry.json.len() + more).sum();
     fixes.sort_by_key(|entry| entry.timestamp_ms);
     let id = area.map_or_else(|| id.to_owned(), |area| format!("{id}.{area}"));
-    match format {
+    copies.one_more(bytes, || match format {
         Format::Json => {
             let all: Vec<&str> = fixes.iter().map(|entry| &*entry.json).collect();
             format!(r#"{{"id":"{id}","locations":[{}]}}"#, all.join(","))
@@ -76,7 +89,7 @@ pub(crate) fn encode(view: &MapView, id: &str, area: Option<Area>, format: Forma
             let all: Vec<String> = fixes.iter().filter_map(|entry| feature(&entry.json)).collect();
             format!(r#"{{"type":"FeatureCollection","cursor":"{id}","features":[{}]}}"#, all.join(","))
         }
-    }
+    })
 }
 
 /// What a feature needs of a fix, as it stands there.

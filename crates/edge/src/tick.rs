@@ -2,7 +2,7 @@
 //! before.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -68,7 +68,7 @@ pub(crate) struct Tick {
     /// Redis's own heads, and how often they have been asked for.
     pub(crate) heads: Vec<Option<Position>>,
     pub(crate) polls: u64,
-    snapshots: [Mutex<Option<Bytes>>; 2],
+    snapshots: [OnceLock<Option<Bytes>>; 2],
     cells: ByZoom<Cells>,
     /// What clients of each tile are told of its cells, by zoom.
     clusters: ByZoom<HashMap<Tile, Frame>>,
@@ -135,15 +135,12 @@ impl Tick {
     /// The map as one JSON object; the whole of it is encoded once for all who ask for this step. `None` if
     /// there are as many copies as there may be.
     pub(crate) fn snapshot(&self, area: Option<Area>, format: Format, copies: &Copies) -> Option<Bytes> {
-        let encode = || copies.one_more(snapshot::encode(&self.view, &self.id, area, format));
-        if area.is_some() {
-            return encode();
+        let encode = || snapshot::encode(&self.view, &self.id, area, format, copies);
+        match area {
+            Some(_) => encode(),
+            // Also that there is none holds for this step: each who asks would try anew.
+            None => self.snapshots[format as usize].get_or_init(encode).clone(),
         }
-        let mut whole = self.snapshots[format as usize].lock().unwrap_or_else(PoisonError::into_inner);
-        if whole.is_none() {
-            *whole = encode();
-        }
-        whole.clone()
     }
 
     /// What this step changed in the cells of each tile of this zoom; encoded once for all.

@@ -213,7 +213,6 @@ async fn take_nothing(edge: &Edge, address: &str) -> (String, TcpStream) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_takes_nothing_of_its_answers_gets_no_more_of_them() {
-    const ANSWERS: usize = 32;
     let bed = Bed::new(1).await.with("locations.stale_after_seconds", "600");
     let (_ingest, [edge]) = bed.up([&[("http.trusted_proxies", "127.0.0.1/32")]]).await;
     // 16 MB: more than sockets hold.
@@ -222,12 +221,15 @@ async fn an_address_that_takes_nothing_of_its_answers_gets_no_more_of_them() {
     input.send_each(&publisher, 15_000, |id, at| padded_fix(id, at, &padding)).await;
     eventually("the map is there", || async { edge.map().await.len() == 15_000 }).await;
     let mut taken = Vec::new();
-    for _ in 0..ANSWERS {
+    loop {
         let (status, socket) = take_nothing(&edge, "203.0.113.9").await;
+        if status == "HTTP/1.1 503" {
+            break;
+        }
         assert_eq!(status, "HTTP/1.1 200");
         taken.push(socket);
     }
-    assert_eq!(take_nothing(&edge, "203.0.113.9").await.0, "HTTP/1.1 503");
+    assert!((2..=5).contains(&taken.len()), "64 MB: {}", taken.len());
     assert_eq!(take_nothing(&edge, "203.0.113.10").await.0, "HTTP/1.1 200", "others have their own");
     taken.pop();
     eventually("who leaves may have another", || async {

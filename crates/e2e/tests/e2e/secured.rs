@@ -15,7 +15,7 @@ use tutti_e2e::{eventually, free_port, kafka};
 use crate::rooms::position;
 
 /// What the README says that a user needs.
-const RIGHTS: &str = "~tutti:* &tutti:* +@all -@dangerous +info";
+const RIGHTS: &str = "~tutti:* &tutti:* +@all -@dangerous +info +role";
 
 /// A certificate of `localhost` that vouches for itself, and its key.
 fn certificate(folder: &Path) -> [String; 2] {
