@@ -166,6 +166,20 @@ impl Rooms {
         Joined::of(body)
     }
 
+    /// Makes a room for one, which two join: the second, who waits, and the stream of that ticket, on which its
+    /// place has come.
+    ///
+    /// # Panics
+    /// If one is refused, or the place does not come.
+    pub async fn one_waits(&self, edge: &Edge, room: &str) -> (Joined, Stream) {
+        self.put(edge, room, r#"{"maxActive":1,"admitPerSecond":50}"#).await;
+        self.join(edge, room).await;
+        let waits = self.join(edge, room).await;
+        let stream = Stream::open(edge, room, waits.visitor()).await;
+        eventually("its place", async || position(&stream.heard()) == Some(1)).await;
+        (waits, stream)
+    }
+
     /// Joins with a key of its own, tried again as long as the edge says so.
     ///
     /// # Panics
@@ -263,6 +277,11 @@ impl Joined {
 pub struct Stream {
     visitor: Arc<Mutex<Visitor>>,
     task: JoinHandle<()>,
+}
+
+/// Where a visitor was told to be, last of all.
+pub fn position(visitor: &Visitor) -> Option<u64> {
+    visitor.updates.last().and_then(|(position, _)| *position)
 }
 
 impl Stream {

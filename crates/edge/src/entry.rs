@@ -107,6 +107,11 @@ impl Entry {
         self.sights.first().filter(|_| !self.removed).map(|sight| sight.spot)
     }
 
+    /// Whether it is on the map, and there.
+    pub(crate) fn is_in(&self, area: Area) -> bool {
+        self.spot().is_some_and(|spot| area.contains(spot))
+    }
+
     /// The cells of where it is and was, each once.
     pub(crate) fn cells(&self) -> Vec<Cell> {
         let mut cells: Vec<Cell> = self.sights.iter().map(|sight| sight.spot.cell()).collect();

@@ -121,7 +121,7 @@ mod tests {
             let view = map.view();
             let (new, resumed) = (view.around(area, None).unwrap(), view.around(area, Some(&from)).unwrap());
             for (id, entry) in view.after(None) {
-                let here = entry.spot().is_some_and(|spot| area.contains(spot));
+                let here = entry.is_in(area);
                 prop_assert!(!here || (new.contains(id) && resumed.contains(id)), "{} is here", id);
                 let gone = entry.seq > from[entry.shard] && entry.may_have_been_in(&area, &from);
                 prop_assert!(!gone || resumed.contains(id), "{} was here", id);

@@ -87,8 +87,7 @@ impl Replay {
     /// Whether an entry is to be told of, and how.
     fn look<'a>(&self, id: &MediaId, entry: &'a Entry, chunk: &mut Chunk<'a>) {
         let is_new = self.from.as_ref().is_none_or(|from| entry.seq > from[entry.shard]);
-        let here = |area: Area| entry.spot().is_some_and(|spot| area.contains(spot));
-        if is_new && !entry.removed && self.area.is_none_or(here) {
+        if is_new && !entry.removed && self.area.is_none_or(|area| entry.is_in(area)) {
             chunk.bytes += entry.json.len() + 1;
             chunk.fixes.push(entry);
         } else if let Some(from) = self.from.as_ref().filter(|_| is_new)

@@ -177,8 +177,11 @@ mod tests {
     }
 
     fn inside(map: &MapState) -> BTreeSet<String> {
-        let here = |entry: &Entry| entry.spot().is_some_and(|spot| area().contains(spot));
-        map.view().after(None).filter(|(_, entry)| here(entry)).map(|(id, _)| id.to_string()).collect()
+        map.view()
+            .after(None)
+            .filter(|(_, entry)| entry.is_in(area()))
+            .map(|(id, _)| id.to_string())
+            .collect()
     }
 
     /// Applies what was told, in order, as a client without a rule of its own does.

@@ -109,7 +109,7 @@ impl MapView {
 
     /// Those in an area.
     pub(crate) fn alive_in(&self, area: Area) -> Vec<&Entry> {
-        let here = |entry: &&Entry| entry.spot().is_some_and(|spot| area.contains(spot));
+        let here = |entry: &&Entry| entry.is_in(area);
         match self.around(area, None) {
             Some(ids) => {
                 ids.iter().filter_map(|id| self.get(id)).map(|entry| &**entry).filter(here).collect()

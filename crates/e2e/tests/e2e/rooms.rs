@@ -9,16 +9,12 @@ use serde_json::{Value, json};
 use tutti::passes::verify;
 use tutti_e2e::bed::{Bed, Edge};
 use tutti_e2e::eventually;
-use tutti_e2e::rooms::{Joined, Rooms, SECRET, Stream, admin, key, read_topic};
+use tutti_e2e::rooms::{Joined, Rooms, SECRET, Stream, admin, key, position, read_topic};
 use tutti_feed::{Cursor, Position};
 use tutti_load::crowd::Visitor;
 use tutti_load::now_ms;
 use tutti_model::room_event::Event;
 use tutti_model::{RoomEvent, lottery};
-
-pub(crate) fn position(visitor: &Visitor) -> Option<u64> {
-    visitor.updates.last().and_then(|(position, _)| *position)
-}
 
 /// The changes of one kind.
 fn of_type<'a>(changes: &'a [Value], kind: &str) -> Vec<&'a Value> {
@@ -235,11 +231,7 @@ async fn the_same_key_is_the_same_ticket_and_with_a_token_it_is_the_users_own() 
 async fn an_expired_ticket_token_is_refused_and_ends_its_stream() {
     let rooms = Rooms::start(Bed::new(1).await, 1, &[("tickets.token_seconds", "4")]).await;
     let edge = rooms.edge(&[]).await;
-    rooms.put(&edge, "sale", r#"{"maxActive":1,"admitPerSecond":50}"#).await;
-    rooms.join(&edge, "sale").await;
-    let waits = rooms.join(&edge, "sale").await;
-    let stream = Stream::open(&edge, "sale", waits.visitor()).await;
-    eventually("it is open", || async { position(&stream.heard()) == Some(1) }).await;
+    let (waits, stream) = rooms.one_waits(&edge, "sale").await;
     eventually("it ends, and says so", || async { stream.heard().ended && stream.is_over() }).await;
     let (status, body) = rooms.act(Method::GET, &edge, "sale", &waits, "").await;
     assert_eq!(status, 401);
@@ -499,11 +491,7 @@ async fn while_keys_are_changed_both_are_valid() {
 async fn without_its_service_an_edge_says_so_and_goes_on_when_it_is_back() {
     let mut rooms = Rooms::start(Bed::new(1).await, 2, &[]).await;
     let edge = rooms.edge(&[]).await;
-    rooms.put(&edge, "sale", r#"{"maxActive":1,"admitPerSecond":50}"#).await;
-    rooms.join(&edge, "sale").await;
-    let waits = rooms.join(&edge, "sale").await;
-    let stream = Stream::open(&edge, "sale", waits.visitor()).await;
-    eventually("its place", || async { position(&stream.heard()) == Some(1) }).await;
+    let (waits, stream) = rooms.one_waits(&edge, "sale").await;
     rooms.queues.iter_mut().for_each(tutti_e2e::service::Service::kill);
     let (status, after, body) = rooms.ask_to_join(&edge, "sale", &key(), None).await.unwrap();
     assert_eq!((status.as_u16(), after.as_deref()), (503, Some("2")), "{body}");

@@ -9,10 +9,8 @@ use serde_json::json;
 use tutti_e2e::bed::{Bed, Input};
 use tutti_e2e::inboxes::{Device, Inboxes, sender, token};
 use tutti_e2e::redis::Redis;
-use tutti_e2e::rooms::{Rooms, Stream};
+use tutti_e2e::rooms::Rooms;
 use tutti_e2e::{eventually, free_port, kafka};
-
-use crate::rooms::position;
 
 /// What the README says that a user needs.
 const RIGHTS: &str = "~tutti:* &tutti:* +@all -@dangerous +info +role";
@@ -78,11 +76,7 @@ async fn map_and_inboxes_live_in_a_redis_with_tls_and_a_user_of_few_rights() {
 async fn a_room_lives_in_a_redis_with_tls_and_a_user_of_few_rights() {
     let rooms = Rooms::start(bed(true).await, 1, &[]).await;
     let edge = rooms.edge(&[]).await;
-    rooms.put(&edge, "sale", r#"{"maxActive":1,"admitPerSecond":50}"#).await;
-    rooms.join(&edge, "sale").await;
-    let waits = rooms.join(&edge, "sale").await;
-    let stream = Stream::open(&edge, "sale", waits.visitor()).await;
-    eventually("its place", || async { position(&stream.heard()) == Some(1) }).await;
+    rooms.one_waits(&edge, "sale").await;
 }
 
 #[tokio::test]
