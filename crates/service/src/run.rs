@@ -38,7 +38,7 @@ pub struct Context {
 /// What a service is to the frame.
 pub trait Service {
     /// Its configuration, checked.
-    type Config;
+    type Config: Send + 'static;
     /// Its metrics.
     type Metrics;
     /// Its name, as in `tutti-ingest`.
@@ -73,7 +73,7 @@ pub enum Failure {
 }
 
 /// The `main` of a service: never returns before it has stopped.
-pub fn run<S: Service>() -> ExitCode {
+pub fn run<S: Service + 'static>() -> ExitCode {
     let arguments = match Arguments::parse::<S>() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -90,6 +90,9 @@ pub fn run<S: Service>() -> ExitCode {
     }
     if arguments.check_config {
         print!("{}", settings.describe());
+        for name in settings.unknown_variables() {
+            eprintln!("{name} sets nothing: no setting has that name");
+        }
         return ExitCode::SUCCESS;
     }
     frame.logs.start().expect("the filter was checked with the configuration");
@@ -97,14 +100,16 @@ pub fn run<S: Service>() -> ExitCode {
     for name in settings.unknown_variables() {
         warn!(name, "this variable sets nothing; see --check-config");
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match frame.runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("{}: no runtime: {error}", S::NAME);
             return ExitCode::from(EXIT_FAILURE);
         }
     };
-    let code = runtime.block_on(frame.run::<S>(config));
+    // As a task: what waits in `block_on` itself is woken on a thread of its own, each time.
+    let service = runtime.spawn(frame.run::<S>(config));
+    let code = runtime.block_on(service).unwrap_or(EXIT_FAILURE);
     // Blocking calls into drivers may hang for their own timeouts; the process does not wait.
     runtime.shutdown_background();
     ExitCode::from(code)
@@ -131,6 +136,7 @@ struct Frame {
     logs: Logs,
     admin: SocketAddr,
     grace: Duration,
+    threads: usize,
 }
 
 impl Frame {
@@ -161,7 +167,21 @@ impl Frame {
             "seconds that stopping may take, after SIGTERM",
             |n| if (1..=3600).contains(n) { Ok(()) } else { Err("must be 1 to 3600") },
         );
-        Self { logs, admin, grace: Duration::from_secs(grace) }
+        let threads = settings.get(
+            "runtime.threads",
+            0usize,
+            "threads that its own work runs on, drivers and HTTP workers aside; 0: one a core",
+            |n| if *n <= 1024 { Ok(()) } else { Err("must be at most 1024") },
+        );
+        Self { logs, admin, grace: Duration::from_secs(grace), threads }
+    }
+
+    fn runtime(&self) -> std::io::Result<tokio::runtime::Runtime> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        if self.threads > 0 {
+            builder.worker_threads(self.threads);
+        }
+        builder.enable_all().build()
     }
 
     async fn run<S: Service>(self, config: S::Config) -> u8 {

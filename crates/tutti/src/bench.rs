@@ -188,6 +188,7 @@ impl Stage {
         let mut settings = vec![
             ("TUTTI_HTTP_LISTEN", format!("127.0.0.1:{}", self.options.port_base + port)),
             ("TUTTI_HTTP_WORKERS", "1".to_owned()),
+            ("TUTTI_RUNTIME_THREADS", "1".to_owned()),
             // All clients have one address.
             ("TUTTI_HTTP_MAX_CONNECTIONS_PER_ADDRESS", "0".to_owned()),
             ("TUTTI_STREAMS_MAX_PER_ADDRESS", "0".to_owned()),
@@ -211,6 +212,7 @@ impl Stage {
             ("TUTTI_ADMIN_LISTEN", format!("127.0.0.1:{}", self.options.port_base + port)),
             ("TUTTI_KAFKA_BROKERS", self.kafka()),
             ("TUTTI_INGEST_ROUTES", route.to_owned()),
+            ("TUTTI_RUNTIME_THREADS", "1".to_owned()),
             (keys[0].as_str(), topic.to_owned()),
             (keys[1].as_str(), format!("bench-{}", rand::random::<u32>())),
             (keys[2].as_str(), start.to_owned()),
