@@ -22,7 +22,7 @@ end
 
 local epoch, seq, time_us, prev_us = next_record(held[1], held[2], held[3], ARGV[6], clock_us())
 local record = pack_record(epoch, seq, time_us, prev_us, ARGV[10])
-log_record(log, ARGV[7], seq, time_us, record)
+log_record(log, ARGV[7], seq, time_us, record, tonumber(ARGV[8]))
 redis.call('HSET', head, 'epoch', string.format('%d', epoch), 'seq', string.format('%d', seq),
   'time_us', string.format('%d', time_us), 'source:' .. source, to)
 trim(log, seq, time_us, tonumber(ARGV[8]), tonumber(ARGV[9]), record)

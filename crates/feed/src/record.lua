@@ -28,13 +28,6 @@ local function pack_record(epoch, seq, time_us, prev_us, payload)
   return struct.pack('>I4I8I8I8', epoch, seq, time_us, prev_us) .. payload
 end
 
-local function log_record(log, max_entries, seq, time_us, record)
-  if seq == 1 then
-    redis.call('DEL', log) -- of an earlier epoch, whose head was lost
-  end
-  redis.call('XADD', log, 'MAXLEN', '~', max_entries, string.format('%d-%d', seq, time_us), 'r', record)
-end
-
 -- Drops what is older than max_age_us; the first entry young enough is found by bisection over the
 -- numbers.
 local function trim_by_age(log, seq, time_us, max_age_us)
@@ -57,6 +50,23 @@ local function trim_by_age(log, seq, time_us, max_age_us)
   if low > first then
     redis.call('XTRIM', log, 'MINID', string.format('%d', low))
   end
+end
+
+-- Where Redis has no memory left it adds nothing, and without that nothing would ever go again: what is older
+-- than max_age_us (nil: nothing is) goes first then.
+local function log_record(log, max_entries, seq, time_us, record, max_age_us)
+  if seq == 1 then
+    redis.call('DEL', log) -- of an earlier epoch, whose head was lost
+  end
+  local id = string.format('%d-%d', seq, time_us)
+  local added = redis.pcall('XADD', log, 'MAXLEN', '~', max_entries, id, 'r', record)
+  if type(added) == 'string' then
+    return
+  end
+  if max_age_us and redis.call('XLEN', log) > 0 then
+    trim_by_age(log, seq - 1, time_us, max_age_us)
+  end
+  redis.call('XADD', log, 'MAXLEN', '~', max_entries, id, 'r', record)
 end
 
 -- Drops as much as brings the log under max_bytes.

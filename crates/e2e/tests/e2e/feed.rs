@@ -173,6 +173,34 @@ async fn a_last_message_that_was_never_published_is_found_by_its_head() {
 }
 
 #[tokio::test]
+async fn a_redis_without_memory_takes_records_again_when_those_it_has_are_too_old() {
+    let redis = Redis::start().unwrap();
+    let feed = feed(&redis, "full", Limits { max_age: Duration::from_secs(2), ..LIMITS });
+    let large = |at| Append { payload: Bytes::from(vec![7; 100_000]), ..from("a", at, at + 1) };
+    append(&feed, "a", 0).await;
+    for at in 1..40 {
+        assert!(matches!(feed.append(large(at)).await, Ok(Outcome::Appended(_))));
+    }
+    let memory: String = redis.command(&["INFO", "memory"]).await.unwrap();
+    let used = memory.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+    let most = used.trim().parse::<u64>().unwrap() - 1_000_000;
+    let _: String = redis.command(&["CONFIG", "SET", "maxmemory", &most.to_string()]).await.unwrap();
+    // Either it is refused at first, or this machine is so slow that they are too old already.
+    let first = feed.append(large(40)).await;
+    assert!(first.is_err() || redis_has(&redis, "full").await < 40, "{first:?}");
+    eventually("it is taken", || async {
+        matches!(feed.append(large(40)).await, Ok(Outcome::Appended(_) | Outcome::Duplicate { .. }))
+    })
+    .await;
+    assert!(redis_has(&redis, "full").await < 40, "what is too old has gone");
+}
+
+/// The entries of a feed's log.
+async fn redis_has(redis: &Redis, name: &str) -> u64 {
+    redis.client().xlen(format!("tutti:{{{name}}}:log")).await.unwrap()
+}
+
+#[tokio::test]
 async fn a_log_that_no_longer_reaches_back_is_a_reset_not_a_hole() {
     let redis = Redis::start().unwrap();
     let name = unique("feed");
