@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{info, warn};
-use tutti_feed::{Event, Position, agree_when_there, connect, follow};
+use tutti_feed::{Event, Head, Position, agree_when_there, connect, follow};
 use tutti_model::names;
 use tutti_service::{ExposeSecret as _, Latch};
 
@@ -148,6 +148,10 @@ impl Conductor {
         for event in events {
             match event {
                 Event::Heads(heads) => {
+                    // Without one of its shards a map is not whole.
+                    let Some(heads) = heads.into_iter().map(Head::known).collect::<Option<Heads>>() else {
+                        continue;
+                    };
                     self.used |= heads.iter().any(Option::is_some);
                     self.heads = Some(heads);
                     self.polls += 1;

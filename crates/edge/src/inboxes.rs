@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::warn;
-use tutti_feed::{Event, Letter, Mailboxes, Position, Registry, follow_newest};
+use tutti_feed::{Event, Head, Letter, Mailboxes, Position, Registry, follow_newest};
 use tutti_service::ExposeSecret as _;
 
 use crate::config::Config;
@@ -107,6 +107,7 @@ impl Conductor {
 
     fn take(&mut self, event: Event) {
         match event {
+            Event::Heads(heads) if heads.contains(&Head::Unknown) => {}
             Event::Heads(_) => self.heard_at = Some(Instant::now()),
             Event::Reset { feed, .. } => self.begin_anew(feed),
             Event::Record { feed, record } => {

@@ -106,6 +106,7 @@ impl Conductor {
         match event {
             Event::Heads(heads) => {
                 for (topic, head) in self.topics.iter_mut().zip(heads) {
+                    let Some(head) = head.known() else { continue };
                     topic.caught_up |= topic.step.view.reaches(head);
                     topic.step.head = head;
                     topic.step.polls += 1;

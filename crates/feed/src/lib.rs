@@ -43,4 +43,4 @@ pub use registry::{Connected, Registry};
 pub use replicas::Replicas;
 pub use script::{feed_keys, run_script};
 pub use settings::agree_when_there;
-pub use subscriber::{Event, Following, ResetReason, follow, follow_from, follow_newest, read_log};
+pub use subscriber::{Event, Following, Head, ResetReason, follow, follow_from, follow_newest, read_log};

@@ -46,8 +46,27 @@ pub enum Event {
         /// Why.
         reason: ResetReason,
     },
-    /// All feeds' heads as Redis had them at a poll; a record up to a head may still be on its way.
-    Heads(Vec<Option<Position>>),
+    /// Each feed's head as Redis had it at a poll; a record up to a head may still be on its way.
+    Heads(Vec<Head>),
+}
+
+/// What a poll told of a feed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// Its newest record, if it has one; all before it is there or on its way.
+    Known(Option<Position>),
+    /// Nothing: of a Cluster its node is away, or it is moving.
+    Unknown,
+}
+
+impl Head {
+    /// Its newest record, where that is known.
+    pub fn known(self) -> Option<Option<Position>> {
+        match self {
+            Self::Known(position) => Some(position),
+            Self::Unknown => None,
+        }
+    }
 }
 
 /// Why a feed could not be followed without a gap.
@@ -257,24 +276,25 @@ impl Follower {
     /// may be away.
     async fn poll(&mut self, client: &Client) {
         let heads = join_all(self.feeds.iter().map(|feed| read_head(client, &feed.name))).await;
-        let (mut known, mut failed) = (Vec::new(), None);
+        let answered = heads.iter().any(Result::is_ok);
+        let (mut told, mut failed) = (Vec::new(), None);
         for (feed, head) in heads.into_iter().enumerate() {
             let looked = match head {
-                Ok(head) => {
-                    known.push(head);
-                    self.look(client, feed, head).await
-                }
+                Ok(head) => self.look(client, feed, head).await.map(|()| head),
                 Err(error) => Err(error),
             };
+            told.push(looked.as_ref().map_or(Head::Unknown, |head| Head::Known(*head)));
             if let Err(error) = looked {
                 failed.get_or_insert(error);
             }
+        }
+        if told.iter().any(|head| *head != Head::Unknown) {
+            let _ = self.events.send(Event::Heads(told)).await;
         }
         let Some(error) = failed else {
             self.began = true;
             self.failed_polls = 0;
             self.metrics.connected.set(1);
-            let _ = self.events.send(Event::Heads(known)).await;
             return;
         };
         self.metrics.connected.set(0);
@@ -282,7 +302,7 @@ impl Follower {
         if self.failed_polls == 1 {
             warn!(%error, "Redis does not answer; going on when it does");
         }
-        if known.is_empty() && self.failed_polls.is_multiple_of(FAILED_POLLS) {
+        if !answered && self.failed_polls.is_multiple_of(FAILED_POLLS) {
             let _ = client.force_reconnection().await;
         }
     }
