@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -16,7 +16,7 @@ use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _};
 use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, MessageStream, StreamConsumer};
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use tokio::sync::mpsc;
@@ -348,11 +348,11 @@ impl Message<'_> {
 const CONSUMERS: [&str; 5] = ["fetch.", "queued.", "session.", "heartbeat.", "max.poll."];
 
 /// Writes to Kafka. The driver's part is made when it is first needed: it has threads of its own, which are
-/// never quite idle.
+/// never quite idle; and anew when it failed for good.
 #[derive(Clone)]
 pub(crate) struct Producer {
     config: Arc<ClientConfig>,
-    driver: Arc<OnceLock<FutureProducer>>,
+    driver: Arc<Mutex<Option<FutureProducer>>>,
 }
 
 impl Producer {
@@ -373,12 +373,17 @@ impl Producer {
         Ok(Self { config: Arc::new(client), driver: Arc::default() })
     }
 
-    fn driver(&self) -> Result<&FutureProducer, KafkaError> {
-        if self.driver.get().is_none() {
-            // Of two that are made at once one is dropped.
-            let _ = self.driver.set(self.config.create()?);
+    fn driver(&self) -> Result<FutureProducer, KafkaError> {
+        let mut held = self.driver.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(driver) = held.as_ref().filter(|driver| driver.client().fatal_error().is_none()) {
+            return Ok(driver.clone());
         }
-        Ok(self.driver.get().expect("it was made a moment ago"))
+        let driver: FutureProducer = self.config.create()?;
+        if let Some(failed) = held.replace(driver.clone()) {
+            // It waits for its thread when it goes.
+            tokio::task::spawn_blocking(move || drop(failed));
+        }
+        Ok(driver)
     }
 
     /// Writes one record and waits for Kafka's acknowledgement, for as long as the producer's
