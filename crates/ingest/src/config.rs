@@ -142,13 +142,23 @@ impl Config {
             settings
                 .mistake(format!("ingest.routes does not name the route {table}, which the file describes"));
         }
-        let routes = names
+        let routes: Vec<Route> = names
             .iter()
             .map(|name| Route {
                 awaited: name == "locations" || names != DEFAULT_ROUTES,
                 ..Route::configure(settings, name)
             })
             .collect();
+        for (n, route) in routes.iter().enumerate() {
+            let same = names[..n].iter().zip(&routes).find(|(_, other)| other.topic == route.topic);
+            if let Some((other, _)) = same {
+                settings.mistake(format!(
+                    "routes.{} has the topic of routes.{other}, {}: each topic has one route; set its topic, and its kind \
+                     if it does not carry locations",
+                    names[n], route.topic
+                ));
+            }
+        }
         Self { kafka, redis_url, wait_replicas, locations, inboxes, limits, topic_limits, routes }
     }
 }

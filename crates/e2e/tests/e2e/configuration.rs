@@ -51,6 +51,9 @@ fn every_mistake_of_a_configuration_is_told_at_once() {
     let (code, _, stderr) = run("tutti-ingest", &[], &ingest);
     assert_eq!(code, Some(64));
     assert!(stderr.contains("routes.locations.format") && stderr.contains("locations.shards"), "{stderr}");
+    let (code, _, stderr) = run("tutti-ingest", &[], &[("TUTTI_INGEST_ROUTES", "locations,orders")]);
+    assert_eq!(code, Some(64));
+    assert!(stderr.contains("routes.orders has the topic of routes.locations"), "{stderr}");
     assert_eq!(run("tutti-ingest", &["--nonsense"], &[]).0, Some(64));
 }
 
@@ -61,9 +64,11 @@ fn check_config_shows_what_counts_and_no_secret() {
         ("TUTTI_AUTH_HS256_SECRET", "hush-hush-hush-hush-hush-hush-hush"),
         ("TUTTI_AUTH_JWKS_URL", "https://user:hush@id.example/keys?key=hush"),
         ("TUTTI_MAP_TICK_MS", "100"),
+        ("TUTTI_MAP_PUBLC", "false"),
     ];
     let (code, stdout, stderr) = run("tutti-edge", &["--check-config"], &variables);
     assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("TUTTI_MAP_PUBLC sets nothing"), "{stderr}");
     assert!(stdout.contains("map.tick_ms = 100") && stdout.contains("TUTTI_MAP_TICK_MS"), "{stdout}");
     assert!(!stdout.contains("hush"), "{stdout}");
 }
