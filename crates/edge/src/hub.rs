@@ -51,6 +51,9 @@ const TURNS: usize = 2;
 /// Devices of a worker that read from Redis at the same time; the others wait for their turn.
 const READS: usize = 64;
 
+/// A frame that is under way at its stream's end may take so much longer.
+const FINISH: Duration = Duration::from_secs(1);
+
 /// A stream that stays blocked keeps at most this in the kernel: what is older is not worth it.
 const NOTSENT_LOWAT: u32 = 64 * 1024;
 
@@ -265,7 +268,8 @@ impl Hub {
         if stream.ends_at > Instant::now() { End::Left } else { stream.close(self.retry()) }
     }
 
-    /// Writes all of it, however long the client takes, within the bounds of its stream.
+    /// Writes all of it, however long the client takes, within the bounds of its stream; and a little beyond
+    /// its end, so that no event is cut.
     async fn write(&self, stream: &mut Stream, mut rest: Bytes) -> Result<(), End> {
         loop {
             match stream.try_write(rest) {
@@ -276,7 +280,13 @@ impl Hub {
                 Written::Gone => return Err(End::Left),
                 Written::Rest(more) => rest = more,
             }
-            stream.writable(self.config.stall).await?;
+            let (over_at, stalled_at) = (stream.ends_at + FINISH, Instant::now() + self.config.stall);
+            tokio::select! {
+                ready = stream.socket.writable() => ready.map_err(|_| End::Left)?,
+                () = self.draining.cancelled(), if !stream.drained => stream.drain(self.drain_end()),
+                () = sleep_until(over_at) => return Err(stream.end),
+                () = sleep_until(stalled_at) => return Err(End::Stalled),
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use actix_web::rt::net::TcpStream;
 use bytes::{Buf as _, Bytes};
 use socket2::SockRef;
 use tokio::net::UnixStream;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::coding::{Coding, GZIP_HEADER, Sum};
 use crate::counts::Counted;
@@ -74,7 +74,8 @@ impl Socket {
         }
     }
 
-    async fn writable(&self) -> std::io::Result<()> {
+    /// Waits until it takes more.
+    pub(crate) async fn writable(&self) -> std::io::Result<()> {
         match self {
             Self::Client(socket) => socket.writable().await,
             Self::Pair(socket) => socket.writable().await,
@@ -213,15 +214,5 @@ impl Stream {
             self.has_left();
         }
         self.end
-    }
-
-    /// Waits until the socket takes more, or the stream's time is over.
-    pub(crate) async fn writable(&mut self, stall: Duration) -> Result<(), End> {
-        let stalled_at = Instant::now() + stall;
-        tokio::select! {
-            ready = self.socket.writable() => ready.map_err(|_| End::Left),
-            () = sleep_until(self.ends_at) => Err(self.end),
-            () = sleep_until(stalled_at) => Err(End::Stalled),
-        }
     }
 }

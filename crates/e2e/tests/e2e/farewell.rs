@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tutti_e2e::bed::{Bed, Course, Edge, Input, fix, map_of_viewer};
@@ -213,8 +213,61 @@ async fn thousands_of_viewers_of_an_edge_that_stops_go_on_at_another_and_miss_no
     let ends: Vec<Instant> =
         crowd.clients.iter().flat_map(|client| client.lock().unwrap().ended.clone()).collect();
     assert_eq!(ends.len(), CLIENTS);
+    let lasted = *ends.iter().max().unwrap() - *ends.iter().min().unwrap();
+    // Once a second streams are ended; a slow machine takes no less time.
+    assert!(lasted > Duration::from_secs(1), "they ended within {lasted:?} of a window of three seconds");
     let thickest = thickest_tenth(&ends);
     assert!(thickest <= 0.8, "a share of {thickest} ended at the same time");
+}
+
+/// Reads a stream of the map over a link that takes its time.
+async fn read_slowly(address: &str, wire: Arc<Mutex<Wire>>) -> anyhow::Result<()> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(8192)?;
+    let mut socket = socket.connect(address.parse()?).await?;
+    let request = wire.lock().unwrap().request("/v1/map/stream", "1.1", None);
+    socket.write_all(request.as_bytes()).await?;
+    let mut bytes = vec![0; 4096];
+    loop {
+        match socket.read(&mut bytes).await? {
+            0 => return Ok(()),
+            length => wire.lock().unwrap().take(&bytes[..length])?,
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_slow_to_take_the_map_is_sent_away_between_two_events() {
+    const MANY: u64 = 20_000;
+    let bed = Bed::new(1).await.with("locations.stale_after_seconds", "600");
+    let (_ingest, edges) = bed.up([&SETTINGS]).await;
+    let (publisher, mut input) = (bed.publisher(), Input::new(MANY));
+    input.send(&publisher, MANY).await;
+    all_know(&edges, &input).await;
+    let address = addresses_of(&edges).remove(0);
+    let wires: Vec<Arc<Mutex<Wire>>> = (0..10).map(|_| Arc::default()).collect();
+    let mut reading: JoinSet<_> = wires
+        .iter()
+        .map(|wire| {
+            let (address, wire) = (address.clone(), wire.clone());
+            async move { read_slowly(&address, wire).await }
+        })
+        .collect();
+    eventually("all are being shown the map", || async {
+        wires.iter().all(|wire| wire.lock().unwrap().viewer.devices.len() > 1000)
+    })
+    .await;
+    edges[0].service.signal(Signal::SIGTERM);
+    while let Some(read) = reading.join_next().await {
+        read.unwrap().unwrap();
+    }
+    ends_well(&edges[0]).await;
+    for wire in wires {
+        let viewer = std::mem::take(&mut *wire.lock().unwrap()).finish().unwrap();
+        assert!(viewer.devices.len() < MANY as usize, "it was shown all of it");
+        assert_eq!(viewer.last_id, "0", "it was cut off half-way, and comes back as such");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,9 +13,9 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::select_all;
 use tokio::net::UnixStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
-use super::{Hub, What};
+use super::{FINISH, Hub, What};
 use crate::coding::Coding;
 use crate::combined::{Ids, Part, Rewriter};
 use crate::frame::{Events, chunk_of};
@@ -134,16 +134,15 @@ impl Hub {
                         if inlet.rewriter.is_between() {
                             return Ok(true);
                         }
+                        // Within an event nothing else can be written.
+                        let (now, over_at, end) = (Instant::now(), stream.ends_at + FINISH, stream.end);
                         tokio::select! {
                             ready = inlet.socket.readable() => ready.map_err(|_| End::Left)?,
-                            () = self.pause(stream, Instant::now() + LOOK) => {}
+                            () = self.pause(stream, now + LOOK), if stream.ends_at > now => {}
+                            () = sleep_until(over_at) => return Err(end),
                         }
                         if stream.has_left() {
                             return Err(End::Left);
-                        }
-                        if stream.ends_at <= Instant::now() {
-                            // Within an event nothing else can be written.
-                            return Err(stream.end);
                         }
                         continue;
                     }
