@@ -7,15 +7,16 @@ use crate::auth::query_of;
 use crate::combined::{Ids, Part};
 use crate::hub::{Several, What};
 use crate::inbox_routes::device_of;
+use crate::map_routes::{authorise, map_part};
 use crate::patience::INCOMPLETE;
 use crate::room_routes::visit_of;
-use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, authorise, map_part, open};
+use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, open, readable};
 
 /// In place of an id: all that an inbox keeps.
 const OLDEST: &str = "oldest";
 
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
-    app.service(web::resource("/v1/stream").route(web::get().to(stream)).route(web::head().to(stream)));
+    app.service(readable("/v1/stream", stream));
 }
 
 async fn stream(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {

@@ -21,7 +21,9 @@ use crate::auth::{Claims, Refusal};
 use crate::hub::{Device, What};
 use crate::inbox::{self, Address, Shown, id_of, shown_of};
 use crate::patience::INCOMPLETE;
-use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, open};
+use crate::routes::{
+    MAX_ID_BYTES, Shared, StreamQuery, idempotency_key, only, open, postable, readable, whole,
+};
 
 /// The scope that sending needs.
 const SEND: &str = "notifications:send";
@@ -32,78 +34,37 @@ const TOPICS: &str = "inbox:topics";
 
 /// A notification to a thousand users, all of it escaped.
 const MAX_BODY_BYTES: usize = 1 << 20;
+/// An id, and what is around it.
+const MAX_MARK_BYTES: usize = 4 * 1024;
 /// A device listens to at most so many topics.
 const MAX_TOPICS: usize = 16;
 /// Notifications listed at once, unless the request says.
 const LISTED: usize = 50;
 
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
-    app.service(
-        web::resource("/v1/notifications")
-            .app_data(web::PayloadConfig::new(MAX_BODY_BYTES))
-            .route(web::post().to(async |r, s, b| either(send(r, s, b).await)))
-            .default_service(web::to(async |r| not_allowed(&r, "POST"))),
-    )
-    .service(
-        web::resource("/v1/inbox/stream")
-            .route(web::get().to(stream))
-            .route(web::head().to(stream))
-            .default_service(web::to(async |r| not_allowed(&r, "GET, HEAD"))),
-    )
-    .service(
-        web::resource("/v1/inbox")
-            .route(web::get().to(async |r, s| either(list(r, s).await)))
-            .route(web::head().to(async |r, s| either(list(r, s).await)))
-            .default_service(web::to(async |r| not_allowed(&r, "GET, HEAD"))),
-    )
-    .service(
-        web::resource("/v1/inbox/read")
-            .route(web::post().to(async |r, s, b| either(read_to(r, s, b).await)))
-            .default_service(web::to(async |r| not_allowed(&r, "POST"))),
-    )
-    .service(
-        web::resource("/v1/inbox/{id}/read")
-            .route(web::post().to(async |r, s, p| either(read(r, s, p).await)))
-            .default_service(web::to(async |r| not_allowed(&r, "POST"))),
-    )
-    .service(
-        web::resource("/v1/inbox/{id}")
-            .route(web::delete().to(async |r, s, p| either(delete(r, s, p).await)))
-            .default_service(web::to(async |r| not_allowed(&r, "DELETE"))),
-    )
-    .service(
-        web::resource("/v1/presence/{user}")
-            .route(web::get().to(async |r, s, p| either(presence(r, s, p).await)))
-            .route(web::head().to(async |r, s, p| either(presence(r, s, p).await)))
-            .default_service(web::to(async |r| not_allowed(&r, "GET, HEAD"))),
-    );
+    app.service(postable("/v1/notifications", async |r, s, b| either(send(r, s, b).await)))
+        .service(readable("/v1/inbox/stream", stream))
+        .service(readable("/v1/inbox", async |r, s| either(list(r, s).await)))
+        .service(postable("/v1/inbox/read", async |r, s, b| either(read_to(r, s, b).await)))
+        .service(postable("/v1/inbox/{id}/read", async |r, s, p| either(read(r, s, p).await)))
+        .service(only(
+            "DELETE",
+            web::resource("/v1/inbox/{id}")
+                .route(web::delete().to(async |r, s, p| either(delete(r, s, p).await))),
+        ))
+        .service(readable("/v1/presence/{user}", async |r, s, p| either(presence(r, s, p).await)));
 }
 
-fn not_allowed(request: &HttpRequest, allow: &'static str) -> HttpResponse {
-    let detail = format!("{} does not take {}, but {allow}", request.path(), request.method());
-    let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, &detail);
-    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allow));
-    response
-}
-
-/// A request's body, or why it could not be read.
-type Body = Result<web::Bytes, actix_web::Error>;
-
-fn whole(body: Body) -> Result<web::Bytes, HttpResponse> {
-    body.map_err(|error| problem(error.as_response_error().status_code(), &format!("the body: {error}")))
-}
-
-async fn send(request: HttpRequest, shared: web::Data<Shared>, body: Body) -> Answer {
+async fn send(request: HttpRequest, shared: web::Data<Shared>, body: web::Payload) -> Answer {
     let checked = shared.config.verifier.check(&request, SEND);
     let claims = checked.map_err(|refusal| refused(&shared, &refusal))?;
-    let key = request.headers().get("idempotency-key").and_then(|value| value.to_str().ok());
-    // RFC 8941 would have it in quotes.
-    let key = key.map(|key| key.trim().trim_matches('"')).filter(|key| (1..=256).contains(&key.len()));
+    let key = idempotency_key(&request).filter(|key| (1..=256).contains(&key.len()));
     let key = key.ok_or_else(|| {
         bad("the header Idempotency-Key must have 1 to 256 characters: draw one for each notification, and keep it when you try again")
     })?;
+    let body = whole(body, MAX_BODY_BYTES).await?;
     let notification =
-        notification::decode(Format::Json, &whole(body)?).map_err(|invalid| bad(&invalid.to_string()))?;
+        notification::decode(Format::Json, &body).map_err(|invalid| bad(&invalid.to_string()))?;
     if !notification.id.is_empty() {
         return Err(bad("the id is made of the sender and the Idempotency-Key; leave it out"));
     }
@@ -286,9 +247,9 @@ struct ReadTo {
     up_to: String,
 }
 
-async fn read_to(request: HttpRequest, shared: web::Data<Shared>, body: Body) -> Answer {
+async fn read_to(request: HttpRequest, shared: web::Data<Shared>, body: web::Payload) -> Answer {
     let claims = user(&request, &shared)?;
-    let body: ReadTo = serde_json::from_slice(&whole(body)?).map_err(|_| {
+    let body: ReadTo = serde_json::from_slice(&whole(body, MAX_MARK_BYTES).await?).map_err(|_| {
         bad(r#"the body must be {"upTo":"ID"}: that notification and all before it are read"#)
     })?;
     mark(&shared, claims, body.up_to, Mark::ReadTo).await

@@ -44,6 +44,7 @@ mod inbox_routes;
 mod inboxes;
 mod jwks;
 mod map;
+mod map_routes;
 mod metrics;
 mod notify;
 mod patience;

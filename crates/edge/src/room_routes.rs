@@ -18,7 +18,9 @@ use crate::answer::{Answer, either, of_service, ok, problem, refused, time_left,
 use crate::auth::{Refusal, token_of};
 use crate::hub::{Visit, What};
 use crate::queue::QueueClient;
-use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, open};
+use crate::routes::{
+    MAX_ID_BYTES, Shared, StreamQuery, idempotency_key, only, open, postable, readable, whole,
+};
 use crate::tickets::Untaken;
 
 /// The scope that making and changing rooms needs.
@@ -29,55 +31,42 @@ const JOIN: &str = "rooms:join";
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
-    app.app_data(web::PayloadConfig::new(MAX_BODY_BYTES))
-        .service(
-            web::resource("/.well-known/jwks.json")
-                .route(web::get().to(async |s| either(jwks(s).await)))
-                .route(web::head().to(async |s| either(jwks(s).await))),
-        )
-        .route("/v1/rooms", web::get().to(async |r, s| either(list(r, s).await)))
-        .service(
-            web::resource("/v1/rooms/{room}")
-                .route(web::get().to(async |r, s, p| either(get(r, s, p).await)))
+    app.service(readable("/.well-known/jwks.json", async |s| either(jwks(s).await)))
+        .service(readable("/v1/rooms", async |r, s| either(list(r, s).await)))
+        .service(only(
+            "GET, HEAD, PUT, DELETE",
+            readable("/v1/rooms/{room}", async |r, s, p| either(get(r, s, p).await))
                 .route(web::put().to(async |r, s, p, b| either(put(r, s, p, b).await)))
                 .route(web::delete().to(async |r, s, p| either(set_mode(r, s, p, Mode::Closed).await))),
-        )
-        .route("/v1/rooms/{room}/lottery", web::get().to(async |s, p| either(lottery(s, p).await)))
-        .route(
-            "/v1/rooms/{room}/pause",
-            web::post().to(async |r, s, p| either(set_mode(r, s, p, Mode::Paused).await)),
-        )
-        .route(
-            "/v1/rooms/{room}/resume",
-            web::post().to(async |r, s, p| either(set_mode(r, s, p, Mode::Open).await)),
-        )
-        .route(
-            "/v1/rooms/{room}/drain",
-            web::post().to(async |r, s, p| either(set_mode(r, s, p, Mode::Draining).await)),
-        )
-        .service(
-            web::resource("/v1/rooms/{room}/stream")
-                .route(web::get().to(async |r, s, p| either(stream(r, s, p).await)))
-                .route(web::head().to(async |r, s, p| either(stream(r, s, p).await))),
-        )
-        .route("/v1/rooms/{room}/tickets", web::post().to(async |r, s, p| either(join(r, s, p).await)))
-        .service(
-            web::resource("/v1/rooms/{room}/tickets/{ticket}")
-                .route(web::get().to(async |r, s, p| either(act(r, s, p, Act::See).await)))
-                .route(web::delete().to(async |r, s, p| either(leave(r, s, p).await))),
-        )
-        .route(
-            "/v1/rooms/{room}/tickets/{ticket}/claim",
-            web::post().to(async |r, s, p| either(act(r, s, p, Act::Claim).await)),
-        )
-        .route(
-            "/v1/rooms/{room}/tickets/{ticket}/renew",
-            web::post().to(async |r, s, p| either(act(r, s, p, Act::Renew).await)),
-        )
-        .route(
-            "/v1/rooms/{room}/tickets/{ticket}/release",
-            web::post().to(async |r, s, p| either(act(r, s, p, Act::Leave).await)),
-        );
+        ))
+        .service(readable("/v1/rooms/{room}/lottery", async |s, p| either(lottery(s, p).await)))
+        .service(postable("/v1/rooms/{room}/pause", async |r, s, p| {
+            either(set_mode(r, s, p, Mode::Paused).await)
+        }))
+        .service(postable("/v1/rooms/{room}/resume", async |r, s, p| {
+            either(set_mode(r, s, p, Mode::Open).await)
+        }))
+        .service(postable("/v1/rooms/{room}/drain", async |r, s, p| {
+            either(set_mode(r, s, p, Mode::Draining).await)
+        }))
+        .service(readable("/v1/rooms/{room}/stream", async |r, s, p| either(stream(r, s, p).await)))
+        .service(postable("/v1/rooms/{room}/tickets", async |r, s, p| either(join(r, s, p).await)))
+        .service(only(
+            "GET, HEAD, DELETE",
+            readable("/v1/rooms/{room}/tickets/{ticket}", async |r, s, p| {
+                either(act(r, s, p, Act::See).await)
+            })
+            .route(web::delete().to(async |r, s, p| either(leave(r, s, p).await))),
+        ))
+        .service(postable("/v1/rooms/{room}/tickets/{ticket}/claim", async |r, s, p| {
+            either(act(r, s, p, Act::Claim).await)
+        }))
+        .service(postable("/v1/rooms/{room}/tickets/{ticket}/renew", async |r, s, p| {
+            either(act(r, s, p, Act::Renew).await)
+        }))
+        .service(postable("/v1/rooms/{room}/tickets/{ticket}/release", async |r, s, p| {
+            either(act(r, s, p, Act::Leave).await)
+        }));
 }
 
 /// What a visitor does.
@@ -166,7 +155,7 @@ async fn put(
     request: HttpRequest,
     shared: web::Data<Shared>,
     path: web::Path<String>,
-    body: web::Bytes,
+    body: web::Payload,
 ) -> Answer {
     administrator(&request, &shared)?;
     let name = path.into_inner();
@@ -177,6 +166,7 @@ async fn put(
         ));
     }
     let bad = |why: String| problem(StatusCode::BAD_REQUEST, &why);
+    let body = whole(body, MAX_BODY_BYTES).await?;
     let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
     let given = serde_json::from_slice::<Map<String, Value>>(body)
         .and_then(|given| Settings::deserialize(Value::Object(given)))
@@ -222,9 +212,7 @@ async fn join(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<S
         Some(verifier.check(&request, JOIN))
     };
     let claims = claims.transpose().map_err(|refusal| refused(&shared, &refusal))?;
-    let key = request.headers().get("idempotency-key").and_then(|value| value.to_str().ok());
-    // RFC 8941 would have it in quotes.
-    let key = key.and_then(|key| Uuid::try_parse(key.trim().trim_matches('"')).ok()).ok_or_else(|| {
+    let key = idempotency_key(&request).and_then(|key| Uuid::try_parse(key).ok()).ok_or_else(|| {
         problem(
             StatusCode::BAD_REQUEST,
             "the header Idempotency-Key must be a UUID: draw one for each visit, and keep it when you try again",

@@ -1,24 +1,23 @@
-//! The HTTP routes.
+//! What the HTTP routes have in common, and the pages.
 
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::body::SizedStream;
-use actix_web::http::header::{Accept, AcceptEncoding, ContentEncoding, Encoding, Header as _};
+use actix_web::http::header::{AcceptEncoding, ContentEncoding, Encoding, Header as _};
 use actix_web::http::{Method, StatusCode, Version, header};
-use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
+use actix_web::{
+    FromRequest, Handler, HttpMessage as _, HttpRequest, HttpResponse, Resource, Responder, web,
+};
+use bytes::Bytes;
 use rand::Rng as _;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
-use tutti_feed::Cursor;
 
-use crate::answer::{bad, problem, refused, time_left, unavailable};
-use crate::approach::{Shown, View};
-use crate::area::Area;
-use crate::auth::{User, query_of};
+use crate::answer::problem;
+use crate::auth::User;
 use crate::client_address::{client_address, network_of};
 use crate::coding::Coding;
 use crate::config::{Config, Http};
@@ -27,18 +26,11 @@ use crate::handoff::{self, Slot};
 use crate::hub::{Admission, Hub, What};
 use crate::inboxes::Inboxes;
 use crate::metrics::{Metrics, TurnedAway};
-use crate::patience::INCOMPLETE;
 use crate::rooms::Rooms;
-use crate::snapshot::{Copies, Format, MAX_BYTES_OF_AN_ADDRESS};
+use crate::snapshot::Copies;
 use crate::stream::End;
 use crate::tickets::TicketKeys;
 use crate::topics::Topics;
-
-/// The scope that reading the map needs, unless it is public.
-const MAP_READ: &str = "map:read";
-
-/// A large body is handed over in parts of this size.
-const PART_BYTES: usize = 32 * 1024;
 
 /// A longer id is not ours.
 pub(crate) const MAX_ID_BYTES: usize = 16 * 1024;
@@ -61,22 +53,59 @@ pub(crate) struct Shared {
 }
 
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
-    app.service(web::resource("/").route(web::get().to(page)).route(web::head().to(page)))
-        .service(
-            web::resource("/rooms/{room}").route(web::get().to(room_page)).route(web::head().to(room_page)),
-        )
-        .service(web::resource("/v1/edges").route(web::get().to(edges)).route(web::head().to(edges)))
-        .service(
-            web::resource("/v1/map/stream")
-                .route(web::get().to(map_stream))
-                .route(web::head().to(map_stream)),
-        )
-        .service(
-            web::resource("/v1/map/locations")
-                .route(web::get().to(map_locations))
-                .route(web::head().to(map_locations)),
-        )
+    app.service(readable("/", page))
+        .service(readable("/rooms/{room}", room_page))
+        .service(readable("/v1/edges", edges))
         .default_service(web::to(not_found));
+}
+
+/// What is only read, by GET and HEAD.
+pub(crate) fn readable<F: Handler<Args>, Args: FromRequest + 'static>(path: &str, read: F) -> Resource
+where
+    F::Output: Responder + 'static,
+{
+    only("GET, HEAD", web::resource(path).route(web::get().to(read.clone())).route(web::head().to(read)))
+}
+
+/// What is only posted to.
+pub(crate) fn postable<F: Handler<Args>, Args: FromRequest + 'static>(path: &str, post: F) -> Resource
+where
+    F::Output: Responder + 'static,
+{
+    only("POST", web::resource(path).route(web::post().to(post)))
+}
+
+/// Says of what takes other methods only that it does.
+pub(crate) fn only(allow: &'static str, resource: Resource) -> Resource {
+    resource.default_service(web::to(move |request: HttpRequest| async move {
+        let detail = format!("{} does not take {}, but {allow}", request.path(), request.method());
+        let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, &detail);
+        response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allow));
+        response
+    }))
+}
+
+/// A request's body; asked for when its token was found good, for until then nothing of it is kept.
+///
+/// # Errors
+/// The answer to one that is too long, or does not come.
+pub(crate) async fn whole(body: web::Payload, most: usize) -> Result<Bytes, HttpResponse> {
+    match body.to_bytes_limited(most).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) => {
+            Err(problem(error.as_response_error().status_code(), &format!("the body: {error}")))
+        }
+        Err(_) => {
+            Err(problem(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body has more than {most} bytes")))
+        }
+    }
+}
+
+/// What tells a request from another of the same kind, however often it is repeated.
+pub(crate) fn idempotency_key(request: &HttpRequest) -> Option<&str> {
+    let key = request.headers().get("idempotency-key")?.to_str().ok()?;
+    // RFC 8941 would have it in quotes.
+    Some(key.trim().trim_matches('"'))
 }
 
 /// The map.
@@ -115,21 +144,6 @@ pub(crate) struct StreamQuery {
     #[serde(rename = "since")]
     pub(crate) last_id: Option<String>,
     max_seconds: Option<u64>,
-}
-
-async fn map_stream(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
-    let expires = match authorise(&request, &shared) {
-        Ok(expires) => expires,
-        Err(refusal) => return refusal,
-    };
-    let query = match StreamQuery::of(&request) {
-        Ok(query) => query,
-        Err(refusal) => return refusal,
-    };
-    match map_part(&request, &shared, query.last_id.clone()) {
-        Ok(what) => open(&request, &shared, &query, expires, what),
-        Err(refusal) => refusal,
-    }
 }
 
 impl StreamQuery {
@@ -196,41 +210,6 @@ fn coding_of(request: &HttpRequest) -> Coding {
     }
 }
 
-/// What a client that came with this id is to be shown of the map.
-pub(crate) fn map_part(
-    request: &HttpRequest,
-    shared: &Shared,
-    id: Option<String>,
-) -> Result<What, HttpResponse> {
-    let view = match area_of(request)? {
-        None => View::World,
-        Some(area) if shared.config.clusters_to_zoom.is_some_and(|zoom| area.zoom() <= zoom) => {
-            View::Clusters(area)
-        }
-        Some(area) => View::Area(area),
-    };
-    Ok(What::Map(map_shown(id, view), view))
-}
-
-/// The part of the world that a request asks for.
-fn area_of(request: &HttpRequest) -> Result<Option<Area>, HttpResponse> {
-    query_of(request, "bbox").map(|text| Area::parse(&text)).transpose().map_err(bad)
-}
-
-/// What a client that came with this id was shown of the map.
-fn map_shown(id: Option<String>, view: View) -> Shown {
-    let Some(id) = id else { return Shown::Nothing };
-    if id == INCOMPLETE {
-        return Shown::Lost("incomplete");
-    }
-    let (place, mark) = id.split_once('.').map_or((&*id, None), |(place, mark)| (place, Some(mark)));
-    match (id.len() <= MAX_ID_BYTES).then(|| Cursor::parse(place)).flatten() {
-        None => Shown::Lost("unknown_id"),
-        Some(_) if mark != view.mark().as_deref() => Shown::Lost("other_view"),
-        Some(cursor) => Shown::UpTo(Arc::new(cursor), None),
-    }
-}
-
 /// Counts one more stream: in all, of its address, and of its user where its token was asked for.
 fn count(request: &HttpRequest, shared: &Shared) -> Result<Counted, Whose> {
     let Config { streams, http, .. } = &*shared.config;
@@ -245,7 +224,7 @@ fn count(request: &HttpRequest, shared: &Shared) -> Result<Counted, Whose> {
 }
 
 /// Whose a request is.
-fn address_of(request: &HttpRequest, http: &Http) -> Option<IpAddr> {
+pub(crate) fn address_of(request: &HttpRequest, http: &Http) -> Option<IpAddr> {
     let peer = request.peer_addr()?;
     // One word of garbage must not hide what a proxy of ours wrote behind it.
     let lines: Vec<_> = request
@@ -267,56 +246,4 @@ fn turn_away(shared: &Shared, full: &Whose) -> HttpResponse {
         .content_type("text/event-stream; charset=utf-8")
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .body(format!("retry: {retry}\n: as many streams as there may be ({reason})\n\n"))
-}
-
-async fn map_locations(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
-    if let Err(refusal) = authorise(&request, &shared) {
-        return refusal;
-    }
-    let Some(tick) = shared.hub.current() else {
-        return unavailable("this edge has not read the map from Redis yet");
-    };
-    let area = match area_of(&request) {
-        Ok(area) => area,
-        Err(refusal) => return refusal,
-    };
-    let format = format_of(&request);
-    let Some(whole) = tick.snapshot(area, format, &shared.copies) else {
-        return unavailable("as many copies of the map are on their way to slow clients as there may be");
-    };
-    let address = address_of(&request, &shared.config.http).map(Whose::Address);
-    let whose = address.into_iter().map(|address| (address, MAX_BYTES_OF_AN_ADDRESS)).collect();
-    let Ok(counted) = shared.answers.more(whole.len(), whose) else {
-        return unavailable("as much of the map is on its way to this address as there may be");
-    };
-    let size = whole.len() as u64;
-    // In parts, so that the socket of each is filled from the one copy.
-    let parts = (0..whole.len()).step_by(PART_BYTES).map(move |at| {
-        let _until_the_last_is_taken = &counted;
-        Ok::<_, std::io::Error>(whole.slice(at..whole.len().min(at + PART_BYTES)))
-    });
-    HttpResponse::Ok()
-        .content_type(format.content_type())
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .insert_header((header::VARY, "accept"))
-        .body(SizedStream::new(size, futures_util::stream::iter(parts)))
-}
-
-/// GeoJSON for who asks for that by its name.
-fn format_of(request: &HttpRequest) -> Format {
-    let wanted = Accept::parse(request).map(|accept| accept.ranked()).unwrap_or_default();
-    let named =
-        |wanted: &str| [Format::Json, Format::GeoJson].into_iter().find(|f| f.content_type() == wanted);
-    wanted.iter().find_map(|mime| named(mime.essence_str())).unwrap_or(Format::Json)
-}
-
-/// How long the token that the map needs is valid, if one was needed.
-pub(crate) fn authorise(request: &HttpRequest, shared: &Shared) -> Result<Option<Duration>, HttpResponse> {
-    if shared.config.map_public {
-        return Ok(None);
-    }
-    match shared.config.verifier.check(request, MAP_READ) {
-        Ok(claims) => Ok(Some(time_left(claims.exp))),
-        Err(refusal) => Err(refused(shared, &refusal)),
-    }
 }

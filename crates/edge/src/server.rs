@@ -37,6 +37,7 @@ use crate::handoff::{Io, Slot};
 use crate::hub::Hub;
 use crate::inbox_routes;
 use crate::inboxes::{self, InboxStep, Inboxes, STEPS_WAITING};
+use crate::map_routes;
 use crate::metrics::Metrics;
 use crate::notify;
 use crate::queue;
@@ -231,6 +232,7 @@ fn worker(
         .configure(topic_routes::configure)
         .configure(inbox_routes::configure)
         .configure(combined_routes::configure)
+        .configure(map_routes::configure)
         .configure(routes::configure);
     let http = HttpService::<Io, _, _>::build()
         .client_request_timeout(config.http.header)

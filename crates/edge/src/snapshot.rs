@@ -1,11 +1,14 @@
 //! The map at one step, as one document.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use actix_web::web;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use crate::area::Area;
 use crate::entry::Entry;
@@ -36,10 +39,17 @@ pub(crate) const MAX_BYTES_OF_AN_ADDRESS: usize = MAX_BYTES / 4;
 /// What a feature has besides its fix, about.
 const FEATURE_BYTES: usize = 140;
 
-/// Counts the bytes of copies of the map, each for as long as somebody holds it: a slow client must not make the
-/// edge hold more and more of them. Cheap to clone.
+/// Who asks for a copy waits so long while others are made.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Makes copies of the map, one after the other, away from the threads that write streams; and counts the bytes
+/// of each for as long as somebody holds it: a slow client must not make the edge hold more and more of them.
+/// Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Copies(Arc<Semaphore>);
+pub(crate) struct Copies {
+    bytes: Arc<Semaphore>,
+    making: Arc<Semaphore>,
+}
 
 /// A copy that is counted.
 struct Counted {
@@ -55,13 +65,28 @@ impl AsRef<[u8]> for Counted {
 
 impl Copies {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_BYTES)))
+        Self { bytes: Arc::new(Semaphore::new(MAX_BYTES)), making: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// Makes one; `None` if there are as many as there may be.
+    pub(crate) async fn make(
+        &self,
+        make: impl FnOnce(&Self) -> Option<Bytes> + Send + 'static,
+    ) -> Option<Bytes> {
+        let turn = timeout(WAIT, self.making.clone().acquire_owned()).await.ok()?;
+        let copies = self.clone();
+        let made = web::block(move || {
+            // Also if who asked has gone meanwhile.
+            let _turn = turn;
+            make(&copies)
+        });
+        made.await.ok().flatten()
     }
 
     /// One more, of about so many bytes; `None` if there are as many as there may be: then it is not made.
     fn one_more(&self, bytes: usize, make: impl FnOnce() -> String) -> Option<Bytes> {
         // One that is larger than all may be is served where there is no other.
-        let permit = self.0.clone().try_acquire_many_owned(bytes.min(MAX_BYTES) as u32).ok()?;
+        let permit = self.bytes.clone().try_acquire_many_owned(bytes.min(MAX_BYTES) as u32).ok()?;
         Some(Bytes::from_owner(Counted { text: make(), _permit: permit }))
     }
 }

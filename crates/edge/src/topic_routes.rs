@@ -11,16 +11,14 @@ use crate::answer::{problem, refused, time_left};
 use crate::auth::{Refusal, query_of};
 use crate::hub::{From, Listen, What};
 use crate::patience::INCOMPLETE;
-use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, open};
+use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, open, readable};
 use crate::topic::Place;
 
 /// The scope that reading a topic needs, unless it is public; `topics:read:NAME` is good for one.
 const READ: &str = "topics:read";
 
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
-    app.service(web::resource("/v1/topics").route(web::get().to(list)).route(web::head().to(list))).service(
-        web::resource("/v1/topics/{name}/stream").route(web::get().to(stream)).route(web::head().to(stream)),
-    );
+    app.service(readable("/v1/topics", list)).service(readable("/v1/topics/{name}/stream", stream));
 }
 
 /// Those that the request may read.

@@ -1,0 +1,126 @@
+//! The HTTP routes of the map.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::body::SizedStream;
+use actix_web::http::Method;
+use actix_web::http::header::{self, Accept, Header as _};
+use actix_web::{HttpRequest, HttpResponse, web};
+use tutti_feed::Cursor;
+
+use crate::answer::{Answer, bad, either, refused, time_left, unavailable};
+use crate::approach::{Shown, View};
+use crate::area::Area;
+use crate::auth::query_of;
+use crate::counts::Whose;
+use crate::hub::What;
+use crate::patience::INCOMPLETE;
+use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, address_of, open, readable};
+use crate::snapshot::{Format, MAX_BYTES_OF_AN_ADDRESS};
+
+/// The scope that reading the map needs, unless it is public.
+const MAP_READ: &str = "map:read";
+
+/// A large body is handed over in parts of this size.
+const PART_BYTES: usize = 32 * 1024;
+
+pub(crate) fn configure(app: &mut web::ServiceConfig) {
+    app.service(readable("/v1/map/stream", async |r: HttpRequest, s: web::Data<Shared>| {
+        either(stream(&r, &s))
+    }))
+    .service(readable("/v1/map/locations", async |r, s| either(locations(r, s).await)));
+}
+
+fn stream(request: &HttpRequest, shared: &Shared) -> Answer {
+    let expires = authorise(request, shared)?;
+    let query = StreamQuery::of(request)?;
+    let what = map_part(request, shared, query.last_id.clone())?;
+    Ok(open(request, shared, &query, expires, what))
+}
+
+/// What a client that came with this id is to be shown of the map.
+pub(crate) fn map_part(
+    request: &HttpRequest,
+    shared: &Shared,
+    id: Option<String>,
+) -> Result<What, HttpResponse> {
+    let view = match area_of(request)? {
+        None => View::World,
+        Some(area) if shared.config.clusters_to_zoom.is_some_and(|zoom| area.zoom() <= zoom) => {
+            View::Clusters(area)
+        }
+        Some(area) => View::Area(area),
+    };
+    Ok(What::Map(map_shown(id, view), view))
+}
+
+/// The part of the world that a request asks for.
+fn area_of(request: &HttpRequest) -> Result<Option<Area>, HttpResponse> {
+    query_of(request, "bbox").map(|text| Area::parse(&text)).transpose().map_err(bad)
+}
+
+/// What a client that came with this id was shown of the map.
+fn map_shown(id: Option<String>, view: View) -> Shown {
+    let Some(id) = id else { return Shown::Nothing };
+    if id == INCOMPLETE {
+        return Shown::Lost("incomplete");
+    }
+    let (place, mark) = id.split_once('.').map_or((&*id, None), |(place, mark)| (place, Some(mark)));
+    match (id.len() <= MAX_ID_BYTES).then(|| Cursor::parse(place)).flatten() {
+        None => Shown::Lost("unknown_id"),
+        Some(_) if mark != view.mark().as_deref() => Shown::Lost("other_view"),
+        Some(cursor) => Shown::UpTo(Arc::new(cursor), None),
+    }
+}
+
+async fn locations(request: HttpRequest, shared: web::Data<Shared>) -> Answer {
+    authorise(&request, &shared)?;
+    let Some(tick) = shared.hub.current() else {
+        return Err(unavailable("this edge has not read the map from Redis yet"));
+    };
+    let area = area_of(&request)?;
+    let format = format_of(&request);
+    let mut answer = HttpResponse::Ok();
+    answer
+        .content_type(format.content_type())
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header((header::VARY, "accept"));
+    if request.method() == Method::HEAD {
+        return Ok(answer.finish());
+    }
+    let made = shared.copies.make(move |copies| tick.snapshot(area, format, copies)).await;
+    let whole =
+        made.ok_or_else(|| unavailable("as many copies of the map are made or taken as there may be"))?;
+    let address = address_of(&request, &shared.config.http).map(Whose::Address);
+    let whose = address.into_iter().map(|address| (address, MAX_BYTES_OF_AN_ADDRESS)).collect();
+    let counted = shared.answers.more(whole.len(), whose);
+    let counted = counted
+        .map_err(|_| unavailable("as much of the map is on its way to this address as there may be"))?;
+    let size = whole.len() as u64;
+    // In parts, so that the socket of each is filled from the one copy.
+    let parts = (0..whole.len()).step_by(PART_BYTES).map(move |at| {
+        let _until_the_last_is_taken = &counted;
+        Ok::<_, std::io::Error>(whole.slice(at..whole.len().min(at + PART_BYTES)))
+    });
+    Ok(answer.body(SizedStream::new(size, futures_util::stream::iter(parts))))
+}
+
+/// GeoJSON for who asks for that by its name.
+fn format_of(request: &HttpRequest) -> Format {
+    let wanted = Accept::parse(request).map(|accept| accept.ranked()).unwrap_or_default();
+    let named =
+        |wanted: &str| [Format::Json, Format::GeoJson].into_iter().find(|f| f.content_type() == wanted);
+    wanted.iter().find_map(|mime| named(mime.essence_str())).unwrap_or(Format::Json)
+}
+
+/// How long the token that the map needs is valid, if one was needed.
+pub(crate) fn authorise(request: &HttpRequest, shared: &Shared) -> Result<Option<Duration>, HttpResponse> {
+    if shared.config.map_public {
+        return Ok(None);
+    }
+    match shared.config.verifier.check(request, MAP_READ) {
+        Ok(claims) => Ok(Some(time_left(claims.exp))),
+        Err(refusal) => Err(refused(shared, &refusal)),
+    }
+}
