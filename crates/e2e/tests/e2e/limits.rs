@@ -238,6 +238,24 @@ async fn an_address_that_takes_nothing_of_its_answers_gets_no_more_of_them() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_is_not_waited_for_without_a_token_that_is_good_for_it() {
+    let inboxes = Inboxes::start(kafka::shared(), 1).await;
+    let edge = inboxes.edge(&[]).await;
+    for (request, status) in [
+        ("POST /v1/notifications", "HTTP/1.1 401"),
+        ("POST /v1/inbox/read", "HTTP/1.1 401"),
+        ("PUT /v1/rooms/a", "HTTP/1.1 404"),
+    ] {
+        let mut socket = connect(&edge.url).await;
+        let head = format!("{request} HTTP/1.1\r\nhost: edge\r\ncontent-length: 9999\r\n\r\n{{");
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        socket.read_exact(&mut answer).await.unwrap();
+        assert_eq!(std::str::from_utf8(&answer), Ok(status), "{request}");
+    }
+}
+
 #[tokio::test]
 async fn a_request_behind_that_of_a_stream_ends_both() {
     let bed = Bed::new(1).await;

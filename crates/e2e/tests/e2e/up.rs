@@ -1,6 +1,7 @@
 //! `tutti up` as a developer starts it, and the page in a real browser.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -185,8 +186,36 @@ async fn the_page_shows_moving_devices_and_goes_on_at_the_other_edge() {
     flow.abort();
 }
 
+/// Passes all on to an edge, as from a client that takes one coding only.
+struct Proxy {
+    url: String,
+    _process: Owned,
+}
+
+impl Proxy {
+    fn start(bed: &Bed, edge: &str, coding: &str) -> Self {
+        let pass = "const http = require('http'), { PORT, EDGE, CODING } = process.env; \
+                    http.createServer((asked, answer) => { \
+                      const headers = { ...asked.headers, 'accept-encoding': CODING }; \
+                      const passed = http.request(EDGE + asked.url, { headers }, got => { \
+                        answer.writeHead(got.statusCode, got.headers); got.pipe(answer); }); \
+                      answer.on('close', () => passed.destroy()); passed.on('error', () => answer.destroy()); \
+                      passed.end(); \
+                    }).listen(PORT, '127.0.0.1')";
+        let port = free_port();
+        let variables =
+            [("PORT", port.to_string()), ("EDGE", edge.to_owned()), ("CODING", coding.to_owned())];
+        let variables = BTreeMap::from(variables.map(|(name, value)| (name.to_owned(), value)));
+        let log = bed.folder().join("proxy.log");
+        let command = ["node", "-e", pass].map(PathBuf::from);
+        let process = Owned::start_with(&command, "TERM", &log, variables).unwrap();
+        wait_for_port(port, Duration::from_secs(20)).unwrap();
+        Self { url: format!("http://127.0.0.1:{port}"), _process: process }
+    }
+}
+
 #[tokio::test]
-async fn chromium_takes_the_map_compressed_and_its_page_holds_what_the_edge_holds() {
+async fn chromium_takes_the_map_in_each_coding_and_its_page_holds_what_the_edge_holds() {
     let bed = Bed::new(1).await.with("locations.stale_after_seconds", "600");
     let (_ingest, [edge]) = bed.up([&[]]).await;
     let (publisher, mut input) = (bed.publisher(), Input::new(2000));
@@ -195,24 +224,31 @@ async fn chromium_takes_the_map_compressed_and_its_page_holds_what_the_edge_hold
     let plain: usize = input.expected.iter().map(|(id, at)| fix(id, *at).len()).sum();
 
     let browser = Browser::start(bed.folder()).await;
-    browser.client.goto(&edge.url).await.unwrap();
     let map = "Object.fromEntries([...window.tutti.devices].map(([id, d]) => [id, d.timestamp]))";
     let held = async || serde_json::from_value::<Map>(browser.tell(map).await).unwrap_or_default();
-    eventually("the page holds the map", || async { held().await == input.expected }).await;
-    let bytes = edge.service.metric("tutti_edge_delivered_bytes_total").await;
-    assert!(bytes > 0.0 && bytes * 2.0 < plain as f64, "{bytes} of {plain}: its EventSource is compressed");
-    input.send(&publisher, 2000).await;
-    eventually("it goes on", || async { held().await == input.expected }).await;
+    let written = async || edge.service.metric("tutti_edge_delivered_bytes_total").await;
+    // As Chromium asks for it, and by a proxy that asks for one coding.
+    for coding in [None, Some("identity"), Some("gzip"), Some("zstd")] {
+        let (proxy, before) = (coding.map(|coding| Proxy::start(&bed, &edge.url, coding)), written().await);
+        browser.client.goto(proxy.as_ref().map_or(&edge.url, |proxy| &proxy.url)).await.unwrap();
+        eventually("the page holds the map", || async { held().await == input.expected }).await;
+        let bytes = written().await - before;
+        let compressed = coding != Some("identity");
+        assert_eq!(bytes * 2.0 < plain as f64, compressed, "{coding:?}: {bytes} of {plain}");
+        input.send(&publisher, 2000).await;
+        eventually("it goes on", || async { held().await == input.expected }).await;
 
-    let fetching = "fetch('/v1/map/stream?maxSeconds=2').then(async answer => {
-        const text = await answer.text();
-        window.fetched = [answer.headers.get('content-encoding'), text.endsWith('\\n\\n')];
-    }), 0";
-    browser.tell(fetching).await;
-    eventually("what it fetches ends", || async { browser.tell("window.fetched").await.is_array() }).await;
-    let fetched = browser.tell("window.fetched").await;
-    // The latter where it takes it from hosts near by, as over TLS.
-    assert!([json!(["gzip", true]), json!(["zstd", true])].contains(&fetched), "{fetched}");
+        let fetching = "fetch('/v1/map/stream?maxSeconds=2').then(async answer => {
+            const text = await answer.text();
+            window.fetched = [answer.headers.get('content-encoding') ?? 'identity', text.endsWith('\\n\\n')];
+        }), 0";
+        browser.tell(fetching).await;
+        eventually("what it fetches ends", || async { browser.tell("window.fetched").await.is_array() })
+            .await;
+        let fetched = browser.tell("window.fetched").await;
+        let wanted = coding.map_or(vec!["gzip", "zstd"], |coding| vec![coding]);
+        assert!(wanted.iter().any(|coding| fetched == json!([coding, true])), "{coding:?}: {fetched}");
+    }
     browser.client.close().await.unwrap();
 }
 
@@ -233,8 +269,13 @@ async fn a_visitor_gets_in_by_the_page_of_a_waiting_room() {
     assert_eq!(rooms.room(&edge, "sale").await["figures"]["joined"], 3);
     rooms.act(Method::DELETE, &edge, "sale", &waits, "").await;
     eventually("it moves up", || async { place().await == "1" }).await;
+    let offline = "(() => { const fetching = window.fetch; window.failed = 0;
+        window.fetch = (url, how) => url.endsWith('/claim') && window.failed++ < 2
+            ? Promise.reject(new TypeError('offline')) : fetching(url, how); })()";
+    browser.tell(offline).await;
     rooms.act(Method::POST, &edge, "sale", &inside, "/release").await;
     eventually("it is in", || async { place().await == "✓" }).await;
+    assert_eq!(browser.tell("window.failed").await, 3, "it claimed again and again");
     let figures = rooms.room(&edge, "sale").await["figures"].clone();
     assert_eq!((&figures["active"], &figures["claimed"]), (&json!(1), &json!(1)));
     browser.client.close().await.unwrap();

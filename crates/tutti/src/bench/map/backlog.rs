@@ -43,7 +43,8 @@ impl Bench<'_> {
         row("a bare consumer that only counts", &bare.to_string());
         row("ingest", &ours.to_string());
         let (of_time, of_cpu) = (ours.a_second / bare.a_second, ours.a_cpu_second / bare.a_cpu_second);
-        row("of the bare consumer's", &format!("{of_time:.2}, and {of_cpu:.2} by CPU (goal 0.5)"));
+        row("of the bare consumer's, by CPU", &format!("{of_cpu:.2} (goal at least 0.5)"));
+        row("the same by time, each on as many cores as it takes", &format!("{of_time:.2}"));
         admin(self.stage)?.delete_topics(&[topic.as_str()], &AdminOptions::new()).await?;
         Ok(())
     }
