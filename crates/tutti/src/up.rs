@@ -327,7 +327,8 @@ fn print_greeting(
 ) {
     let kafka_is = if options.kafka.is_some() { "yours" } else { "embedded, in memory" };
     let redis_is = if options.redis.is_some() { "yours" } else { "private, in memory" };
-    let token = if options.private { " -H \"Authorization: Bearer $(tutti token)\"" } else { "" };
+    let token =
+        if options.private { " -H \"Authorization: Bearer $(target/debug/tutti token)\"" } else { "" };
     println!("Tutti is starting.\n");
     println!("  Kafka    {kafka}  ({kafka_is})");
     println!("  Redis    {}  ({redis_is})", without_userinfo(redis));
@@ -347,7 +348,7 @@ fn print_greeting(
         println!("  replay   {vehicles} vehicles, from recorded taxis of San Francisco, to topic {TOPIC}");
     }
     println!("\nTry:\n");
-    let query = if options.private { "?access_token=$(tutti token)" } else { "" };
+    let query = if options.private { "?access_token=$(target/debug/tutti token)" } else { "" };
     println!(
         "  open \"{}/{query}\"                                       # the map; then the other edge",
         urls[0]
@@ -355,7 +356,7 @@ fn print_greeting(
     println!("  curl -N{token} {}/v1/map/stream", urls[0]);
     println!("  curl{token} {}/v1/map/locations", urls[1]);
     println!(
-        "  echo '{{\"mediaId\":\"me\",\"timestamp\":'$(date +%s%3N)',\"latitude\":37.77,\"longitude\":-122.42}}' \\\n    \
+        "  echo '{{\"mediaId\":\"me\",\"timestamp\":'$(date +%s)000',\"latitude\":37.77,\"longitude\":-122.42}}' \\\n    \
          | kcat -P -b {kafka} -t {TOPIC} -k me"
     );
     println!(
@@ -368,7 +369,7 @@ fn print_greeting(
     );
     println!(
         "  curl -N -H \"Authorization: Bearer $(target/debug/tutti token --scope topics:read)\" \\\n    \
-         {}/v1/topics/{ROOMS_TOPIC}/stream?since=oldest",
+         \"{}/v1/topics/{ROOMS_TOPIC}/stream?since=oldest\"",
         urls[1]
     );
     println!(

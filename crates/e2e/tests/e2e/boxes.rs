@@ -49,23 +49,40 @@ async fn who_looks_elsewhere_gets_a_reset_and_all_that_is_there() {
     let bed = Bed::new(3).await.with(LONG.0, LONG.1);
     let (_ingest, [a, b]) = bed.up([&[], &[]]).await;
     let mut fleet = Fleet::new(&bed, AROUND);
-    let city = Watching::start(&stream(&a, CITY)).await;
+    let city = [Watching::start(&stream(&a, CITY)).await, Watching::start(&stream(&b, CITY)).await];
     fleet.walk(30).await;
-    shows(&city, &fleet.within(CITY)).await;
+    for one in &city {
+        shows(one, &fleet.within(CITY)).await;
+    }
 
-    let bay = Watching::go_on(&stream(&b, BAY), city.cut_at_an_id(&mut fleet).await).await;
-    shows(&bay, &fleet.within(BAY)).await;
-    bay.now().looks_at(BAY);
-    assert_eq!(bay.now().in_order.resets, ["other_view"]);
+    let bay = on_the_other(city, [stream(&b, BAY), stream(&a, BAY)], &mut fleet).await;
+    for one in &bay {
+        shows(one, &fleet.within(BAY)).await;
+        one.now().looks_at(BAY);
+        assert_eq!(one.now().in_order.resets, ["other_view"]);
+    }
 
-    let world = Watching::go_on(&a.stream(), bay.cut_at_an_id(&mut fleet).await).await;
-    shows(&world, &fleet.all()).await;
-    assert_eq!(world.now().in_order.resets.len(), 2, "what was shown in a box is not the world");
+    let world = on_the_other(bay, [a.stream(), b.stream()], &mut fleet).await;
+    for one in &world {
+        shows(one, &fleet.all()).await;
+        assert_eq!(one.now().in_order.resets.len(), 2, "what was shown in a box is not the world");
+    }
 
-    let city = Watching::go_on(&stream(&b, CITY), world.cut_at_an_id(&mut fleet).await).await;
-    shows(&city, &fleet.within(CITY)).await;
-    city.now().looks_at(CITY);
-    assert_eq!(city.now().in_order.resets[2..], ["other_view"]);
+    let city = on_the_other(world, [stream(&b, CITY), stream(&a, CITY)], &mut fleet).await;
+    for one in &city {
+        shows(one, &fleet.within(CITY)).await;
+        one.now().looks_at(CITY);
+        assert_eq!(one.now().in_order.resets[2..], ["other_view"]);
+    }
+}
+
+/// Two viewers go on, each at a stream of its own, while devices move.
+async fn on_the_other(viewers: [Watching; 2], streams: [String; 2], fleet: &mut Fleet) -> [Watching; 2] {
+    let [one, other] = viewers;
+    let one = Watching::go_on(&streams[0], one.cut_at_an_id(fleet).await).await;
+    let other = Watching::go_on(&streams[1], other.cut_at_an_id(fleet).await).await;
+    fleet.walk(10).await;
+    [one, other]
 }
 
 #[tokio::test]
@@ -89,10 +106,12 @@ async fn who_comes_back_to_a_box_hears_who_crossed_its_border_and_gets_no_reset(
     fleet.remove("is removed").await;
     fleet.put("enters", INSIDE).await;
     fleet.walk(30).await;
-    knows(&b, &fleet).await;
+    for edge in [&a, &b] {
+        knows(edge, &fleet).await;
+    }
     assert_eq!(Area::of(SAME_CITY), Area::of(CITY));
     let first = Watching::go_on(&stream(&b, CITY), first).await;
-    let second = Watching::go_on(&stream(&b, SAME_CITY), second).await;
+    let second = Watching::go_on(&stream(&a, SAME_CITY), second).await;
     fleet.walk(10).await;
     for watching in [&first, &second] {
         shows(watching, &fleet.within(CITY)).await;
