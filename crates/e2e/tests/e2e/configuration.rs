@@ -1,5 +1,7 @@
 //! Configuration, and dependencies that are not there yet.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use tutti_e2e::bed::{Bed, fix};
@@ -55,6 +57,35 @@ fn every_mistake_of_a_configuration_is_told_at_once() {
     assert_eq!(code, Some(64));
     assert!(stderr.contains("routes.orders has the topic of routes.locations"), "{stderr}");
     assert_eq!(run("tutti-ingest", &["--nonsense"], &[]).0, Some(64));
+}
+
+/// The text of the sources of this folder, and of those in it.
+fn sources(folder: &Path) -> String {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let texts = entries.map(|path| match path.extension() {
+        _ if path.is_dir() => sources(&path),
+        Some(ending) if ending == "rs" => std::fs::read_to_string(path).unwrap(),
+        _ => String::new(),
+    });
+    texts.collect()
+}
+
+#[test]
+fn the_alert_rules_ask_for_metrics_that_there_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let rules = std::fs::read_to_string(root.join("deploy/prometheus/tutti.rules.yaml")).unwrap();
+    let services = ["edge", "feed", "ingest", "notify", "queue"];
+    let text: String = services.map(|name| sources(&root.join("crates").join(name).join("src"))).concat();
+    let words = rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let asked: BTreeSet<&str> = words.filter_map(|word| word.strip_prefix("tutti_")).collect();
+    assert!(asked.len() > 15, "{asked:?}");
+    for name in asked {
+        let name = ["_total", "_bucket"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        // Of who follows feeds each has its own, by what comes before.
+        let name = name.find("feed_").map_or(name, |at| &name[at..]);
+        let there = text.contains(&format!("\"{name}\""));
+        assert!(there, "no service has tutti_{name}");
+    }
 }
 
 #[test]
