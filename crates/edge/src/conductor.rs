@@ -169,8 +169,7 @@ impl Conductor {
                         self.metrics.record_age.observe(age_of(time_us));
                     }
                     if applied.unreadable {
-                        self.metrics.unreadable.inc();
-                        warn!(feed, seq, "a record that this version cannot read; an older edge?");
+                        self.metrics.cannot_read(&names::locations_feed(feed as u32), seq);
                     }
                     if applied.gap && self.caught_up {
                         // All edges see the gap at the same record: the state stays, but clients

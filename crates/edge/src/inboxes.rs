@@ -114,12 +114,7 @@ impl Conductor {
                 let position = record.position;
                 self.places[feed] = Some(position);
                 let Some(letters) = Letter::read_all(record.payload) else {
-                    self.metrics.unreadable.inc();
-                    warn!(
-                        bucket = feed,
-                        seq = position.seq,
-                        "a record that this version cannot read; an older edge?"
-                    );
+                    self.metrics.cannot_read(&self.mailboxes.feeds()[feed], position.seq);
                     self.changes.push(Change::Anew(feed));
                     return;
                 };

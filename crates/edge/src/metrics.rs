@@ -6,6 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use tracing::warn;
 use tutti_feed::FollowMetrics;
 
 /// Why a stream ended.
@@ -200,5 +201,18 @@ impl Metrics {
             m.record_age.clone(),
         );
         m
+    }
+
+    /// Counts a record that this version cannot read; and says so, less often the more there are.
+    pub(crate) fn cannot_read(&self, feed: &str, seq: u64) {
+        let count = self.unreadable.inc() + 1;
+        if count.is_power_of_two() {
+            warn!(
+                feed,
+                seq,
+                count,
+                "a record that this edge cannot read: upgrade it if it is older than what wrote that"
+            );
+        }
     }
 }

@@ -203,9 +203,7 @@ impl Conductor<'_> {
                             Applied::Folded => {}
                             Applied::Opened => return Ok(Ended::Anew),
                             Applied::Unreadable => {
-                                self.rooms.metrics.unreadable.inc();
-                                let seq = record.position.seq;
-                                warn!(room = &*self.room.name, seq, "a record that this version cannot read");
+                                self.rooms.metrics.cannot_read(&feed, record.position.seq);
                                 return Ok(Ended::Anew);
                             }
                         }

@@ -119,12 +119,7 @@ impl Conductor {
                 topic.heard_at = Some(Instant::now());
                 topic.dirty = true;
                 if !topic.step.view.push(&record, self.config.topic_max_bytes) {
-                    self.metrics.unreadable.inc();
-                    let seq = record.position.seq;
-                    warn!(
-                        topic = &*topic.name,
-                        seq, "a record that this version cannot read; an older edge?"
-                    );
+                    self.metrics.cannot_read(&names::topic_feed(&topic.name), record.position.seq);
                 }
             }
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -193,6 +194,8 @@ impl Frame {
             }
         };
         let mut registry = Registry::with_prefix("tutti");
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "What runs here", version);
         let metrics = S::metrics(&mut registry);
         let readiness = Readiness::default();
         let admin = Admin { readiness: readiness.clone(), registry: Arc::new(registry) };

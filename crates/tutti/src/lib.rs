@@ -5,6 +5,7 @@ pub mod bench;
 pub mod broker;
 pub mod local;
 pub mod passes;
+pub mod sim;
 pub mod token;
 pub mod up;
 pub mod watch;
