@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::body::SizedStream;
+use actix_web::body::{self, SizedStream};
 use actix_web::http::Method;
 use actix_web::http::header::{self, Accept, Header as _};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -87,7 +87,7 @@ async fn locations(request: HttpRequest, shared: web::Data<Shared>) -> Answer {
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::VARY, "accept"));
     if request.method() == Method::HEAD {
-        return Ok(answer.finish());
+        return Ok(answer.body(body::None::new()));
     }
     let made = shared.copies.make(move |copies| tick.snapshot(area, format, copies)).await;
     let whole =

@@ -1,5 +1,6 @@
 //! What is carried from where.
 
+use std::mem::discriminant;
 use std::time::Duration;
 
 use tutti_feed::Limits;
@@ -150,11 +151,12 @@ impl Config {
             })
             .collect();
         for (n, route) in routes.iter().enumerate() {
-            let same = names[..n].iter().zip(&routes).find(|(_, other)| other.topic == route.topic);
-            if let Some((other, _)) = same {
+            let kind = |route: &Route| discriminant(&route.kind);
+            let same = |other: &Route| other.topic == route.topic && kind(other) == kind(route);
+            if let Some((other, _)) = names.iter().zip(&routes[..n]).find(|(_, other)| same(other)) {
                 settings.mistake(format!(
-                    "routes.{} has the topic of routes.{other}, {}: each topic has one route; set its topic, and its kind \
-                     if it does not carry locations",
+                    "routes.{} has the topic and kind of routes.{other}, {}: set its topic, and its kind if it does not \
+                     carry locations",
                     names[n], route.topic
                 ));
             }

@@ -380,7 +380,7 @@ impl Producer {
         }
         let driver: FutureProducer = self.config.create()?;
         if let Some(failed) = held.replace(driver.clone()) {
-            // It waits for its thread when it goes.
+            // Who is the last to hold it waits for its thread.
             tokio::task::spawn_blocking(move || drop(failed));
         }
         Ok(driver)
@@ -410,7 +410,13 @@ impl Producer {
             timestamp: None,
             headers: Some(list),
         };
-        self.driver()?.send(record, Duration::ZERO).await.map(drop).map_err(|(error, _)| error)
+        let driver = self.driver()?;
+        let sent = driver.send(record, Duration::ZERO).await.map(drop).map_err(|(error, _)| error);
+        if driver.client().fatal_error().is_some() {
+            // Who is the last to hold it waits for its thread.
+            tokio::task::spawn_blocking(move || drop(driver));
+        }
+        sent
     }
 }
 

@@ -55,7 +55,7 @@ fn every_mistake_of_a_configuration_is_told_at_once() {
     assert!(stderr.contains("routes.locations.format") && stderr.contains("locations.shards"), "{stderr}");
     let (code, _, stderr) = run("tutti-ingest", &[], &[("TUTTI_INGEST_ROUTES", "locations,orders")]);
     assert_eq!(code, Some(64));
-    assert!(stderr.contains("routes.orders has the topic of routes.locations"), "{stderr}");
+    assert!(stderr.contains("routes.orders has the topic and kind of routes.locations"), "{stderr}");
     assert_eq!(run("tutti-ingest", &["--nonsense"], &[]).0, Some(64));
 }
 

@@ -91,7 +91,8 @@ impl Hub {
                 return stream.close(self.retry());
             }
             let mut at = 0;
-            while at < inlets.len() {
+            // Each was left between two events.
+            while at < inlets.len() && stream.ends_at > Instant::now() {
                 match self.pass_on(&mut stream, &mut inlets[at], &mut ids).await {
                     Ok(true) => at += 1,
                     Ok(false) if inlets[at].rewriter.is_over() => drop(inlets.swap_remove(at)),
@@ -153,16 +154,17 @@ impl Hub {
                 &held[..]
             };
             rounds += 1;
-            // The other parts are to have their turn: up to the end of an event.
+            // The other parts are to have their turn, or the stream its end: up to the end of an event.
+            let is_last = rounds >= TURN || stream.ends_at <= Instant::now();
             let end = read.windows(2).position(|two| two == b"\n\n").map(|at| at + 2);
-            let now = end.filter(|_| rounds >= TURN).unwrap_or(read.len());
+            let now = end.filter(|_| is_last).unwrap_or(read.len());
             let mut out = Vec::with_capacity(now + 64);
             inlet.rewriter.push(&read[..now], ids, &mut out);
             inlet.held = read[now..].to_vec();
             if !out.is_empty() {
                 self.deliver_all(stream, chunk_of(&out, stream.chunked)).await?;
             }
-            if rounds >= TURN && inlet.rewriter.is_between() {
+            if is_last && inlet.rewriter.is_between() {
                 return Ok(true);
             }
         }
