@@ -40,15 +40,6 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
                 .route(web::delete().to(async |r, s, p| either(set_mode(r, s, p, Mode::Closed).await))),
         ))
         .service(readable("/v1/rooms/{room}/lottery", async |s, p| either(lottery(s, p).await)))
-        .service(postable("/v1/rooms/{room}/pause", async |r, s, p| {
-            either(set_mode(r, s, p, Mode::Paused).await)
-        }))
-        .service(postable("/v1/rooms/{room}/resume", async |r, s, p| {
-            either(set_mode(r, s, p, Mode::Open).await)
-        }))
-        .service(postable("/v1/rooms/{room}/drain", async |r, s, p| {
-            either(set_mode(r, s, p, Mode::Draining).await)
-        }))
         .service(readable("/v1/rooms/{room}/stream", async |r, s, p| either(stream(r, s, p).await)))
         .service(postable("/v1/rooms/{room}/tickets", async |r, s, p| either(join(r, s, p).await)))
         .service(only(
@@ -57,16 +48,15 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
                 either(act(r, s, p, Act::See).await)
             })
             .route(web::delete().to(async |r, s, p| either(leave(r, s, p).await))),
-        ))
-        .service(postable("/v1/rooms/{room}/tickets/{ticket}/claim", async |r, s, p| {
-            either(act(r, s, p, Act::Claim).await)
-        }))
-        .service(postable("/v1/rooms/{room}/tickets/{ticket}/renew", async |r, s, p| {
-            either(act(r, s, p, Act::Renew).await)
-        }))
-        .service(postable("/v1/rooms/{room}/tickets/{ticket}/release", async |r, s, p| {
-            either(act(r, s, p, Act::Leave).await)
-        }));
+        ));
+    for (word, mode) in [("pause", Mode::Paused), ("resume", Mode::Open), ("drain", Mode::Draining)] {
+        let set = move |r, s, p| async move { either(set_mode(r, s, p, mode).await) };
+        app.service(postable(&format!("/v1/rooms/{{room}}/{word}"), set));
+    }
+    for (word, what) in [("claim", Act::Claim), ("renew", Act::Renew), ("release", Act::Leave)] {
+        let act = move |r, s, p| async move { either(act(r, s, p, what).await) };
+        app.service(postable(&format!("/v1/rooms/{{room}}/tickets/{{ticket}}/{word}"), act));
+    }
 }
 
 /// What a visitor does.

@@ -236,7 +236,10 @@ impl Frame {
 }
 
 /// Completes at SIGTERM or SIGINT, with its name.
-async fn stop_signal() -> &'static str {
+///
+/// # Panics
+/// If the process may not listen to them.
+pub async fn stop_signal() -> &'static str {
     let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be listened to");
     let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be listened to");
     tokio::select! {

@@ -6,14 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Subcommand;
-use tokio::signal::unix::{SignalKind, signal};
 use tutti_load::city::City;
 use tutti_load::crowd::{Crowd, Figures};
 use tutti_load::inbox::{self, Inboxes, Verdict};
 use tutti_load::publisher::Publisher;
 use tutti_load::taxis::Taxis;
 use tutti_load::watch::quantile;
-use tutti_service::raise_file_limit;
+use tutti_service::{raise_file_limit, stop_signal};
 
 use crate::token::{DEVELOPMENT_SECRET, sign};
 use crate::up::TOPIC;
@@ -148,12 +147,10 @@ pub async fn simulate(what: Sim) -> anyhow::Result<()> {
         }
         std::future::pending::<()>().await;
     };
-    let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         ended = run => ended?,
         () = progress => unreachable!("progress never ends"),
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+        _ = stop_signal() => {}
     }
     let flushed = publisher.flush(Duration::from_secs(10)).await;
     eprintln!("\r{} acknowledged, {} failed", deliveries.acknowledged(), deliveries.failed());
@@ -175,7 +172,6 @@ async fn crowd(options: CrowdOptions) -> anyhow::Result<()> {
             eprintln!("{}", figures_line(&told));
         }
     };
-    let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         visitors = crowd.run(&figures) => {
             let visitors = visitors?;
@@ -184,8 +180,7 @@ async fn crowd(options: CrowdOptions) -> anyhow::Result<()> {
             eprintln!("{}; {updates} updates, {grew} of them with a position that grew", figures_line(&figures));
         }
         () = progress => unreachable!("progress never ends"),
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+        _ = stop_signal() => {}
     }
     Ok(())
 }
@@ -222,7 +217,6 @@ async fn inboxes(options: InboxOptions) -> anyhow::Result<()> {
         }
         std::future::pending::<()>().await;
     };
-    let mut terminate = signal(SignalKind::terminate())?;
     let stop = async move {
         let over = async {
             match lasts {
@@ -232,8 +226,7 @@ async fn inboxes(options: InboxOptions) -> anyhow::Result<()> {
         };
         tokio::select! {
             () = over => {}
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
+            _ = stop_signal() => {}
         }
     };
     tokio::select! {

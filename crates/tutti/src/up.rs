@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 use tutti_edge::Edge;
@@ -20,7 +19,7 @@ use tutti_queue::Queue;
 use tutti_service::logs::Logs;
 use tutti_service::{
     Admin, CancellationToken, Context, Failure, Readiness, Registry, Service, Settings, raise_file_limit,
-    serve_admin, without_userinfo,
+    serve_admin, stop_signal, without_userinfo,
 };
 
 use crate::broker::Broker;
@@ -228,11 +227,9 @@ pub async fn up(mut options: Options) -> anyhow::Result<()> {
     print_greeting(&options, &ports, &urls, &kafka, &redis, vehicles);
 
     let figures = Figures { ingest: figures, edges };
-    let mut terminate = signal(SignalKind::terminate())?;
     let ended = tokio::select! {
         Some(ended) = services.join_next() => Some(ended),
-        _ = tokio::signal::ctrl_c() => None,
-        _ = terminate.recv() => None,
+        _ = stop_signal() => None,
         () = figures.print(all_ready) => unreachable!("figures are printed until the end"),
     };
     println!("\nstopping");
