@@ -8,7 +8,9 @@
 //!
 //! Of what a client leaves unfinished actix times only the head of a connection's first request, and a
 //! connection on which nothing follows at all. The heads of later ones, bodies, also those that no handler
-//! reads, and answers that are not taken are timed here: by [`Io`], for all in one way.
+//! reads, and answers that are not taken are timed here: by [`Io`], for all in one way. And where a connection
+//! has sent nothing at all, actix would answer 408: a client that keeps spare connections, as many do, might
+//! take that as the answer to a request that it is just then writing. Such a connection ends without a word.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future as _;
@@ -64,6 +66,8 @@ pub(crate) struct Io {
     patience: Duration,
     /// Ends no later than the patience.
     timer: Pin<Box<Sleep>>,
+    /// Whether anything was read.
+    spoken: bool,
     slot: Slot,
     hub: Rc<Hub>,
     _counted: Counted,
@@ -73,7 +77,7 @@ impl Io {
     pub(crate) fn new(socket: TcpStream, hub: Rc<Hub>, patience: Duration, counted: Counted) -> Self {
         let state = State { admission: RefCell::default(), moved: Cell::new(Instant::now()) };
         let (slot, timer) = (Slot(Rc::new(state)), Box::pin(sleep(patience)));
-        Self { socket: Some(socket), patience, timer, slot, hub, _counted: counted }
+        Self { socket: Some(socket), patience, timer, spoken: false, slot, hub, _counted: counted }
     }
 
     pub(crate) fn slot(&self) -> Slot {
@@ -103,8 +107,10 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let read = self.socket()?.poll_read(cx, buf);
         if read.is_ready() {
+            self.spoken |= buf.filled().len() > before;
             return read;
         }
         self.poll_patience(cx).map(Err)
@@ -113,6 +119,9 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if !self.spoken {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         let written = self.socket()?.poll_write(cx, buf);
         if written.is_ready() {
             self.slot.moved();

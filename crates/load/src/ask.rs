@@ -30,7 +30,7 @@ pub(crate) async fn until_answered(
                     return Ok(body);
                 }
             }
-            Ok(answer) if answer.status().is_server_error() => {
+            Ok(answer) if is_passing(answer.status()) => {
                 let after = answer.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok());
                 sleep(Duration::from_secs(after.unwrap_or(1))).await;
             }
@@ -43,6 +43,12 @@ pub(crate) async fn until_answered(
         again.fetch_add(1, Ordering::Relaxed);
         sleep(jitter()).await;
     }
+}
+
+/// Whether another attempt may be answered otherwise. RFC 9110 has 408 repeated on a new connection: it may be
+/// older than the request that it seems to answer.
+fn is_passing(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT
 }
 
 /// As a browser's EventSource that was told `retry: 1000` would, and not all at once.

@@ -166,15 +166,17 @@ async fn what_is_never_finished_is_ended_whatever_it_is() {
     let unread = "POST /nowhere HTTP/1.1\r\nhost: edge\r\ntransfer-encoding: chunked\r\n\r\n";
     for (what, first, then, answer) in [
         ("a head", format!("{get}x: "), "a", "HTTP/1.1 408 "),
+        ("silence", String::new(), "", ""),
         ("the head after another request", format!("{get}\r\n{get}x: "), "a", "HTTP/1.1 200 "),
         ("a pause between requests", format!("{get}\r\n"), "", "HTTP/1.1 200 "),
-        ("a body", body.to_owned(), "a", ""),
+        ("a body", body.to_owned(), "a", "HTTP/1.1 401 "),
         ("a body that no handler reads", unread.to_owned(), "1\r\na\r\n", "HTTP/1.1 404 "),
     ] {
         let dripping = drip(connect(&edge.url).await, &first, then, Duration::from_millis(100));
         let answered = timeout(Duration::from_secs(90), dripping).await;
         let answered = answered.unwrap_or_else(|_| panic!("the edge does not end {what}"));
         assert!(answered.starts_with(answer), "{what}: {answered}");
+        assert!(!answer.is_empty() || answered.is_empty(), "{what}: {answered}");
     }
 }
 

@@ -156,7 +156,10 @@ async fn a_crowd_gets_in_in_order_once_and_not_too_fast_while_servers_are_killed
     };
     let figures = Arc::new(Figures::default());
     let ours = figures.clone();
-    let coming = tokio::spawn(async move { crowd.run(&ours).await });
+    let coming = tokio::spawn(async move {
+        // Whoever waits for the others to go on would not see why there are none.
+        crowd.run(&ours).await.inspect_err(|error| eprintln!("the crowd broke off: {error:#}"))
+    });
     let (mut kills, mut paused) = (0, true);
     let joined = || figures.joined.load(Ordering::Relaxed);
     while joined() < 19_000 {
