@@ -15,17 +15,32 @@ pub(crate) const MAX_BYTES: usize = 256 * 1024;
 /// The key of the field `changes` of `Locations`: number 1, with a length.
 const CHANGES: u8 = 1 << 3 | 2;
 
+/// The headers of a record. The driver reads them when it is first asked for one.
+pub(crate) trait Headers: std::fmt::Debug {
+    /// The first of a name, in any case.
+    fn header(&self, name: &str) -> Option<&[u8]>;
+}
+
 /// A record as Kafka has it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Raw<'a> {
     pub(crate) offset: i64,
     pub(crate) key: Option<&'a [u8]>,
     pub(crate) value: Option<&'a [u8]>,
-    pub(crate) content_type: Option<&'a [u8]>,
-    /// Of the header `event`.
-    pub(crate) event: Option<&'a [u8]>,
+    pub(crate) headers: &'a dyn Headers,
     /// Milliseconds since 1970; `None` if the record has none.
     pub(crate) timestamp_ms: Option<i64>,
+}
+
+impl Raw<'_> {
+    /// How its value is written: an object is JSON, for no message of ours in protobuf begins so; else what the
+    /// header `content-type` says, or the route.
+    pub(crate) fn format(&self, of_route: Format) -> Format {
+        if self.value.is_some_and(|value| value.starts_with(b"{")) {
+            return Format::Json;
+        }
+        self.headers.header("content-type").and_then(Format::of_content_type).unwrap_or(of_route)
+    }
 }
 
 /// Why a record is not taken.
@@ -72,8 +87,7 @@ impl Rules {
     pub(crate) fn judge(&self, record: Raw<'_>, now_ms: i64) -> Result<Verdict, Invalid> {
         let (timestamp_ms, change) = match record.value {
             Some(value) => {
-                let format = record.content_type.and_then(Format::of_content_type).unwrap_or(self.format);
-                let fix = location::decode(format, value)?;
+                let fix = location::decode(record.format(self.format), value)?;
                 (fix.timestamp_ms, change::Change::Fix(fix))
             }
             None => {
@@ -122,7 +136,7 @@ impl Judge {
                 }
             }),
             Self::Events { event } => {
-                let named = record.event.and_then(|name| std::str::from_utf8(name).ok());
+                let named = record.headers.header("event").and_then(|name| std::str::from_utf8(name).ok());
                 let event = TopicEvent {
                     key: record.key.unwrap_or_default().to_vec().into(),
                     value: record.value.map(|value| value.to_vec().into()),
@@ -215,19 +229,27 @@ mod tests {
 
     const RULES: Rules = Rules { format: Format::Json, stale_after_ms: 30_000 };
     const NOW: i64 = 1_700_000_000_000;
+    const NONE: Header = ("", &[]);
+
+    type Header = (&'static str, &'static [u8]);
+
+    impl Headers for Header {
+        fn header(&self, name: &str) -> Option<&[u8]> {
+            (self.0 == name).then_some(self.1)
+        }
+    }
 
     fn raw(value: Option<&str>) -> Raw<'_> {
         Raw {
             offset: 0,
             key: Some(b"taxi-7"),
             value: value.map(str::as_bytes),
-            content_type: None,
-            event: None,
+            headers: &NONE,
             timestamp_ms: Some(NOW - 5),
         }
     }
 
-    fn fix(timestamp_ms: i64) -> String {
+    fn fix_of(timestamp_ms: i64) -> String {
         format!(r#"{{"mediaId":"a","timestamp":{timestamp_ms},"latitude":1,"longitude":2}}"#)
     }
 
@@ -239,17 +261,19 @@ mod tests {
 
     #[test]
     fn the_limits_of_age_are_exact() {
-        assert_eq!(RULES.judge(raw(Some(&fix(NOW - 30_000))), NOW), Ok(Verdict::Stale));
-        assert!(matches!(RULES.judge(raw(Some(&fix(NOW - 29_999))), NOW), Ok(Verdict::Change(_))));
-        assert!(matches!(RULES.judge(raw(Some(&fix(NOW + 10_000))), NOW), Ok(Verdict::Change(_))));
-        assert_eq!(RULES.judge(raw(Some(&fix(NOW + 10_001))), NOW), Err(Invalid::Future(10_001)));
-        assert_eq!(RULES.judge(raw(Some(&fix(i64::MAX))), NOW).unwrap_err().reason(), "timestamp");
+        assert_eq!(RULES.judge(raw(Some(&fix_of(NOW - 30_000))), NOW), Ok(Verdict::Stale));
+        assert!(matches!(RULES.judge(raw(Some(&fix_of(NOW - 29_999))), NOW), Ok(Verdict::Change(_))));
+        assert!(matches!(RULES.judge(raw(Some(&fix_of(NOW + 10_000))), NOW), Ok(Verdict::Change(_))));
+        assert_eq!(RULES.judge(raw(Some(&fix_of(NOW + 10_001))), NOW), Err(Invalid::Future(10_001)));
+        assert_eq!(RULES.judge(raw(Some(&fix_of(i64::MAX))), NOW).unwrap_err().reason(), "timestamp");
     }
 
     #[test]
     fn a_part_is_a_list_of_one_change() {
-        let Ok(Verdict::Change(change)) = RULES.judge(raw(Some(&fix(NOW))), NOW) else { panic!("a change") };
-        let part = Judge::Locations(RULES).judge(raw(Some(&fix(NOW))), NOW).unwrap().unwrap();
+        let Ok(Verdict::Change(change)) = RULES.judge(raw(Some(&fix_of(NOW))), NOW) else {
+            panic!("a change")
+        };
+        let part = Judge::Locations(RULES).judge(raw(Some(&fix_of(NOW))), NOW).unwrap().unwrap();
         assert_eq!(part, Locations { changes: vec![change] }.encode_to_vec());
     }
 
@@ -263,24 +287,28 @@ mod tests {
     }
 
     #[test]
-    fn the_header_wins_over_the_format_of_the_route() {
+    fn the_header_wins_over_the_format_of_the_route_and_an_object_is_json() {
         let fix = tutti_model::Fix { media_id: "a".into(), timestamp_ms: NOW, ..Default::default() };
         let bytes = fix.encode_to_vec();
-        let record = Raw { value: Some(&bytes), content_type: Some(b"application/protobuf"), ..raw(None) };
+        let protobuf: Header = ("content-type", b"application/protobuf");
+        let record = Raw { value: Some(&bytes), headers: &protobuf, ..raw(None) };
+        assert!(matches!(RULES.judge(record, NOW), Ok(Verdict::Change(_))));
+        let json = fix_of(NOW);
+        let record = Raw { headers: &protobuf, ..raw(Some(&json)) };
         assert!(matches!(RULES.judge(record, NOW), Ok(Verdict::Change(_))));
     }
 
     #[test]
     fn an_event_is_named_by_its_header_but_not_as_streams_name_their_own() {
         let judge = Judge::Events { event: "message".into() };
-        let named = |event: Option<&'static [u8]>| {
-            let part = judge.judge(Raw { event, ..raw(Some("x")) }, NOW).unwrap().unwrap();
+        let named = |headers: Header| {
+            let part = judge.judge(Raw { headers: &headers, ..raw(Some("x")) }, NOW).unwrap().unwrap();
             TopicRecords::decode(part.as_slice()).unwrap().events[0].event.clone()
         };
-        assert_eq!(named(None), "message");
-        assert_eq!(named(Some(b"order")), "order");
+        assert_eq!(named(NONE), "message");
+        assert_eq!(named(("event", b"order")), "order");
         for bad in [&b"reset"[..], b"end", b"x.null", b"a\nb", b"", &[0xff]] {
-            assert_eq!(named(Some(bad)), "message");
+            assert_eq!(named(("event", bad)), "message");
         }
     }
 

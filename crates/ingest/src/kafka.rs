@@ -25,7 +25,7 @@ use tracing::{debug, info, warn};
 
 pub(crate) use rdkafka::error::KafkaError;
 
-use crate::batch::Raw;
+use crate::batch::{Headers, Raw};
 use crate::config::{Config, Kind, Route};
 use crate::metrics::{Metrics, Partition as PartitionLabel};
 
@@ -165,6 +165,8 @@ impl Group {
                 ("fetch.wait.max.ms", fetch_wait_max_ms),
                 ("topic.metadata.refresh.interval.ms", "10000"),
                 ("statistics.interval.ms", "5000"),
+                // It would time each record that is taken out of a queue, for brokers that seldom ask.
+                ("enable.metrics.push", "false"),
             ],
         );
         let consumer = StreamConsumer::from_config_and_context(&client, context)?;
@@ -327,20 +329,24 @@ impl<'a> Records<'a> {
 }
 
 /// A record in the driver's memory.
+#[derive(Debug)]
 pub(crate) struct Message<'a>(BorrowedMessage<'a>);
 
 impl Message<'_> {
     pub(crate) fn raw(&self) -> Raw<'_> {
-        let headers = self.0.headers();
-        let header = |name: &str| headers?.iter().find(|h| h.key.eq_ignore_ascii_case(name))?.value;
         Raw {
             offset: self.0.offset(),
             key: self.0.key(),
             value: self.0.payload(),
-            content_type: header("content-type"),
-            event: header("event"),
+            headers: self,
             timestamp_ms: self.0.timestamp().to_millis(),
         }
+    }
+}
+
+impl Headers for Message<'_> {
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        self.0.headers()?.iter().find(|header| header.key.eq_ignore_ascii_case(name))?.value
     }
 }
 

@@ -50,8 +50,7 @@ pub(crate) struct Noted {
 impl MailSink {
     /// A notification as it lies in mailboxes.
     fn filings(&self, record: Raw<'_>, now_ms: i64) -> Result<Vec<Arc<Filing>>, Rejection> {
-        let format = record.content_type.and_then(Format::of_content_type).unwrap_or(self.format);
-        let mut sent = notification::decode(format, record.value.unwrap_or_default())?;
+        let mut sent = notification::decode(record.format(self.format), record.value.unwrap_or_default())?;
         let to = sent.to.take().unwrap_or_default();
         if sent.id.is_empty() {
             sent.id = id_of_record(&self.source, record.offset, record.timestamp_ms);
