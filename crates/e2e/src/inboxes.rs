@@ -156,9 +156,13 @@ impl Inboxes {
     /// # Panics
     /// If the edge refuses.
     pub async fn list(&self, edge: &Edge, user: &str, query: &str) -> Value {
-        let answer = self.call(Method::GET, edge, &format!("/v1/inbox{query}"), &token(user), "").await;
-        assert_eq!(answer.status, 200, "{}", answer.body);
-        answer.body
+        let path = format!("/v1/inbox{query}");
+        until_there(&path, async || {
+            let answer = self.call(Method::GET, edge, &path, &token(user), "").await;
+            assert!(matches!(answer.status.as_u16(), 200 | 503), "{}: {}", answer.status, answer.body);
+            (answer.status == 200).then_some(answer.body)
+        })
+        .await
     }
 
     /// Ids of a user's inbox, newest first.

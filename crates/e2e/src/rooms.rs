@@ -73,7 +73,7 @@ impl Rooms {
         for queue in &queues {
             queue.wait_ready().await;
         }
-        // An edge closes a connection after 5 s without a request, perhaps just as one is on its way.
+        // An edge closes a connection after 15 s without a request, perhaps just as one is on its way.
         let idle = Duration::from_secs(2);
         let client = Client::builder().timeout(Duration::from_secs(20)).pool_idle_timeout(idle).build();
         let client = client.expect("a client");
@@ -113,15 +113,27 @@ impl Rooms {
         (answer.status(), answer.json().await.unwrap_or_default())
     }
 
+    /// A request that may be repeated as often as the edge says that it cannot be answered yet.
+    ///
+    /// # Panics
+    /// If it is refused, or not answered for 90 s.
+    async fn insist(&self, method: Method, edge: &Edge, path: &str, token: &str, body: &str) -> Value {
+        until_there(path, async || match self.call(method.clone(), edge, path, Some(token), body).await {
+            (StatusCode::SERVICE_UNAVAILABLE, _) => None,
+            (status, body) => {
+                assert_eq!(status, 200, "{path}: {body}");
+                Some(body)
+            }
+        })
+        .await
+    }
+
     /// Makes a room, or changes its settings; what it is then.
     ///
     /// # Panics
     /// If it is refused.
     pub async fn put(&self, edge: &Edge, room: &str, settings: &str) -> Value {
-        let (status, body) =
-            self.call(Method::PUT, edge, &format!("/v1/rooms/{room}"), Some(&admin()), settings).await;
-        assert_eq!(status, 200, "{body}");
-        body
+        self.insist(Method::PUT, edge, &format!("/v1/rooms/{room}"), &admin(), settings).await
     }
 
     /// A room as administrators see it.
@@ -129,10 +141,7 @@ impl Rooms {
     /// # Panics
     /// If it is refused.
     pub async fn room(&self, edge: &Edge, room: &str) -> Value {
-        let (status, body) =
-            self.call(Method::GET, edge, &format!("/v1/rooms/{room}"), Some(&admin()), "").await;
-        assert_eq!(status, 200, "{body}");
-        body
+        self.insist(Method::GET, edge, &format!("/v1/rooms/{room}"), &admin(), "").await
     }
 
     /// Asks to join: the status, the `Retry-After`, and the body.
@@ -215,9 +224,8 @@ impl Rooms {
     /// # Panics
     /// If it is refused.
     pub async fn ticket(&self, edge: &Edge, room: &str, joined: &Joined) -> Value {
-        let (status, body) = self.act(Method::GET, edge, room, joined, "").await;
-        assert_eq!(status, 200, "{body}");
-        body
+        let path = format!("/v1/rooms/{room}/tickets/{}", joined.ticket);
+        self.insist(Method::GET, edge, &path, &joined.token, "").await
     }
 
     /// Waits until Kafka has every change of a room, but perhaps for a pulse.

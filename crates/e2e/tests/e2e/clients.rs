@@ -157,7 +157,7 @@ async fn a_client_that_leaves_is_noticed_and_a_stream_ends_by_plan() {
     let bed = Bed::new(1).await;
     let (_ingest, [edge]) = bed.up([&[]]).await;
     let left = Following::start(&edge.stream()).await;
-    let short = Following::start(&format!("{}?maxSeconds=1", edge.stream())).await;
+    let short = Following::start(&format!("{}?maxSeconds=10", edge.stream())).await;
     eventually("both are open", || async { edge.service.metric("tutti_edge_streams").await == 2.0 }).await;
     left.cut();
     eventually("one left, and one ended", || async {

@@ -92,10 +92,7 @@ async fn while_redis_is_stopped_streams_stay_open_say_stale_and_go_on() {
     eventually("it is live", || async { viewer.viewer().statuses.last().is_some_and(|s| s == "live") }).await;
 
     bed.redis.signal(Signal::SIGSTOP);
-    let stopped = async {
-        sleep(Duration::from_secs(10)).await; // the fault itself lasts so long
-        bed.redis.signal(Signal::SIGCONT);
-    };
+    let stopped = sleep(Duration::from_secs(10)); // the fault itself lasts so long, or longer
     let during = async {
         input.send_for(&publisher, Duration::from_secs(5), 500).await;
         eventually("it is stale", || async { viewer.viewer().statuses.last().is_some_and(|s| s == "stale") })
@@ -106,6 +103,7 @@ async fn while_redis_is_stopped_streams_stay_open_say_stale_and_go_on() {
         eventually("a newcomer is told at once", || async { newcomer.viewer().statuses == ["stale"] }).await;
     };
     tokio::join!(stopped, during);
+    bed.redis.signal(Signal::SIGCONT);
     input.send_for(&publisher, Duration::from_secs(1), 500).await;
     publisher.flush(Duration::from_secs(30)).await.unwrap();
     eventually("the viewer converges", || async { map_of_viewer(&viewer.viewer()) == input.expected }).await;

@@ -141,7 +141,7 @@ async fn garbage_of_every_kind_is_set_aside_with_its_reason_and_the_flow_goes_on
 
 #[tokio::test]
 async fn a_device_that_falls_silent_leaves_the_map() {
-    let bed = Bed::new(1).await.with("locations.stale_after_seconds", "2");
+    let bed = Bed::new(1).await.with("locations.stale_after_seconds", "10");
     let (_ingest, [edge]) = bed.up([&[]]).await;
     let viewer = Following::start(&edge.stream()).await;
     let publisher = bed.publisher();

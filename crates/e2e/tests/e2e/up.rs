@@ -55,9 +55,11 @@ async fn tutti_up_runs_everything_takes_fixes_from_any_kafka_client_and_ends_cle
     }
 
     let rooms = reqwest::Client::new();
+    // One visitor: each other who comes would have to wait behind this one.
+    let visit = key();
     let join = async || {
         let url = format!("{}/v1/rooms/demo/tickets", edges[0]);
-        let answer = rooms.post(url).header("idempotency-key", key()).send().await.unwrap();
+        let answer = rooms.post(url).header("idempotency-key", &visit).send().await.unwrap();
         answer.json::<serde_json::Value>().await.unwrap_or_default()
     };
     eventually("its waiting room lets in", || async { join().await["state"] == "admitted" }).await;
