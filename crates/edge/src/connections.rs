@@ -1,6 +1,6 @@
 //! Tells the registry in Redis which users' devices are connected here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,10 +26,20 @@ pub(crate) struct Connections(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// How many streams a device has, and since when (milliseconds since 1970).
-    here: HashMap<Who, (usize, i64)>,
-    /// Changed since Redis was told.
-    changed: std::collections::HashSet<Who>,
+    here: HashMap<Who, Here>,
+    /// Changed since Redis was told. Of those who are not here, only such as Redis may know.
+    changed: HashSet<Who>,
+    /// What Redis may or may not have been told: before all else, it is told anew.
+    doubtful: Vec<Who>,
+}
+
+/// A device with streams here.
+struct Here {
+    streams: usize,
+    /// Milliseconds since 1970.
+    since_ms: i64,
+    /// Whether Redis may know: then it must hear of the end, too.
+    told: bool,
 }
 
 /// One stream of a device, for as long as this is kept.
@@ -47,9 +57,10 @@ impl Connections {
     pub(crate) fn connect(self: &Arc<Self>, user: &str, device: &str, now_ms: i64) -> Connection {
         let who = (user.to_owned(), device.to_owned());
         let mut state = self.state();
-        let entry = state.here.entry(who.clone()).or_insert((0, now_ms));
-        entry.0 += 1;
-        state.changed.insert(who.clone());
+        // Who left before Redis heard so is known there.
+        let told = !state.changed.insert(who.clone());
+        let here = state.here.entry(who.clone()).or_insert(Here { streams: 0, since_ms: now_ms, told });
+        here.streams += 1;
         drop(state);
         Connection { connections: self.clone(), who }
     }
@@ -57,15 +68,18 @@ impl Connections {
     /// What is to be told: who came, who left.
     fn take(&self) -> (Vec<(String, String, i64)>, Vec<Who>) {
         let mut state = self.state();
-        let changed = std::mem::take(&mut state.changed);
+        let mut those = std::mem::take(&mut state.doubtful);
+        if those.is_empty() {
+            those = state.changed.iter().take(AT_ONCE).cloned().collect();
+        }
         let (mut came, mut left) = (Vec::new(), Vec::new());
-        for who in changed {
-            if came.len() + left.len() >= AT_ONCE {
-                state.changed.insert(who);
-                continue;
-            }
-            match state.here.get(&who) {
-                Some((_, since_ms)) => came.push((who.0, who.1, *since_ms)),
+        for who in those {
+            state.changed.remove(&who);
+            match state.here.get_mut(&who) {
+                Some(here) => {
+                    here.told = true;
+                    came.push((who.0, who.1, here.since_ms));
+                }
                 None => left.push(who),
             }
         }
@@ -74,7 +88,10 @@ impl Connections {
 
     fn put_back(&self, came: Vec<(String, String, i64)>, left: Vec<Who>) {
         let came = came.into_iter().map(|(user, device, _)| (user, device));
-        self.state().changed.extend(came.chain(left));
+        let mut state = self.state();
+        state.doubtful = came.chain(left).collect();
+        let doubtful = state.doubtful.clone();
+        state.changed.extend(doubtful);
     }
 
     /// Redis may have lost something: all is to be told anew.
@@ -121,12 +138,16 @@ impl Connections {
 impl Drop for Connection {
     fn drop(&mut self) {
         let mut state = self.connections.state();
-        if let Some(entry) = state.here.get_mut(&self.who) {
-            entry.0 -= 1;
-            if entry.0 == 0 {
-                state.here.remove(&self.who);
-                state.changed.insert(self.who.clone());
-            }
+        let Some(here) = state.here.get_mut(&self.who) else { return };
+        here.streams -= 1;
+        if here.streams > 0 {
+            return;
+        }
+        // What came and went before Redis heard of it leaves nothing behind, however much of it there is.
+        if state.here.remove(&self.who).is_some_and(|here| here.told) {
+            state.changed.insert(self.who.clone());
+        } else {
+            state.changed.remove(&self.who);
         }
     }
 }
@@ -152,5 +173,26 @@ mod tests {
         connections.take();
         connections.tell_all();
         assert_eq!(connections.take().0.len(), 1);
+    }
+
+    #[test]
+    fn who_is_gone_before_redis_heard_of_it_is_forgotten_unless_redis_may_know() {
+        let connections = Arc::new(Connections::default());
+        let comes_and_goes = || drop(connections.connect("7", "phone", 10));
+        comes_and_goes();
+        assert!(connections.state().changed.is_empty());
+        let first = connections.connect("7", "phone", 20);
+        connections.take();
+        drop(first);
+        // That it left was not told yet when it came back, and then nobody knows whether it was.
+        comes_and_goes();
+        let (came, left) = connections.take();
+        assert_eq!((came.len(), left.len()), (0, 1));
+        connections.put_back(came, left);
+        comes_and_goes();
+        let others: Vec<_> = (0..9).map(|n| connections.connect("8", &n.to_string(), 30)).collect();
+        assert_eq!(connections.take().1.len(), 1, "before all else");
+        drop(others);
+        assert!(connections.state().changed.is_empty());
     }
 }
