@@ -2,7 +2,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 
-use crate::answer::{Answer, bad, either, time_left};
+use crate::answer::{Answer, bad, time_left};
 use crate::auth::query_of;
 use crate::combined::{Ids, Part};
 use crate::hub::{Several, What};
@@ -10,7 +10,7 @@ use crate::inbox_routes::device_of;
 use crate::map_routes::{authorise, map_part};
 use crate::patience::INCOMPLETE;
 use crate::room_routes::visit_of;
-use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, open, readable};
+use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, open, readable, streamed};
 
 /// In place of an id: all that an inbox keeps.
 const OLDEST: &str = "oldest";
@@ -20,7 +20,7 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
 }
 
 async fn stream(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
-    either(combine(&request, &shared).await)
+    streamed(&shared, combine(&request, &shared).await)
 }
 
 async fn combine(request: &HttpRequest, shared: &Shared) -> Answer {

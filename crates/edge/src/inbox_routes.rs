@@ -22,7 +22,7 @@ use crate::hub::{Device, What};
 use crate::inbox::{self, Address, Shown, id_of, shown_of};
 use crate::patience::INCOMPLETE;
 use crate::routes::{
-    MAX_ID_BYTES, Shared, StreamQuery, idempotency_key, only, open, postable, readable, whole,
+    MAX_ID_BYTES, Shared, StreamQuery, idempotency_key, only, open, postable, readable, streamed, whole,
 };
 
 /// The scope that sending needs.
@@ -94,7 +94,7 @@ struct InboxQuery {
 }
 
 async fn stream(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
-    either(listen(&request, &shared))
+    streamed(&shared, listen(&request, &shared))
 }
 
 fn listen(request: &HttpRequest, shared: &Shared) -> Answer {

@@ -16,7 +16,7 @@ use crate::auth::query_of;
 use crate::counts::Whose;
 use crate::hub::What;
 use crate::patience::INCOMPLETE;
-use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, address_of, open, readable};
+use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, address_of, open, readable, streamed};
 use crate::snapshot::{Format, MAX_BYTES_OF_AN_ADDRESS};
 
 /// The scope that reading the map needs, unless it is public.
@@ -27,7 +27,7 @@ const PART_BYTES: usize = 32 * 1024;
 
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
     app.service(readable("/v1/map/stream", async |r: HttpRequest, s: web::Data<Shared>| {
-        either(stream(&r, &s))
+        streamed(&s, stream(&r, &s))
     }))
     .service(readable("/v1/map/locations", async |r, s| either(locations(r, s).await)));
 }

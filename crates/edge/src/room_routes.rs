@@ -19,7 +19,7 @@ use crate::auth::{Refusal, token_of};
 use crate::hub::{Visit, What};
 use crate::queue::QueueClient;
 use crate::routes::{
-    MAX_ID_BYTES, Shared, StreamQuery, idempotency_key, only, open, postable, readable, whole,
+    MAX_ID_BYTES, Shared, StreamQuery, idempotency_key, only, open, postable, readable, streamed, whole,
 };
 use crate::tickets::Untaken;
 
@@ -40,7 +40,7 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
                 .route(web::delete().to(async |r, s, p| either(set_mode(r, s, p, Mode::Closed).await))),
         ))
         .service(readable("/v1/rooms/{room}/lottery", async |s, p| either(lottery(s, p).await)))
-        .service(readable("/v1/rooms/{room}/stream", async |r, s, p| either(stream(r, s, p).await)))
+        .service(readable("/v1/rooms/{room}/stream", stream))
         .service(postable("/v1/rooms/{room}/tickets", async |r, s, p| either(join(r, s, p).await)))
         .service(only(
             "GET, HEAD, DELETE",
@@ -261,13 +261,17 @@ async fn leave(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<
     Ok(ok(&ticket_json(&answer)))
 }
 
-async fn stream(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> Answer {
-    configured(&shared)?;
+async fn stream(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> HttpResponse {
+    streamed(&shared, wait(&request, &shared, &path).await)
+}
+
+async fn wait(request: &HttpRequest, shared: &Shared, room: &str) -> Answer {
+    configured(shared)?;
     let token =
-        token_of(&request, &shared.config.rooms_cookie).ok_or_else(|| refused(&shared, &Refusal::Missing))?;
-    let query = StreamQuery::of(&request)?;
-    let (visit, exp) = visit_of(&shared, &path, &token, query.last_id.clone()).await?;
-    Ok(open(&request, &shared, &query, Some(time_left(exp)), What::Room(visit)))
+        token_of(request, &shared.config.rooms_cookie).ok_or_else(|| refused(shared, &Refusal::Missing))?;
+    let query = StreamQuery::of(request)?;
+    let (visit, exp) = visit_of(shared, room, &token, query.last_id.clone()).await?;
+    Ok(open(request, shared, &query, Some(time_left(exp)), What::Room(visit)))
 }
 
 /// On what terms the holder of a ticket's token gets a stream of the room, and when the token expires.

@@ -1,6 +1,7 @@
 //! What the HTTP routes have in common, and the pages.
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::answer::problem;
+use crate::answer::{Answer, either, problem};
 use crate::auth::User;
 use crate::client_address::{client_address, network_of};
 use crate::coding::Coding;
@@ -176,7 +177,9 @@ pub(crate) fn open(
     }
     let counted = match count(request, shared) {
         Ok(counted) => counted,
-        Err(full) => return turn_away(shared, &full),
+        Err(full) => {
+            return turn_away(shared, full.as_str(), "as many streams as there may be", 5_000..20_000);
+        }
     };
     let Some(slot) = request.conn_data::<Slot>() else {
         return problem(StatusCode::INTERNAL_SERVER_ERROR, "this connection cannot stream");
@@ -236,14 +239,26 @@ pub(crate) fn address_of(request: &HttpRequest, http: &Http) -> Option<IpAddr> {
     Some(network_of(client_address(peer.ip(), lines, &http.trusted_proxies)))
 }
 
+/// The answer to who asked for a stream: where there may be one in a moment, a browser is to come back by itself.
+pub(crate) fn streamed(shared: &Shared, answer: Answer) -> HttpResponse {
+    match answer {
+        Err(refusal) if refusal.status() == StatusCode::SERVICE_UNAVAILABLE => turn_away(
+            shared,
+            "unavailable",
+            "what is needed to check the token does not answer",
+            1_000..5_000,
+        ),
+        answer => either(answer),
+    }
+}
+
 /// Any status but 200 would make a browser give up for good.
-fn turn_away(shared: &Shared, full: &Whose) -> HttpResponse {
-    let reason = full.as_str();
+fn turn_away(shared: &Shared, reason: &'static str, why: &str, retry_ms: Range<u64>) -> HttpResponse {
     shared.metrics.turned_away.get_or_create(&TurnedAway { reason }).inc();
-    let retry = rand::rng().random_range(5_000..20_000);
+    let retry = rand::rng().random_range(retry_ms);
     HttpResponse::Ok()
         .force_close()
         .content_type("text/event-stream; charset=utf-8")
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .body(format!("retry: {retry}\n: as many streams as there may be ({reason})\n\n"))
+        .body(format!("retry: {retry}\n: {why} ({reason})\n\n"))
 }

@@ -136,7 +136,7 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
         Ok(())
     };
     let keys = async {
-        config.verifier.follow_keys(&metrics).await;
+        tokio::join!(config.verifier.follow_keys(&metrics), parts.ticket_keys.fetch_first());
         Ok(())
     };
     let conductor = async {
@@ -178,6 +178,9 @@ fn inboxes_of(config: &Config, metrics: &Metrics, client: &Client) -> Result<Inb
 /// Connections that wait to be accepted: a fleet whose edge died comes at once.
 const BACKLOG: i32 = 4096;
 
+/// As long as `actix_web::HttpServer` has it.
+const LINGER: Duration = Duration::from_secs(1);
+
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -191,8 +194,8 @@ async fn drain(parts: &Parts, grace: Duration) {
     parts.drain.cancel();
     let streams = parts.metrics.streams.get();
     info!(streams, window_seconds = parts.config.streams.drain.as_secs(), "draining");
-    // Hubs sweep once a second.
-    let window = parts.config.streams.drain + Duration::from_secs(2);
+    // Hubs sweep once a second, a frame under way may take another, and a busy machine some more.
+    let window = parts.config.streams.drain + Duration::from_secs(5);
     let until = Instant::now() + window.min(grace.saturating_sub(Duration::from_secs(3)));
     while parts.metrics.streams.get() > 0 && Instant::now() < until {
         sleep(Duration::from_millis(50)).await;
@@ -237,6 +240,8 @@ fn worker(
     let http = HttpService::<Io, _, _>::build()
         .client_request_timeout(config.http.header)
         .keep_alive(config.http.idle)
+        // What is still sent of a body that was refused is read on for so long: a reset could take the answer away.
+        .client_disconnect_timeout(LINGER)
         .h1_allow_half_closed(false)
         .on_connect_ext(|io: &Io, data| {
             data.insert(io.slot());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tonic::Status;
 use tutti_model::queue::KeysRequest;
 use tutti_model::room::{Claims, TICKET_AUDIENCE};
@@ -25,7 +25,7 @@ const ANEW: Duration = Duration::from_secs(2);
 pub(crate) enum Untaken {
     /// It is not valid; why.
     Invalid(String),
-    /// The keys could not be had.
+    /// The keys could not be had, or not anew since a moment ago.
     NoKeys(Status),
 }
 
@@ -48,6 +48,13 @@ impl TicketKeys {
         Self { queue, held: RwLock::default(), asking: Mutex::default() }
     }
 
+    /// Has the keys fetched before the first visitor comes, who may come when the service does not answer.
+    pub(crate) async fn fetch_first(&self) {
+        while self.queue.is_configured() && self.jwks().await.is_err() {
+            sleep(ANEW).await;
+        }
+    }
+
     /// The public keys, as a JSON Web Key Set.
     pub(crate) async fn jwks(&self) -> Result<Arc<str>, Status> {
         Ok(self.held(FRESH).await?.jwks.clone())
@@ -55,6 +62,7 @@ impl TicketKeys {
 
     /// What a token says, if it is a valid one of a ticket of this room.
     pub(crate) async fn verify(&self, token: &str, room: &str) -> Result<Claims, Untaken> {
+        let asked = Instant::now();
         let invalid = |e: jsonwebtoken::errors::Error| Untaken::Invalid(kind_of(&e));
         let header = decode_header(token).map_err(invalid)?;
         if header.alg != Algorithm::EdDSA {
@@ -66,7 +74,12 @@ impl TicketKeys {
             held = self.held(ANEW).await.map_err(Untaken::NoKeys)?;
         }
         let Some((_, key)) = held.keys.iter().find(|(kid, _)| *kid == header.kid) else {
-            return Err(Untaken::Invalid("no key for it".to_owned()));
+            // A set that is older than the question may lack the key that a replica began with just now.
+            return Err(if held.at < asked {
+                Untaken::NoKeys(Status::unavailable("the token's key is not known yet"))
+            } else {
+                Untaken::Invalid("no key for it".to_owned())
+            });
         };
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.leeway = 0;

@@ -7,11 +7,11 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use serde_json::json;
 
-use crate::answer::{problem, refused, time_left};
+use crate::answer::{Answer, problem, refused, time_left};
 use crate::auth::{Refusal, query_of};
 use crate::hub::{From, Listen, What};
 use crate::patience::INCOMPLETE;
-use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, open, readable};
+use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, open, readable, streamed};
 use crate::topic::Place;
 
 /// The scope that reading a topic needs, unless it is public; `topics:read:NAME` is good for one.
@@ -37,19 +37,16 @@ async fn list(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
 }
 
 async fn stream(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> HttpResponse {
-    let name = path.into_inner();
+    streamed(&shared, listen(&request, &shared, &path))
+}
+
+fn listen(request: &HttpRequest, shared: &Shared, name: &str) -> Answer {
     // Who may not read it does not hear whether it is there.
-    let expires = match may_read(&request, &shared, &name) {
-        Ok(expires) => expires,
-        Err(refusal) => return refused(&shared, &refusal),
-    };
-    let Some((topic, steps)) = shared.topics.get_key_value(name.as_str()) else {
-        return problem(StatusCode::NOT_FOUND, "this edge does not serve that topic: see topics.names");
-    };
-    let query = match StreamQuery::of(&request) {
-        Ok(query) => query,
-        Err(refusal) => return refusal,
-    };
+    let expires = may_read(request, shared, name).map_err(|refusal| refused(shared, &refusal))?;
+    let (topic, steps) = shared.topics.get_key_value(name).ok_or_else(|| {
+        problem(StatusCode::NOT_FOUND, "this edge does not serve that topic: see topics.names")
+    })?;
+    let query = StreamQuery::of(request)?;
     let from = match query.last_id.clone() {
         None => From::Now,
         Some(id) if id == "oldest" => From::Oldest,
@@ -59,9 +56,9 @@ async fn stream(request: HttpRequest, shared: web::Data<Shared>, path: web::Path
             None => From::Lost("unknown_id"),
         },
     };
-    let key = query_of(&request, "key").map(Bytes::from);
+    let key = query_of(request, "key").map(Bytes::from);
     let listen = Listen { topic: topic.clone(), steps: steps.clone(), key, from };
-    open(&request, &shared, &query, expires, What::Topic(listen))
+    Ok(open(request, shared, &query, expires, What::Topic(listen)))
 }
 
 /// How long the token is valid, if one was needed.

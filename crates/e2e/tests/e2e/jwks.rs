@@ -108,7 +108,7 @@ impl Publisher {
 }
 
 async fn ask(edge: &Edge, token: &str) -> Response {
-    client().get(edge.stream()).bearer_auth(token).send().await.unwrap()
+    client().get(format!("{}/v1/map/locations", edge.url)).bearer_auth(token).send().await.unwrap()
 }
 
 async fn status(edge: &Edge, key: &Key) -> u16 {
@@ -134,6 +134,9 @@ async fn keys_at_a_url_are_followed_as_they_come_and_go() {
     assert_eq!(unchecked.status(), 503, "nobody knows yet");
     assert!(unchecked.headers().contains_key("retry-after"));
     assert_eq!(unchecked.headers()["content-type"], "application/problem+json");
+    let stream = client().get(edge.stream()).bearer_auth(a.sign()).send().await.unwrap();
+    assert_eq!(stream.status(), 200, "any other status ends an EventSource for good");
+    assert!(stream.text().await.unwrap().starts_with("retry: "), "and it comes back by itself");
     assert_eq!(
         client().get(edge.stream()).send().await.unwrap().status(),
         401,

@@ -242,11 +242,16 @@ async fn an_expired_ticket_token_is_refused_and_ends_its_stream() {
 async fn no_shows_ended_sessions_and_leavers_free_their_places_within_a_second() {
     let rooms = Rooms::start(Bed::new(1).await, 2, &[]).await;
     let edge = rooms.edge(&[]).await;
-    let settings =
-        r#"{"maxActive":1,"admitPerSecond":1000,"claimSeconds":1,"sessionSeconds":2,"graceSeconds":60}"#;
-    rooms.put(&edge, "sale", settings).await;
-    let mut all = Vec::new();
-    for _ in 0..5 {
+    let claims_within = |seconds: u32| {
+        let settings =
+            json!({"maxActive": 1, "admitPerSecond": 1000, "claimSeconds": seconds, "sessionSeconds": 2});
+        settings.to_string()
+    };
+    rooms.put(&edge, "sale", &claims_within(3)).await;
+    let mut all = vec![rooms.join(&edge, "sale").await];
+    // Who was let in keeps the deadline; the others have all the time that a busy machine may take.
+    rooms.put(&edge, "sale", &claims_within(600)).await;
+    for _ in 0..4 {
         all.push(rooms.join(&edge, "sale").await);
     }
     // The first never claims. The second claims, and its session ends. The third claims and
@@ -271,7 +276,7 @@ async fn no_shows_ended_sessions_and_leavers_free_their_places_within_a_second()
     let after = |later: u64, sooner: u64, least: u64| {
         assert!((least..least + 1000).contains(&(later - sooner)), "{later} - {sooner}");
     };
-    after(at("expired", 1), at("admitted", 1), 1000);
+    after(at("expired", 1), at("admitted", 1), 3000);
     after(at("admitted", 2), at("expired", 1), 0);
     after(at("expired", 2), at("claimed", 2), 2000);
     after(at("admitted", 3), at("expired", 2), 0);
@@ -285,7 +290,7 @@ async fn who_is_away_for_the_grace_period_leaves_the_line_also_when_the_edge_was
     let rooms = Rooms::start(Bed::new(1).await, 2, &[]).await;
     let mut dies = rooms.edge(&[]).await;
     let stays = rooms.edge(&[]).await;
-    rooms.put(&stays, "sale", r#"{"maxActive":1,"admitPerSecond":50,"graceSeconds":3}"#).await;
+    rooms.put(&stays, "sale", r#"{"maxActive":1,"admitPerSecond":50,"graceSeconds":15}"#).await;
     let inside = rooms.join(&stays, "sale").await;
     rooms.act(Method::POST, &stays, "sale", &inside, "/claim").await;
     let [_never, closes, on_both, dead, polls] = {
@@ -305,7 +310,7 @@ async fn who_is_away_for_the_grace_period_leaves_the_line_also_when_the_edge_was
     // Asking with the token is a sign of life, so the figures are what is looked at.
     let away = async |count: u64| {
         rooms.act(Method::GET, &stays, "sale", &polls, "").await;
-        rooms.room(&stays, "sale").await["figures"]["away"] == count
+        rooms.room(&stays, "sale").await["figures"]["away"].as_u64() >= Some(count)
     };
     eventually("who never had a stream is gone", || away(1)).await;
     closing.cut();
@@ -352,7 +357,7 @@ async fn a_new_edge_is_exact_from_its_first_event_and_who_slept_keeps_the_place(
 async fn the_early_get_their_places_by_the_published_permutation() {
     let rooms = Rooms::start(Bed::new(1).await, 2, &[]).await;
     let (a, b) = (rooms.edge(&[]).await, rooms.edge(&[]).await);
-    let opens_at = now_ms() + 4000;
+    let opens_at = now_ms() + 600_000;
     let settings = json!({"maxActive": 1, "admitPerSecond": 1, "opensAt": opens_at}).to_string();
     let made = rooms.put(&a, "sale", &settings).await;
     assert_eq!((&made["opened"], &made["seed"]), (&json!(false), &Value::Null));
@@ -380,6 +385,9 @@ async fn the_early_get_their_places_by_the_published_permutation() {
     let left = &all[12];
     rooms.act(Method::DELETE, &a, "sale", left, "").await;
 
+    // All of that took as long as it took; until it has opened, its time can be moved.
+    let settings = json!({"maxActive": 1, "admitPerSecond": 1, "opensAt": now_ms() + 1000}).to_string();
+    rooms.put(&a, "sale", &settings).await;
     eventually("it opens", || async { rooms.room(&a, "sale").await["opened"] == true }).await;
     let late = rooms.join(&a, "sale").await;
     let (_, drawn) = rooms.call(Method::GET, &b, "/v1/rooms/sale/lottery", None, "").await;
@@ -501,6 +509,11 @@ async fn without_its_service_an_edge_says_so_and_goes_on_when_it_is_back() {
     .await;
     let newcomer = Stream::open(&edge, "sale", waits.visitor()).await;
     eventually("a newcomer is told, too", || async { newcomer.heard().statuses == ["stale"] }).await;
+    let without_keys = rooms.edge(&[]).await;
+    let url = format!("{}/v1/rooms/sale/stream?access_token={}", without_keys.url, waits.token);
+    let answer = reqwest::get(url).await.unwrap();
+    assert_eq!(answer.status(), 200, "any other status ends an EventSource for good");
+    assert!(answer.text().await.unwrap().starts_with("retry: "), "and it comes back by itself");
     rooms.queues[1].run();
     rooms.queues[1].wait_ready().await;
     for stream in [&stream, &newcomer] {
