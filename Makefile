@@ -43,7 +43,7 @@ test: ## all tests: unit, property, and end to end on real Kafka and Redis
 	$(call need,$(BUILD_NEEDS) $(TEST_NEEDS))
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(( $$(nproc) + 1 ))} $(CARGO) test --locked --workspace
 
-bench: ## what the live map, waiting rooms and notifications cost, in a release build; takes some twenty-five minutes
+bench: ## what the live map, waiting rooms and notifications cost, in a release build; takes some half an hour
 	$(call need,$(BUILD_NEEDS) redis-server:redis-server redis-benchmark:redis-tools)
 	$(CARGO) build --locked --release -p tutti -p tutti-edge -p tutti-ingest -p tutti-queue
 	target/release/tutti bench $(ARGS)
