@@ -195,18 +195,25 @@ struct Proxy {
 }
 
 impl Proxy {
-    fn start(bed: &Bed, edge: &str, coding: &str) -> Self {
-        let pass = "const http = require('http'), { PORT, EDGE, CODING } = process.env; \
+    /// Refuses so many streams at first.
+    fn start(bed: &Bed, edge: &str, coding: &str, refused: u32) -> Self {
+        let pass = "const http = require('http'), { PORT, EDGE, CODING, REFUSED } = process.env; \
+                    let left = REFUSED; \
                     http.createServer((asked, answer) => { \
-                      const headers = { ...asked.headers, 'accept-encoding': CODING }; \
-                      const passed = http.request(EDGE + asked.url, { headers }, got => { \
+                      const { method } = asked, headers = { ...asked.headers, 'accept-encoding': CODING }; \
+                      if (asked.url.includes('/stream') && left-- > 0) return answer.writeHead(503).end(); \
+                      const passed = http.request(EDGE + asked.url, { method, headers }, got => { \
                         answer.writeHead(got.statusCode, got.headers); got.pipe(answer); }); \
                       answer.on('close', () => passed.destroy()); passed.on('error', () => answer.destroy()); \
-                      passed.end(); \
+                      asked.pipe(passed); \
                     }).listen(PORT, '127.0.0.1')";
         let port = free_port();
-        let variables =
-            [("PORT", port.to_string()), ("EDGE", edge.to_owned()), ("CODING", coding.to_owned())];
+        let variables = [
+            ("PORT", port.to_string()),
+            ("EDGE", edge.to_owned()),
+            ("CODING", coding.to_owned()),
+            ("REFUSED", refused.to_string()),
+        ];
         let variables = BTreeMap::from(variables.map(|(name, value)| (name.to_owned(), value)));
         let log = bed.folder().join("proxy.log");
         let command = ["node", "-e", pass].map(PathBuf::from);
@@ -231,7 +238,8 @@ async fn chromium_takes_the_map_in_each_coding_and_its_page_holds_what_the_edge_
     let written = async || edge.service.metric("tutti_edge_delivered_bytes_total").await;
     // As Chromium asks for it, and by a proxy that asks for one coding.
     for coding in [None, Some("identity"), Some("gzip"), Some("zstd")] {
-        let (proxy, before) = (coding.map(|coding| Proxy::start(&bed, &edge.url, coding)), written().await);
+        let (proxy, before) =
+            (coding.map(|coding| Proxy::start(&bed, &edge.url, coding, 0)), written().await);
         browser.client.goto(proxy.as_ref().map_or(&edge.url, |proxy| &proxy.url)).await.unwrap();
         eventually("the page holds the map", || async { held().await == input.expected }).await;
         let bytes = written().await - before;
@@ -263,7 +271,9 @@ async fn a_visitor_gets_in_by_the_page_of_a_waiting_room() {
     let waits = rooms.join(&edge, "sale").await;
 
     let browser = Browser::start(rooms.bed.folder()).await;
-    browser.client.goto(&format!("{}/rooms/sale", edge.url)).await.unwrap();
+    // After an answer of a proxy's own an EventSource gives up for good, but not the page.
+    let proxy = Proxy::start(&rooms.bed, &edge.url, "identity", 2);
+    browser.client.goto(&format!("{}/rooms/sale", proxy.url)).await.unwrap();
     let place = async || browser.tell("document.querySelector('#place').textContent").await;
     eventually("it shows the place", || async { place().await == "2" }).await;
     browser.client.refresh().await.unwrap();
