@@ -117,7 +117,7 @@ impl Rooms {
     ///
     /// # Panics
     /// If it is refused, or not answered for 90 s.
-    async fn insist(&self, method: Method, edge: &Edge, path: &str, token: &str, body: &str) -> Value {
+    pub async fn insist(&self, method: Method, edge: &Edge, path: &str, token: &str, body: &str) -> Value {
         until_there(path, async || match self.call(method.clone(), edge, path, Some(token), body).await {
             (StatusCode::SERVICE_UNAVAILABLE, _) => None,
             (status, body) => {

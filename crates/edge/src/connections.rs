@@ -89,9 +89,9 @@ impl Connections {
     fn put_back(&self, came: Vec<(String, String, i64)>, left: Vec<Who>) {
         let came = came.into_iter().map(|(user, device, _)| (user, device));
         let mut state = self.state();
-        state.doubtful = came.chain(left).collect();
-        let doubtful = state.doubtful.clone();
-        state.changed.extend(doubtful);
+        let State { changed, doubtful, .. } = &mut *state;
+        *doubtful = came.chain(left).collect();
+        changed.extend(doubtful.iter().cloned());
     }
 
     /// Redis may have lost something: all is to be told anew.

@@ -126,11 +126,7 @@ fn positions_are_true(log: &[Record], visitors: &[Visitor]) -> usize {
 }
 
 async fn set_mode(rooms: &Rooms, edge: &Edge, mode: &str) {
-    eventually("the room's mode changes", async || {
-        let path = format!("/v1/rooms/sale/{mode}");
-        rooms.call(Method::POST, edge, &path, Some(&admin()), "").await.0 == 200
-    })
-    .await;
+    rooms.insist(Method::POST, edge, &format!("/v1/rooms/sale/{mode}"), &admin(), "").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
