@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 use tonic::{Code, Status};
-use tutti_feed::{Cursor, Since};
+use tutti_feed::{Cursor, Item, Page, Since};
 use tutti_model::location::Format;
 use tutti_model::notification::{self, is_id, is_topic, is_user, topic_address, user_address};
 use tutti_model::notify::{Mark, MarkRequest, Marked, SendRequest};
@@ -40,6 +40,8 @@ const MAX_MARK_BYTES: usize = 4 * 1024;
 const MAX_TOPICS: usize = 16;
 /// Notifications listed at once, unless the request says.
 const LISTED: usize = 50;
+/// Bytes of a page of notifications, about.
+const PAGE_BYTES: u32 = 64 * 1024;
 
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
     app.service(postable("/v1/notifications", async |r, s, b| either(send(r, s, b).await)))
@@ -197,43 +199,28 @@ async fn list(request: HttpRequest, shared: web::Data<Shared>) -> Answer {
         return Err(bad("limit must be 1 to 1000"));
     }
     shared.metrics.mailbox_reads.inc();
-    let read = shared.inboxes.mailboxes.read(&user_address(&claims.sub), Since::All).await;
-    let mailbox = read.map_err(|_| unavailable("the inbox cannot be read from Redis"))?;
-    let mut items: Vec<_> = mailbox.items.iter().rev().collect();
-    if let Some(before) = &query.before {
-        let place = place_of(before, &items).ok_or_else(|| {
-            problem(StatusCode::NOT_FOUND, "before is neither the next of a page nor an id of this inbox")
-        })?;
-        items.retain(|item| (item.seq, item.time_us) < place);
-    }
-    let read = |id: &str| mailbox.marks.contains_key(id);
-    let mut wanted = items.into_iter().filter(|item| !query.unread || !read(&item.id)).peekable();
-    let mut last = None;
-    let mut page: Vec<Box<RawValue>> = Vec::new();
-    for item in wanted.by_ref().take(query.limit) {
-        last = Some(format!("{}-{}", item.seq, item.time_us));
-        page.extend(
-            RawValue::from_string(inbox::notification(&item.payload, None, None, read(&item.id))).ok(),
-        );
-    }
+    let page = Page {
+        before: query.before.as_deref(),
+        items: query.limit as u32,
+        bytes: PAGE_BYTES,
+        unread_alone: query.unread,
+    };
+    let read = shared.inboxes.mailboxes.read_page(&user_address(&claims.sub), page).await;
+    let mailbox = read.map_err(|_| unavailable("the inbox cannot be read from Redis"))?.ok_or_else(|| {
+        problem(StatusCode::NOT_FOUND, "before is neither the next of a page nor an id of this inbox")
+    })?;
+    let notifications = mailbox.items.iter().filter_map(|item| {
+        let is_read = mailbox.marks.contains_key(&item.id);
+        RawValue::from_string(inbox::notification(&item.payload, None, None, is_read)).ok()
+    });
     let own = [Address { name: Bytes::new(), bucket: 0, topic: None }];
     let listed = Listed {
-        notifications: page,
+        notifications: notifications.collect(),
         unread: mailbox.unread,
-        next: last.filter(|_| wanted.peek().is_some()),
+        next: mailbox.items.last().filter(|_| mailbox.more).map(Item::place),
         cursor: id_of(&own, |_| Cursor::text_of(mailbox.position)),
     };
     Ok(ok(&listed))
-}
-
-/// The place that a page ended at: by its own text, which is good also where the notification has gone, or
-/// by an id.
-fn place_of(before: &str, items: &[&tutti_feed::Item]) -> Option<(u64, u64)> {
-    let by_text = || {
-        let (seq, time_us) = before.split_once('-')?;
-        Some((seq.parse().ok()?, time_us.parse().ok()?))
-    };
-    items.iter().find(|item| item.id == before).map(|item| (item.seq, item.time_us)).or_else(by_text)
 }
 
 async fn read(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> Answer {

@@ -35,7 +35,7 @@ pub use cursor::Cursor;
 pub use error::Error;
 pub use fred::clients::Client;
 pub use history::{History, Stood};
-pub use mailbox::{Filed, Filing, Item, Keep, Letter, Mailbox, Mailboxes, Mark, Marked, News, Since};
+pub use mailbox::{Filed, Filing, Item, Keep, Letter, Mailbox, Mailboxes, Mark, Marked, News, Page, Since};
 pub use metrics::{AppendMetrics, FollowMetrics, MailboxMetrics};
 pub use record::{HEADER_BYTES, Position, Record};
 pub use redis::{Connection, connect, connects, time_us};

@@ -132,6 +132,19 @@ pub enum Since {
     },
 }
 
+/// Which of a mailbox's newest items are read.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    /// Those before the item with this id, or before a place as [`Item::place`] writes it; `None` is the newest.
+    pub before: Option<&'a str>,
+    /// At most this many, but at least one.
+    pub items: u32,
+    /// About this many bytes of them at most, but always one item; 0 is no limit.
+    pub bytes: u32,
+    /// Unread items alone.
+    pub unread_alone: bool,
+}
+
 /// A mailbox as it was read.
 #[derive(Clone, Debug)]
 pub struct Mailbox {
@@ -141,9 +154,9 @@ pub struct Mailbox {
     pub unread: u32,
     /// Why the place that was asked for is of no use, and all items are here.
     pub reset: Option<String>,
-    /// Items, oldest first.
+    /// Items, oldest first; those of a [`Page`] newest first.
     pub items: Vec<Item>,
-    /// What has been marked: with [`Since::Place`] perhaps before that.
+    /// What has been marked: with [`Since::Place`] perhaps before that, with a [`Page`] of its items alone.
     pub marks: HashMap<String, Marked>,
     /// There are more items than were asked for.
     pub more: bool,
@@ -315,6 +328,32 @@ impl Mailboxes {
                 words.extend(numbers_of(after).into_iter().chain(numbers_of(begun)));
             }
         }
+        self.list(bucket, words).await
+    }
+
+    /// Reads a page of the newest items, in one command. Where `before` is a place, Redis reads little more of the
+    /// mailbox than the page. Returns `None` if `before` is neither a place nor the id of an item.
+    ///
+    /// # Errors
+    /// As [`Mailboxes::read`].
+    pub async fn read_page(&self, address: &str, page: Page<'_>) -> Result<Option<Mailbox>, Error> {
+        let Page { before, items, bytes, unread_alone } = page;
+        let place = before.and_then(|text| {
+            let (seq, time_us) = text.split_once('-')?;
+            Some([seq.parse().ok()?, time_us.parse().ok()?])
+        });
+        let mut words: Vec<Value> =
+            vec![address.into(), bytes.into(), "page".into(), before.unwrap_or_default().into()];
+        match place {
+            Some(numbers) => words.extend(numbers.map(|n: u64| Value::from(n.min(1 << 53) as i64))),
+            None => words.extend(["", ""].map(Value::from)),
+        }
+        words.extend([Value::from(items.max(1)), Value::from(u32::from(unread_alone))]);
+        let mailbox = self.list(self.bucket_of(address.as_bytes()), words).await?;
+        Ok(mailbox.reset.is_none().then_some(mailbox))
+    }
+
+    async fn list(&self, bucket: u32, words: Vec<Value>) -> Result<Mailbox, Error> {
         let doing = || format!("reading a mailbox in {}", self.feed(bucket));
         let (epoch, seq, time_us, unread, reason, items, marks, more): ListAnswer =
             self.run(&LIST, bucket, words).await.map_err(redis(doing))?;
@@ -406,6 +445,11 @@ impl Letter {
 }
 
 impl Item {
+    /// Where it stands in its mailbox, as [`Page::before`] takes it, also when the item has gone.
+    pub fn place(&self) -> String {
+        format!("{}-{}", self.seq, self.time_us)
+    }
+
     fn decode(mut bytes: Bytes) -> Option<Self> {
         let (seq, time_us) = (bytes.try_get_u64().ok()?, bytes.try_get_u64().ok()?);
         let expires_us = bytes.try_get_u64().ok()?;

@@ -1,16 +1,20 @@
--- Reads a mailbox: all of it, or what is later than a place in its feed.
+-- Reads a mailbox: all of it, what is later than a place in its feed, or a page of the newest items.
 --
 -- ARGV: address, about how many bytes of items at most (0: all), then 'all', 'now' (no items) or 'since'
 --       and a place: epoch, seq, time_us; an epoch of '' is the place before the first record. For the
 --       rest of what was begun as 'all', the items' place, and then the feed's as of the beginning.
+--       For 'page': an id and a place (seq, time_us), of which either or both may be ''; how many items at
+--       most; and '1' for unread items alone. The page has what is before the item at that place, or with
+--       that id, or else before the place; the newest where both are ''.
 -- Returns {the feed's epoch, seq, time_us (nothing where there is no record yet), unread, why the place
---       is of no use and all is told (or ''), items, marks as a flat list of ids and marks, 1 if there
---       are more items}.
+--       is of no use and all is told (or ''; 'unknown' for a page before an id that is not there), items,
+--       oldest first but those of a page newest first, marks as a flat list of ids and marks (of a page
+--       those of its items), 1 if there are more items}.
 local address, max_bytes, mode = ARGV[9], tonumber(ARGV[10]), ARGV[11]
 local since_epoch, since_seq, since_us = ARGV[12], tonumber(ARGV[13]), tonumber(ARGV[14])
 -- What is missing since then is missed.
 local whole_epoch, whole_seq, whole_us = since_epoch, since_seq, since_us
-if ARGV[15] then
+if mode == 'since' and ARGV[15] then
   whole_epoch, whole_seq, whole_us = ARGV[15], tonumber(ARGV[16]), tonumber(ARGV[17])
 end
 local now_us = clock_us()
@@ -59,15 +63,15 @@ if mode == 'since' then
   reason = why_not()
 end
 
--- Where the items begin that are later: numbers and times only grow.
-local function first_later(length)
+-- Where the items begin of which this is true: numbers and times only grow.
+local function first_that(is, length)
   local low, high = 0, length
-  if length > 0 and not is_later(read_item(call('LINDEX', name, -1))) then
+  if length > 0 and not is(read_item(call('LINDEX', name, -1))) then
     return length
   end
   while low < high do
     local middle = math.floor((low + high) / 2)
-    if is_later(read_item(call('LINDEX', name, middle))) then
+    if is(read_item(call('LINDEX', name, middle))) then
       high = middle
     else
       low = middle + 1
@@ -90,12 +94,69 @@ local function take_from(at, length)
   end
 end
 
+-- Where the items end that are before an id or a place; nothing if there is no such id, and no place.
+local function end_of_page(length, id, its_seq, its_us)
+  local at = length
+  if its_seq then
+    at = first_that(function(seq, us) return seq > its_seq or (seq == its_seq and us >= its_us) end, length)
+    local item = call('LINDEX', name, at)
+    if item then
+      local seq, us = read_item(item)
+      if seq == its_seq and us == its_us then
+        return at
+      end
+    end
+  end
+  -- An id may look like a place.
+  if id ~= '' then
+    for n, item in ipairs(call('LRANGE', name, 0, -1)) do
+      local _, _, _, its = read_item(item)
+      if its == id then
+        return n - 1
+      end
+    end
+  end
+  return (its_seq or id == '') and at or nil
+end
+
+-- Reads what the page needs of the list, and a few items more.
+local function take_page(ends, limit, unread_alone)
+  local marks_key, bytes = key('marks', address), 0
+  while ends > 0 do
+    local first = math.max(0, ends - math.min(16, limit + 1))
+    local part = call('LRANGE', name, first, ends - 1)
+    for at = #part, 1, -1 do
+      local item = part[at]
+      local _, _, _, id = read_item(item)
+      local mark = call('HGET', marks_key, id)
+      if not (mark and unread_alone) then
+        if #items >= limit or (#items > 0 and max_bytes > 0 and bytes + #item > max_bytes) then
+          more = 1
+          return
+        end
+        items[#items + 1], bytes = item, bytes + #item
+        if mark then
+          marks[#marks + 1], marks[#marks + 2] = id, mark
+        end
+      end
+    end
+    ends = first
+  end
+end
+
 local length = call('LLEN', name)
-if mode == 'all' or reason ~= '' then
+if mode == 'page' then
+  local ends = end_of_page(length, ARGV[12], tonumber(ARGV[13]), tonumber(ARGV[14]))
+  if ends then
+    take_page(ends, tonumber(ARGV[15]), ARGV[16] == '1')
+  else
+    reason = 'unknown'
+  end
+elseif mode == 'all' or reason ~= '' then
   take_from(0, length)
   marks = call('HGETALL', key('marks', address))
 elseif mode == 'since' then
-  take_from(first_later(length), length)
+  take_from(first_that(is_later, length), length)
   if is_later(box.mark_seq, box.mark_us) then
     marks = call('HGETALL', key('marks', address))
   end
