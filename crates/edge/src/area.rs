@@ -71,26 +71,21 @@ pub(crate) struct Area {
 }
 
 impl Area {
-    /// Reads `west,south,east,north`, in degrees.
+    /// Reads `west,south,east,north`, in degrees, as libraries for maps write them: longitudes may lie in any copy
+    /// of the world, a box may be wider than the world, and latitudes may lie beyond the poles.
     ///
     /// # Errors
     /// What to write instead.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
-        const WANTED: &str = "bbox is west,south,east,north in degrees, as bbox=8.4,47.3,8.6,47.5: longitudes of \
-                              -180 to 180 (west may be larger than east: across the antimeridian), latitudes of -90 \
-                              to 90, south not above north";
+        const WANTED: &str = "bbox is west,south,east,north, four numbers in degrees, south not above north, as \
+                              bbox=8.4,47.3,8.6,47.5; west may be larger than east: across the antimeridian";
         let numbers: Vec<f64> =
             text.split(',').map(|n| n.trim().parse()).collect::<Result<_, _>>().map_err(|_| WANTED)?;
         let [west, south, east, north] = numbers[..] else { return Err(WANTED) };
-        let fits = |degrees: f64, most: f64| (-most..=most).contains(&degrees);
-        if !(fits(west, 180.0)
-            && fits(east, 180.0)
-            && fits(south, 90.0)
-            && fits(north, 90.0)
-            && south <= north)
-        {
+        if numbers.iter().any(|n| !n.is_finite()) || south > north {
             return Err(WANTED);
         }
+        let (west, east) = in_one_world(west, east);
         let mut deepest = (0..=MAX_ZOOM).rev().map(|zoom| Self::at(zoom, west, south, east, north));
         Ok(deepest.find(|area| area.tiles() <= MAX_TILES).expect("at zoom 0 there is one tile"))
     }
@@ -156,6 +151,24 @@ impl Area {
     }
 }
 
+/// The longitudes of a box, as those of -180 to 180 that mean the same.
+fn in_one_world(west: f64, east: f64) -> (f64, f64) {
+    let is_in = |degrees: f64| (-180.0..=180.0).contains(&degrees);
+    let wrap = |degrees: f64| (degrees + 180.0).rem_euclid(360.0) - 180.0;
+    let width = east - west;
+    if width >= 360.0 {
+        (-180.0, 180.0)
+    } else if is_in(west) && is_in(east) {
+        (west, east)
+    } else if width < 0.0 {
+        (wrap(west), wrap(east))
+    } else {
+        // 200 to 540 ends at 180, and not in the column where -180 is.
+        let east = wrap(west) + width;
+        (wrap(west), if east > 180.0 { east - 360.0 } else { east })
+    }
+}
+
 /// The zoom of the cells of an area's clusters.
 pub(crate) fn cell_zoom(zoom: u8) -> u8 {
     zoom + CELL_ZOOMS
@@ -194,9 +207,10 @@ mod tests {
             "a,b,c,d",
             "NaN,0,1,1",
             "0,0,inf,1",
+            "0,0,1,-Infinity",
             "0,2,1,1",
-            "0,-91,1,1",
-            "181,0,1,1",
+            "0,92,1,91",
+            "undefined,undefined,undefined,undefined",
         ] {
             assert!(Area::parse(text).is_err(), "{text}");
         }
@@ -212,6 +226,47 @@ mod tests {
         assert_eq!(area.each().count() as u32, area.tiles());
         let around = Area::parse("10,-1,9,1").unwrap();
         assert!((-180..=180).all(|degrees| around.contains(Spot::of(0.0, f64::from(degrees)))));
+    }
+
+    #[test]
+    fn boxes_of_other_copies_of_the_world_are_those_of_this_one() {
+        for (text, same) in [
+            ("182.9,-18.1,193.1,-9.7", "-177.1,-18.1,-166.9,-9.7"),
+            ("-200,10,-170,20", "160,10,-170,20"),
+            ("170,10,190,20", "170,10,-170,20"),
+            ("530,10,550,20", "170,10,-170,20"),
+            ("-550,10,-540.5,20", "170,10,179.5,20"),
+            ("200,10,540,20", "-160,10,180,20"),
+            ("190,10,-190,20", "-170,10,170,20"),
+        ] {
+            assert_eq!(Area::parse(text), Area::parse(same), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_box_wider_or_higher_than_the_world_is_cut() {
+        let world = Area::parse("-180,-90,180,90").unwrap();
+        for text in [
+            "-200,-100,200,100",
+            "-1e9,-90,1e9,90",
+            "0,-90,360,90",
+            "-540,-85.06,540,85.06",
+            "-1e308,-91,1e308,91",
+        ] {
+            assert_eq!(Area::parse(text), Ok(world), "{text}");
+        }
+        assert_eq!(Area::parse("8,80,9,120"), Area::parse("8,80,9,90"));
+        assert_eq!(Area::parse("8,-1e300,9,-80"), Area::parse("8,-90,9,-80"));
+    }
+
+    #[test]
+    fn numbers_are_read_as_scripts_write_them() {
+        let written = Area::parse("8,-47,9,0.0000001");
+        for text in
+            ["8.0,-47.0,9.0,1e-7", " 8 , -47 ,\t9, 1E-7 ", "+8,-47,+9,.0000001", "8.,-47.,9.,0.0000001"]
+        {
+            assert_eq!(Area::parse(text), written, "{text}");
+        }
     }
 
     #[test]

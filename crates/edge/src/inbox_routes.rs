@@ -149,7 +149,7 @@ fn addresses(shared: &Shared, claims: &Claims, topics: &str) -> Result<Rc<[Addre
         topic: topic.map(str::to_owned),
     };
     let mut addresses = vec![address(user_address(&claims.sub), None)];
-    let mut topics: Vec<&str> = topics.split(',').filter(|topic| !topic.is_empty()).collect();
+    let mut topics: Vec<&str> = topics.split(',').map(str::trim).filter(|topic| !topic.is_empty()).collect();
     topics.sort_unstable();
     topics.dedup();
     if topics.len() > MAX_TOPICS {

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::answer::{Answer, either, problem};
+use crate::answer::{Answer, bad, either, problem};
 use crate::auth::User;
 use crate::client_address::{client_address, network_of};
 use crate::coding::Coding;
@@ -138,29 +138,48 @@ async fn not_found(request: HttpRequest) -> HttpResponse {
 }
 
 /// What a client asks of any stream.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub(crate) struct StreamQuery {
     /// What was shown before, as the client says.
-    #[serde(rename = "since")]
     pub(crate) last_id: Option<String>,
-    max_seconds: Option<u64>,
+    /// How long the stream may live, if the client bounds that.
+    longest: Option<Duration>,
+}
+
+/// The same as it stands in the query.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawStreamQuery {
+    since: Option<String>,
+    #[serde(default)]
+    max_seconds: String,
 }
 
 impl StreamQuery {
     pub(crate) fn of(request: &HttpRequest) -> Result<Self, HttpResponse> {
-        let query = web::Query::<Self>::from_query(request.query_string()).map_err(|_| {
-            problem(
-                StatusCode::BAD_REQUEST,
-                "in the query, each name may stand once, and maxSeconds is a whole number",
-            )
-        })?;
-        let Self { last_id: since, max_seconds } = query.into_inner();
+        let query = web::Query::<RawStreamQuery>::from_query(request.query_string())
+            .map_err(|_| bad("in the query, each name may stand once"))?;
+        let RawStreamQuery { since, max_seconds } = query.into_inner();
+        let longest = duration_of(&max_seconds).map_err(bad)?;
         // The browser's own header wins: it is newer than the URL, which a reconnect repeats.
         let header =
             request.headers().get("last-event-id").map(|value| value.to_str().unwrap_or("?").to_owned());
         let last_id = header.filter(|id| !id.is_empty()).or(since).filter(|id| !id.is_empty());
-        Ok(Self { last_id, max_seconds })
+        Ok(Self { last_id, longest })
+    }
+}
+
+/// The time that `maxSeconds` gives, a second at least; `None` if it sets no bound.
+///
+/// # Errors
+/// What to write instead.
+fn duration_of(max_seconds: &str) -> Result<Option<Duration>, &'static str> {
+    let text = max_seconds.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match text.parse::<f64>() {
+        Ok(seconds) if !seconds.is_nan() => Ok(Duration::try_from_secs_f64(seconds.max(1.0)).ok()),
+        _ => Err("maxSeconds is a number of seconds"),
     }
 }
 
@@ -185,7 +204,7 @@ pub(crate) fn open(
         return problem(StatusCode::INTERNAL_SERVER_ERROR, "this connection cannot stream");
     };
     let life = shared.config.streams.life.mul_f64(rand::rng().random_range(1.0..1.5));
-    let life = query.max_seconds.map_or(life, |max| life.min(Duration::from_secs(max.max(1))));
+    let life = query.longest.map_or(life, |longest| life.min(longest));
     let (lasts, end) = match expires {
         Some(left) if left < life => (left, End::Token),
         _ => (life, End::Life),
@@ -261,4 +280,28 @@ fn turn_away(shared: &Shared, reason: &'static str, why: &str, retry_ms: Range<u
         .content_type("text/event-stream; charset=utf-8")
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .body(format!("retry: {retry}\n: {why} ({reason})\n\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_longest_time_is_read_as_scripts_write_numbers() {
+        let seconds = |n| Ok(Some(Duration::from_secs(n)));
+        for (text, wanted) in [
+            ("60", seconds(60)),
+            ("60.0", seconds(60)),
+            (" 6e1 ", seconds(60)),
+            ("0", seconds(1)),
+            ("-5", seconds(1)),
+            ("0.5", seconds(1)),
+            ("", Ok(None)),
+            ("Infinity", Ok(None)),
+            ("1e300", Ok(None)),
+        ] {
+            assert_eq!(duration_of(text), wanted, "{text}");
+        }
+        assert!(duration_of("undefined").is_err() && duration_of("NaN").is_err());
+    }
 }
