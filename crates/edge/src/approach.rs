@@ -162,6 +162,30 @@ impl Approach {
         NextWrite::Write(events)
     }
 
+    /// Whether what comes next looks at a few devices, not at the whole map.
+    pub(crate) fn is_short(&self, tick: Option<&Tick>) -> bool {
+        if let Some(Pass { walk: Walk::Devices(replay), .. }) = &self.pass {
+            return replay.is_short();
+        }
+        let Some(tick) = tick else { return true };
+        match self.view {
+            // Cells are counted once for all.
+            View::Clusters(_) => true,
+            _ if self.shown.is_all_of(tick) => true,
+            View::World => false,
+            View::Area(area) => {
+                let from = match &self.shown {
+                    Shown::UpTo(cursor, generation) if generation.is_none_or(|g| g == tick.generation) => {
+                        tick.view.resume(cursor)
+                    }
+                    _ => Resume::Unknown,
+                };
+                let from = if let Resume::From(from) = from { Some(from) } else { None };
+                tick.view.is_few(area, from.as_deref())
+            }
+        }
+    }
+
     /// Whether a pass has ended and none has begun since.
     pub(crate) fn is_between_passes(&self) -> bool {
         self.pass.is_none()

@@ -53,7 +53,7 @@ async fn combine(request: &HttpRequest, shared: &Shared) -> Answer {
     }
     if let Some(room) = asked("room") {
         let token = asked("ticket").ok_or_else(|| bad("room needs ticket, the token that joining gave"))?;
-        let (visit, exp) = visit_of(shared, &room, &token, shown(Part::Room)).await?;
+        let (visit, exp) = visit_of(request, shared, &room, &token, shown(Part::Room)).await?;
         parts.push((Part::Room, What::Room(visit), Some(time_left(exp))));
     }
     if asked("map").is_some() {

@@ -11,12 +11,11 @@ use actix_web::rt::net::TcpStream;
 use actix_web::rt::{spawn, time::interval};
 use bytes::Bytes;
 use rand::Rng as _;
+use tokio::sync::Notify;
 use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep_until};
 use tutti_service::CancellationToken;
 
-use crate::approach::{Shown, View};
 use crate::coding::Coding;
 use crate::config::Streams;
 use crate::counts::Counted;
@@ -25,6 +24,7 @@ use crate::inboxes::InboxStep;
 use crate::metrics::{Ended, Metrics};
 use crate::stream::{End, Socket, Stream, Written};
 use crate::tick::Tick;
+use crate::turns::Turns;
 
 mod catch_up;
 mod combined;
@@ -40,16 +40,22 @@ pub(crate) use devices::Device;
 use devices::Post;
 use listeners::Audience;
 pub(crate) use listeners::{From, Listen};
+pub(crate) use viewers::Look;
 use viewers::Viewer;
 use visitors::Lobby;
 pub(crate) use visitors::Visit;
 
-/// Replays of a worker that are under way at the same time; the others wait for their turn. One that
-/// waits for its socket has none.
+/// Replays of a worker that are under way at the same time, of the whole map and as many of few devices; the
+/// others wait for their turn, which addresses get one after the other. One that waits for its socket has none.
 const TURNS: usize = 2;
 
-/// Devices of a worker that read from Redis at the same time; the others wait for their turn.
+/// Devices of a worker that read from Redis at the same time; the others wait for their turn, which users get one
+/// after the other.
 const READS: usize = 64;
+
+/// Visitors of a worker that are asked after at the same time; the others wait for their turn, which addresses get
+/// one after the other.
+const QUESTIONS: usize = 16;
 
 /// A frame that is under way at its stream's end may take so much longer.
 const FINISH: Duration = Duration::from_secs(1);
@@ -77,8 +83,8 @@ pub(crate) struct Admission {
 
 /// What a stream shows.
 pub(crate) enum What {
-    /// The live map, or a part of it, to one who was shown this before.
-    Map(Shown, View),
+    /// The live map, or a part of it.
+    Map(Look),
     /// A place in line.
     Room(Visit),
     /// A topic's events.
@@ -101,8 +107,14 @@ pub(crate) struct Hub {
     /// Where what one client gets is put together.
     scratch: RefCell<Vec<u8>>,
     stepped: Notify,
-    turns: Semaphore,
-    reads: Semaphore,
+    /// Turns at replays that walk over the whole map.
+    replays: Turns,
+    /// Turns at replays of few devices.
+    short_replays: Turns,
+    /// Turns at reading mailboxes.
+    reads: Turns,
+    /// Turns at asking after visitors.
+    questions: Turns,
     draining: CancellationToken,
     drain_began: Cell<Option<Instant>>,
 }
@@ -117,7 +129,12 @@ impl Hub {
         inboxes: broadcast::Receiver<Arc<InboxStep>>,
         drain: CancellationToken,
     ) -> Rc<Self> {
+        let turns = |at_once, what| Turns::new(at_once, metrics.waiting_for(what));
         let hub = Rc::new(Self {
+            replays: turns(TURNS, "replay"),
+            short_replays: turns(TURNS, "short_replay"),
+            reads: turns(READS, "mailbox"),
+            questions: turns(QUESTIONS, "question"),
             config,
             metrics,
             live: RefCell::default(),
@@ -127,8 +144,6 @@ impl Hub {
             current: RefCell::default(),
             scratch: RefCell::default(),
             stepped: Notify::new(),
-            turns: Semaphore::new(TURNS),
-            reads: Semaphore::new(READS),
             draining: drain,
             drain_began: Cell::new(None),
         });

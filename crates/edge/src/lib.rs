@@ -66,6 +66,7 @@ mod tiles;
 mod topic;
 mod topic_routes;
 mod topics;
+mod turns;
 mod view;
 
 use tutti_service::{Context, Failure, Registry, Service, Settings};

@@ -14,7 +14,7 @@ use crate::approach::{Shown, View};
 use crate::area::Area;
 use crate::auth::query_of;
 use crate::counts::Whose;
-use crate::hub::What;
+use crate::hub::{Look, What};
 use crate::patience::INCOMPLETE;
 use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, address_of, open, readable, streamed};
 use crate::snapshot::{Format, MAX_BYTES_OF_AN_ADDRESS};
@@ -52,7 +52,8 @@ pub(crate) fn map_part(
         }
         Some(area) => View::Area(area),
     };
-    Ok(What::Map(map_shown(id, view), view))
+    let address = address_of(request, &shared.config.http);
+    Ok(What::Map(Look { shown: map_shown(id, view), view, address }))
 }
 
 /// The part of the world that a request asks for.

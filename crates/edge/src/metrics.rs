@@ -30,6 +30,20 @@ pub struct Fetched {
     pub outcome: &'static str,
 }
 
+/// What waits for a turn.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Waiting {
+    /// `replay`, `short_replay`, `mailbox`, `question`, `map_copy` or `small_map_copy`.
+    pub turn: &'static str,
+}
+
+/// Which copies of the map were made.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Copied {
+    /// `whole`, each for all who ask, or `area`.
+    pub part: &'static str,
+}
+
 /// All counters of an edge.
 #[derive(Clone)]
 pub struct Metrics {
@@ -67,6 +81,10 @@ pub struct Metrics {
     pub fell_behind: Counter,
     /// Replays begun.
     pub replays: Counter,
+    /// Those that wait for a turn, by at what.
+    pub waiting: Family<Waiting, Gauge>,
+    /// Copies of the map made, by part.
+    pub map_copies: Family<Copied, Counter>,
     /// Resets sent to clients.
     pub resets: Counter,
     /// Steps of the map.
@@ -114,6 +132,8 @@ impl Metrics {
             delivered_bytes: Counter::default(),
             fell_behind: Counter::default(),
             replays: Counter::default(),
+            waiting: Family::default(),
+            map_copies: Family::default(),
             resets: Counter::default(),
             ticks: Counter::default(),
             unreadable: Counter::default(),
@@ -164,6 +184,16 @@ impl Metrics {
             m.fell_behind.clone(),
         );
         registry.register("edge_replays", "Replays begun", m.replays.clone());
+        registry.register(
+            "edge_turns_waiting",
+            "Streams and requests that wait for their turn, by at what",
+            m.waiting.clone(),
+        );
+        registry.register(
+            "edge_map_copies",
+            "Copies made for /v1/map/locations: of the whole map, each for all who ask, and of areas",
+            m.map_copies.clone(),
+        );
         registry.register("edge_resets", "Resets sent to clients", m.resets.clone());
         registry.register("edge_ticks", "Steps of the map", m.ticks.clone());
         registry.register(
@@ -201,6 +231,11 @@ impl Metrics {
             m.record_age.clone(),
         );
         m
+    }
+
+    /// The number of those that wait for such a turn.
+    pub(crate) fn waiting_for(&self, turn: &'static str) -> Gauge {
+        self.waiting.get_or_create(&Waiting { turn }).clone()
     }
 
     /// Counts a record that this version cannot read; and says so, less often the more there are.

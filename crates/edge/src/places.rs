@@ -51,24 +51,34 @@ impl Places {
     /// The mediaIds of which one who looks at an area, and was shown all up to these numbers (`None`: nothing),
     /// may have to be told, in their order; `None` if they are so many that all may as well be looked at.
     pub(crate) fn around(&self, area: Area, from: Option<&[u64]>) -> Option<Vec<MediaId>> {
-        let ranges = area.cells();
-        let here = ranges.flat_map(|cells: RangeInclusive<Cell>| {
-            let (first, last) = cells.into_inner();
-            let from_first = self.cells.range((first, nobody())..);
-            from_first.take_while(move |(cell, _)| *cell <= last).map(|(_, id)| id)
-        });
-        let gone = from.into_iter().flatten().enumerate().flat_map(|(shard, seq)| {
-            let later = self.wanderers.range((shard, seq + 1, nobody())..);
-            later.take_while(move |(of, _, _)| *of == shard).map(|(_, _, id)| id)
-        });
-        let anywhere = from.into_iter().flat_map(|_| self.anywhere.iter());
-        let mut ids: Vec<MediaId> = here.chain(gone).chain(anywhere).take(MOST + 1).cloned().collect();
+        let mut ids: Vec<MediaId> = self.candidates(area, from).take(MOST + 1).cloned().collect();
         if ids.len() > MOST {
             return None;
         }
         ids.sort_unstable();
         ids.dedup();
         Some(ids)
+    }
+
+    /// Whether [`Places::around`] finds few enough mediaIds to name them.
+    pub(crate) fn is_few(&self, area: Area, from: Option<&[u64]>) -> bool {
+        self.candidates(area, from).nth(MOST).is_none()
+    }
+
+    /// What [`Places::around`] names, perhaps more than once, in no order.
+    fn candidates<'a>(&'a self, area: Area, from: Option<&'a [u64]>) -> impl Iterator<Item = &'a MediaId> {
+        let ranges = area.cells();
+        let here = ranges.flat_map(move |cells: RangeInclusive<Cell>| {
+            let (first, last) = cells.into_inner();
+            let from_first = self.cells.range((first, nobody())..);
+            from_first.take_while(move |(cell, _)| *cell <= last).map(|(_, id)| id)
+        });
+        let gone = from.into_iter().flatten().enumerate().flat_map(move |(shard, seq)| {
+            let later = self.wanderers.range((shard, seq + 1, nobody())..);
+            later.take_while(move |(of, _, _)| *of == shard).map(|(_, _, id)| id)
+        });
+        let anywhere = from.into_iter().flat_map(move |_| self.anywhere.iter());
+        here.chain(gone).chain(anywhere)
     }
 }
 
@@ -126,6 +136,7 @@ mod tests {
                 let gone = entry.seq > from[entry.shard] && entry.may_have_been_in(&area, &from);
                 prop_assert!(!gone || resumed.contains(id), "{} was here", id);
             }
+            prop_assert!(view.is_few(area, Some(&from)));
         }
 
         /// What is left of devices that are forgotten is nothing.

@@ -57,6 +57,11 @@ impl Replay {
         matches!(self.left, Left::Nothing)
     }
 
+    /// Whether it looks at a few named entries, not at the whole map.
+    pub(crate) fn is_short(&self) -> bool {
+        !matches!(self.left, Left::All(_))
+    }
+
     /// The next events, up to about [`CHUNK_BYTES`]; none where the walk merely pauses.
     pub(crate) fn next_chunk(&mut self, view: &MapView) -> Events {
         let mut chunk = Chunk::default();

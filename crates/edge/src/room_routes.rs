@@ -19,7 +19,8 @@ use crate::auth::{Refusal, token_of};
 use crate::hub::{Visit, What};
 use crate::queue::QueueClient;
 use crate::routes::{
-    MAX_ID_BYTES, Shared, StreamQuery, idempotency_key, only, open, postable, readable, streamed, whole,
+    MAX_ID_BYTES, Shared, StreamQuery, address_of, idempotency_key, only, open, postable, readable, streamed,
+    whole,
 };
 use crate::tickets::Untaken;
 
@@ -270,7 +271,7 @@ async fn wait(request: &HttpRequest, shared: &Shared, room: &str) -> Answer {
     let token =
         token_of(request, &shared.config.rooms_cookie).ok_or_else(|| refused(shared, &Refusal::Missing))?;
     let query = StreamQuery::of(request)?;
-    let (visit, exp) = visit_of(shared, room, &token, query.last_id.clone()).await?;
+    let (visit, exp) = visit_of(request, shared, room, &token, query.last_id.clone()).await?;
     Ok(open(request, shared, &query, Some(time_left(exp)), What::Room(visit)))
 }
 
@@ -279,6 +280,7 @@ async fn wait(request: &HttpRequest, shared: &Shared, room: &str) -> Answer {
 /// # Errors
 /// Why not, as the answer.
 pub(crate) async fn visit_of(
+    request: &HttpRequest,
     shared: &Shared,
     room: &str,
     token: &str,
@@ -291,7 +293,8 @@ pub(crate) async fn visit_of(
         .and_then(|id| Cursor::parse(&id))
         .and_then(|cursor| cursor.0.first().copied().flatten());
     let room = shared.rooms.follow(room);
-    Ok((Visit { rooms: shared.rooms.clone(), room, id, shown }, exp))
+    let address = address_of(request, &shared.config.http);
+    Ok((Visit { rooms: shared.rooms.clone(), room, id, shown, address }, exp))
 }
 
 /// Which ticket the request's token is of, and when it expires.

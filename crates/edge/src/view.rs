@@ -92,6 +92,11 @@ impl MapView {
         self.places.around(area, from)
     }
 
+    /// As [`Places::is_few`].
+    pub(crate) fn is_few(&self, area: Area, from: Option<&[u64]>) -> bool {
+        self.places.is_few(area, from)
+    }
+
     /// Entries with a larger mediaId than `after`, in order.
     pub(crate) fn after<'a>(
         &'a self,

@@ -12,6 +12,7 @@ use tutti_feed::{Cursor, Mailbox};
 
 use super::Hub;
 use super::devices::{Device, Post, Served};
+use crate::counts::Whose;
 use crate::frame::Events;
 use crate::inbox::{Shown, id_of, missed};
 use crate::patience::{INCOMPLETE, Patience, write_reset};
@@ -182,8 +183,10 @@ impl Hub {
             }
             let Device { mailboxes, addresses, shown, .. } = &served.device;
             let name = std::str::from_utf8(&addresses[at].name).expect("an address is made of text");
+            // The first is the user's own mailbox.
+            let owner = String::from_utf8_lossy(&addresses[0].name).into_owned();
             let reading = async || {
-                let _turn = self.reads.acquire().await;
+                let _turn = self.reads.take(Whose::User(owner.clone())).await;
                 mailboxes.read_part(name, shown[at].since(), READ_BYTES).await
             };
             self.metrics.mailbox_reads.inc();

@@ -200,7 +200,7 @@ impl Hub {
             What::Topic(listen) => self.admit_listener(stream, hello, listen),
             What::Inbox(device) => self.admit_device(stream, hello, device),
             What::Several(several) => self.admit_several(stream, hello, several),
-            What::Map(shown, view) => self.admit_viewer(stream, hello, shown, view),
+            What::Map(look) => self.admit_viewer(stream, hello, look),
         }
     }
 }

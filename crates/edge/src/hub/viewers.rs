@@ -4,29 +4,42 @@
 //! same, are written to each of them without waiting. A viewer whose socket would block, that is new, or that
 //! resumes, leaves the list and becomes a task, until it has been brought to the newest step.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use actix_web::rt::spawn;
 use bytes::Bytes;
-use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
 use super::Hub;
 use crate::approach::{Approach, NextWrite, Shown, View};
+use crate::counts::Whose;
 use crate::frame::Events;
 use crate::stream::{End, Stream, Written};
 use crate::tick::Tick;
+use crate::turns::Turn;
+
+/// What a client is to be shown of the map.
+pub(crate) struct Look {
+    /// What it was shown before.
+    pub(crate) shown: Shown,
+    pub(crate) view: View,
+    /// The client's network, whose viewers share their turns.
+    pub(crate) address: Option<IpAddr>,
+}
 
 /// Who looks at the map.
 pub(super) struct Viewer {
     stream: Stream,
     view: View,
+    address: Option<IpAddr>,
 }
 
 impl Hub {
     /// Takes a viewer's stream of the map over, its response head written.
-    pub(super) fn admit_viewer(self: Rc<Self>, mut stream: Stream, hello: Bytes, shown: Shown, view: View) {
+    pub(super) fn admit_viewer(self: Rc<Self>, mut stream: Stream, hello: Bytes, look: Look) {
+        let Look { shown, view, address } = look;
         let first = match view.area() {
             None => hello,
             Some(area) => {
@@ -34,7 +47,7 @@ impl Hub {
                 [hello, stream.encode(&told)].concat().into()
             }
         };
-        self.serve(Viewer { stream, view }, first, Approach::new(shown, None, view));
+        self.serve(Viewer { stream, view, address }, first, Approach::new(shown, None, view));
     }
 
     /// One step: its bytes to all that are at the step before.
@@ -57,7 +70,7 @@ impl Hub {
     /// What a step brings to one viewer: the same bytes for all who look at the whole world, and put
     /// together out of shared frames for others.
     fn news(&self, viewer: &mut Viewer, before: &Tick, tick: &Tick) -> Option<Bytes> {
-        let Viewer { stream, view } = viewer;
+        let Viewer { stream, view, .. } = viewer;
         if *view == View::World {
             return tick.live.as_ref().map(|frame| stream.encode(frame));
         }
@@ -138,7 +151,7 @@ impl Hub {
         }
         let heartbeat = self.config.heartbeat;
         if let Some(tick) = self.current() {
-            self.write_to_all(&mut live, &tick, |Viewer { stream, view }| {
+            self.write_to_all(&mut live, &tick, |Viewer { stream, view, .. }| {
                 (now - stream.last_write >= heartbeat).then(|| match view {
                     View::World => stream.encode(&tick.heartbeat),
                     _ => {
@@ -170,15 +183,22 @@ impl Hub {
     }
 
     async fn bring(&self, viewer: Viewer, rest: Bytes, mut approach: Approach) -> Result<(), End> {
-        let Viewer { mut stream, view } = viewer;
+        let Viewer { mut stream, view, address } = viewer;
         self.write(&mut stream, rest).await?;
         // Kept for a whole pass: if walks took turns with each chunk, a herd of them would each be
         // overtaken by the next step before its end, and begin again for ever. Kept for no more than
-        // a pass: one that is overtaken all the same must let the others by.
+        // a pass: one that is overtaken all the same must let the others by. Short walks have turns of
+        // their own, so that they never wait for walks over the whole map; a walk that has become long
+        // while it waited takes one of those.
         let mut turn = None;
         loop {
             if turn.is_none() {
-                turn = self.turn(&mut stream).await?;
+                let is_short = approach.is_short(self.current().as_deref());
+                turn = self.turn(&mut stream, is_short, address).await?;
+                if is_short && turn.is_some() && !approach.is_short(self.current().as_deref()) {
+                    turn = None;
+                    continue;
+                }
             }
             if self.draining.is_cancelled() {
                 stream.drain(self.drain_end());
@@ -188,7 +208,7 @@ impl Hub {
             }
             match approach.next(self.current().as_deref(), Instant::now(), &self.metrics) {
                 NextWrite::Arrived => {
-                    self.enlist(Viewer { stream, view });
+                    self.enlist(Viewer { stream, view, address });
                     return Ok(());
                 }
                 NextWrite::Write(events) if events.is_empty() => {}
@@ -196,7 +216,7 @@ impl Hub {
                     let bytes = stream.encode(&events.frame());
                     match self.deliver(&mut stream, bytes) {
                         Written::All if self.current().is_some_and(|tick| approach.is_at(&tick)) => {
-                            self.enlist(Viewer { stream, view });
+                            self.enlist(Viewer { stream, view, address });
                             return Ok(());
                         }
                         Written::All if approach.is_between_passes() => turn = None,
@@ -227,14 +247,160 @@ impl Hub {
         self.live.borrow_mut().push(viewer);
     }
 
-    /// Waits for a turn; none where the stream's time is over before.
-    async fn turn(&self, stream: &mut Stream) -> Result<Option<SemaphorePermit<'_>>, End> {
-        let turn = self.meanwhile(stream, async || self.turns.acquire().await).await?;
-        Ok(turn.map(|turn| turn.expect("the semaphore is never closed")))
+    /// Waits for a turn. Returns `None` if the stream's time is over first.
+    async fn turn(
+        &self,
+        stream: &mut Stream,
+        is_short: bool,
+        address: Option<IpAddr>,
+    ) -> Result<Option<Turn>, End> {
+        let turns = if is_short { &self.short_replays } else { &self.replays };
+        let whose = address.map_or(Whose::All, Whose::Address);
+        self.meanwhile(stream, async || turns.take(whose.clone()).await).await
     }
 }
 
 /// From this step on.
 fn from(tick: &Tick, view: View) -> Approach {
     Approach::new(Shown::UpTo(tick.cursor.clone(), Some(tick.generation)), Some(tick.status), view)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::time::Duration;
+
+    use actix_web::rt::task::JoinHandle;
+    use prometheus_client::registry::Registry;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::UnixStream;
+    use tokio::sync::broadcast;
+    use tutti_model::{Change, Fix, change};
+    use tutti_service::CancellationToken;
+
+    use super::*;
+    use crate::area::Area;
+    use crate::coding::Coding;
+    use crate::config::Streams;
+    use crate::hub::What;
+    use crate::map::tests::{map, record};
+    use crate::metrics::Metrics;
+    use crate::stream::Socket;
+    use crate::tick::{Status, Step};
+
+    const T0: u64 = 1_700_000_000_000_000;
+
+    fn fix_at(id: &str, latitude: f64, longitude: f64) -> Change {
+        let fix = Fix {
+            media_id: id.to_owned(),
+            timestamp_ms: (T0 / 1000) as i64,
+            latitude,
+            longitude,
+            ..Fix::default()
+        };
+        Change { change: Some(change::Change::Fix(fix)) }
+    }
+
+    /// A worker's hub, at a step with a thousand devices, three of them in a district.
+    fn hub() -> Rc<Hub> {
+        let (ticks, _) = broadcast::channel(16);
+        let (letters, _) = broadcast::channel(16);
+        let hour = Duration::from_secs(3600);
+        let config = Streams {
+            max: 100,
+            max_per_address: 0,
+            max_per_user: 0,
+            compress: false,
+            heartbeat: hour,
+            life: hour,
+            stall: hour,
+            drain: hour,
+        };
+        let metrics = Metrics::new(&mut Registry::default());
+        let hub =
+            Hub::start(config, metrics, ticks.subscribe(), letters.subscribe(), CancellationToken::new());
+        let mut map = map(1);
+        let mut fixes: Vec<Change> =
+            (0..1000).map(|n| fix_at(&format!("far-{n}"), -30.0, f64::from(n) / 10.0)).collect();
+        fixes.extend((0..3).map(|n| fix_at(&format!("near-{n}"), 47.37, 8.54)));
+        map.apply(0, &record(1, T0, fixes));
+        let step = Step {
+            no: 1,
+            generation: 0,
+            reset_reason: "start",
+            status: Status::Live,
+            status_changed: false,
+            heads: Vec::new(),
+            polls: 0,
+        };
+        hub.step(&Arc::new(Tick::new(&mut map, step)));
+        hub
+    }
+
+    /// Opens a stream whose client reads all that comes, and notes its name once it was shown everything.
+    fn open(
+        hub: &Rc<Hub>,
+        name: &'static str,
+        address: u8,
+        view: View,
+        order: &Rc<RefCell<Vec<&'static str>>>,
+    ) -> JoinHandle<()> {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let (now, hour) = (Instant::now(), Duration::from_secs(3600));
+        let stream = Stream {
+            socket: Socket::Pair(theirs),
+            chunked: false,
+            coding: Coding::Identity,
+            sum: None,
+            ends_at: now + hour,
+            end: End::Life,
+            last_write: now,
+            drained: false,
+            _counted: None,
+        };
+        let look = Look { shown: Shown::Nothing, view, address: Some([192, 0, 2, address].into()) };
+        hub.clone().take_over(stream, What::Map(look), None);
+        let last_id = format!("id: {}\n", view.id(&hub.current().unwrap().id));
+        let order = order.clone();
+        spawn(async move {
+            let (mut text, mut part) = (Vec::new(), [0; 65_536]);
+            while !text.windows(last_id.len()).any(|bytes| bytes == last_id.as_bytes()) {
+                let length = ours.read(&mut part).await.unwrap();
+                assert!(length > 0, "{name} is shown all");
+                text.extend_from_slice(&part[..length]);
+            }
+            order.borrow_mut().push(name);
+        })
+    }
+
+    #[actix_web::test]
+    async fn viewers_of_one_address_that_walk_over_the_whole_map_delay_no_other_address() {
+        let (hub, order) = (hub(), Rc::default());
+        let mut clients: Vec<_> = (0..20).map(|_| open(&hub, "crowd", 1, View::World, &order)).collect();
+        let district = Area::parse("8.5,47.35,8.6,47.4").unwrap();
+        clients.push(open(&hub, "district", 2, View::Area(district), &order));
+        clients.push(open(&hub, "whole map", 3, View::World, &order));
+        for client in clients {
+            client.await.unwrap();
+        }
+        let order = order.borrow();
+        let place = |name| order.iter().position(|other| *other == name).unwrap();
+        // Two walks over the whole map have begun before either asks, and may end before.
+        assert!(place("district") <= 2, "{order:?}");
+        assert!(place("whole map") <= 5, "{order:?}");
+        assert_eq!(hub.metrics.waiting_for("replay").get(), 0);
+    }
+
+    #[actix_web::test]
+    async fn a_district_does_not_wait_for_whole_maps_of_its_own_address() {
+        let (hub, order) = (hub(), Rc::default());
+        let mut clients: Vec<_> = (0..20).map(|_| open(&hub, "crowd", 1, View::World, &order)).collect();
+        let district = Area::parse("8.5,47.35,8.6,47.4").unwrap();
+        clients.push(open(&hub, "district", 1, View::Area(district), &order));
+        for client in clients {
+            client.await.unwrap();
+        }
+        let place = order.borrow().iter().position(|name| *name == "district").unwrap();
+        assert!(place <= 2, "{:?}", order.borrow());
+    }
 }

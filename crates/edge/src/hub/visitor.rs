@@ -1,5 +1,6 @@
 //! One visitor of a waiting room: what it has been told, and what it is to be told next.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -31,6 +32,7 @@ pub(super) struct Visitor {
     pub(super) passed: Option<TicketState>,
     pub(super) generation: u64,
     pub(super) present: Present,
+    pub(super) address: Option<IpAddr>,
 }
 
 /// What a visitor is told of a place in line.

@@ -5,13 +5,14 @@
 //! question in memory. Only who is new, or no longer where it was, is asked after at the service.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::rt::spawn;
 use bytes::Bytes;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tonic::Status as Refused;
@@ -21,6 +22,7 @@ use tutti_model::queue::{Ticket, TicketId};
 
 use super::Hub;
 use super::visitor::{Settled, Visitor};
+use crate::counts::Whose;
 use crate::frame::Events;
 use crate::presence::Present;
 use crate::queue::position;
@@ -31,8 +33,6 @@ use crate::tick::Status;
 
 /// Up to this position a visitor hears of each change at once.
 const NEAR: u64 = 20;
-/// Visitors of a worker that are asked after at the same time.
-const ASKING: usize = 16;
 /// Between two questions about the same visitor.
 const RETRY: Duration = Duration::from_secs(1);
 /// An edge that has not caught up with an answer after so long asks again.
@@ -45,12 +45,14 @@ pub(crate) struct Visit {
     pub(crate) id: TicketId,
     /// What the client was shown before.
     pub(crate) shown: Option<Position>,
+    /// The client's network, whose visitors share their turns at being asked after.
+    pub(crate) address: Option<IpAddr>,
 }
 
 /// The visitors of all rooms.
+#[derive(Default)]
 pub(super) struct Lobby {
     rooms: BTreeMap<Arc<str>, Room>,
-    asking: Rc<Semaphore>,
 }
 
 /// The visitors of one room.
@@ -94,16 +96,10 @@ impl From<End> for Stop {
     }
 }
 
-impl Default for Lobby {
-    fn default() -> Self {
-        Self { rooms: BTreeMap::new(), asking: Rc::new(Semaphore::new(ASKING)) }
-    }
-}
-
 impl Hub {
     /// Takes a visitor's stream over, its response head written.
     pub(super) fn admit_visitor(self: Rc<Self>, stream: Stream, hello: Bytes, visit: Visit) {
-        let Visit { rooms, room, id, shown } = visit;
+        let Visit { rooms, room, id, shown, address } = visit;
         let present = Present::new(room.clone(), id.number);
         self.enter_room(&room);
         let visitor = Visitor {
@@ -116,6 +112,7 @@ impl Hub {
             passed: None,
             generation: 0,
             present,
+            address,
         };
         self.settle(visitor, hello);
     }
@@ -400,10 +397,10 @@ impl Hub {
 
     /// Asks after a visitor, whose stream is kept alive meanwhile.
     async fn ask(&self, visitor: &mut Visitor) -> Result<Result<Ticket, Refused>, Stop> {
-        let turns = self.lobby.borrow().asking.clone();
-        let Visitor { stream, rooms, id, .. } = visitor;
+        let Visitor { stream, rooms, id, address, .. } = visitor;
+        let whose = address.map_or(Whose::All, Whose::Address);
         let asking = async || {
-            let _turn = turns.acquire().await;
+            let _turn = self.questions.take(whose.clone()).await;
             rooms.queue.ask(id.clone(), |mut q, id| async move { q.get_ticket(id).await }).await
         };
         let answer = self.meanwhile(stream, asking).await?;
