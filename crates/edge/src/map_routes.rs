@@ -13,11 +13,13 @@ use crate::answer::{Answer, bad, either, refused, time_left, unavailable};
 use crate::approach::{Shown, View};
 use crate::area::Area;
 use crate::auth::query_of;
+use crate::compress::takes_gzip;
+use crate::copies::{MAX_BYTES_OF_AN_ADDRESS, Refusal};
 use crate::counts::Whose;
 use crate::hub::{Look, What};
 use crate::patience::INCOMPLETE;
 use crate::routes::{MAX_ID_BYTES, Shared, StreamQuery, address_of, open, readable, streamed};
-use crate::snapshot::{Format, MAX_BYTES_OF_AN_ADDRESS};
+use crate::snapshot::{Form, Format, MapCopy};
 
 /// The scope that reading the map needs, unless it is public.
 const MAP_READ: &str = "map:read";
@@ -77,23 +79,36 @@ fn map_shown(id: Option<String>, view: View) -> Shown {
 
 async fn locations(request: HttpRequest, shared: web::Data<Shared>) -> Answer {
     authorise(&request, &shared)?;
-    let Some(tick) = shared.hub.current() else {
+    if shared.hub.current().is_none() {
         return Err(unavailable("this edge has not read the map from Redis yet"));
-    };
+    }
     let area = area_of(&request)?;
     let format = format_of(&request);
+    let form = Form { format, gzip: takes_gzip(&request) };
     let mut answer = HttpResponse::Ok();
     answer
         .content_type(format.content_type())
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .insert_header((header::VARY, "accept"));
+        .insert_header((header::VARY, "accept, accept-encoding"));
     if request.method() == Method::HEAD {
         return Ok(answer.body(body::None::new()));
     }
-    let made = shared.copies.make(move |copies| tick.snapshot(area, format, copies)).await;
-    let whole =
-        made.ok_or_else(|| unavailable("as many copies of the map are made or taken as there may be"))?;
     let address = address_of(&request, &shared.config.http).map(Whose::Address);
+    let hub = shared.hub.clone();
+    let newest = move || hub.current();
+    let made = match area {
+        None => shared.copies.whole(form, newest).await,
+        Some(area) => shared.copies.area(area, form, address.clone().unwrap_or(Whose::All), newest).await,
+    };
+    let MapCopy { bytes: whole, gzip } = made.map_err(|refusal| {
+        unavailable(match refusal {
+            Refusal::Waiting => "as many requests of this address wait for a part of the map as there may be",
+            Refusal::Busy => "as many copies of the map are made or taken as there may be",
+        })
+    })?;
+    if gzip {
+        answer.insert_header((header::CONTENT_ENCODING, "gzip"));
+    }
     let whose = address.into_iter().map(|address| (address, MAX_BYTES_OF_AN_ADDRESS)).collect();
     let counted = shared.answers.more(whole.len(), whose);
     let counted = counted

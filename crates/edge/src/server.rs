@@ -30,8 +30,10 @@ use crate::answer::{bad, problem};
 use crate::auth::Forged;
 use crate::client_address::{is_trusted, network_of};
 use crate::combined_routes;
+use crate::compress::compress_documents;
 use crate::conductor::{Conductor, TICKS_WAITING};
 use crate::config::{Config, Http};
+use crate::copies::Copies;
 use crate::counts::{Counted, Counts, Whose};
 use crate::handoff::{Io, Slot};
 use crate::hub::Hub;
@@ -44,7 +46,6 @@ use crate::queue;
 use crate::room_routes;
 use crate::rooms::Rooms;
 use crate::routes::{self, MAX_ID_BYTES, Shared};
-use crate::snapshot::Copies;
 use crate::tick::Tick;
 use crate::tickets::TicketKeys;
 use crate::topic_routes;
@@ -102,7 +103,7 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
         letters: letters.clone(),
         streams: Arc::default(),
         answers: Arc::default(),
-        copies: Copies::new(),
+        copies: Copies::new(&metrics),
         connections: Arc::default(),
     };
 
@@ -229,6 +230,7 @@ fn worker(
     };
     let app = App::new()
         .app_data(web::Data::new(shared))
+        .wrap(from_fn(compress_documents))
         .wrap(from_fn(begin))
         .wrap(cors(&config.cors_origins))
         .configure(room_routes::configure)

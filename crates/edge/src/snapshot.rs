@@ -1,16 +1,15 @@
 //! The map at one step, as one document.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::borrow::Cow;
+use std::io::{self, Write};
 
-use actix_web::web;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
 
 use crate::area::Area;
+use crate::compress::{MIN_COMPRESSED_BYTES, gzip_writer};
+use crate::copies::Copies;
 use crate::entry::Entry;
 use crate::view::MapView;
 
@@ -31,65 +30,36 @@ impl Format {
     }
 }
 
-/// Bytes of the copies that clients may be taking at the same time, all together;
-const MAX_BYTES: usize = 256 << 20;
-/// and those of one address.
-pub(crate) const MAX_BYTES_OF_AN_ADDRESS: usize = MAX_BYTES / 4;
+/// A copy's format and coding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Form {
+    pub(crate) format: Format,
+    /// Compressed, unless it is small.
+    pub(crate) gzip: bool,
+}
 
+impl Form {
+    /// How many there are.
+    pub(crate) const COUNT: usize = 4;
+
+    /// Its number among all.
+    pub(crate) fn index(self) -> usize {
+        self.format as usize * 2 + usize::from(self.gzip)
+    }
+}
+
+/// A copy as it is sent.
+#[derive(Clone, Debug)]
+pub(crate) struct MapCopy {
+    pub(crate) bytes: Bytes,
+    /// It is compressed.
+    pub(crate) gzip: bool,
+}
+
+/// What a document has besides its id and its fixes, at most.
+const DOCUMENT_BYTES: usize = 128;
 /// What a feature has besides its fix, about.
 const FEATURE_BYTES: usize = 140;
-
-/// Who asks for a copy waits so long while others are made.
-const WAIT: Duration = Duration::from_secs(5);
-
-/// Makes copies of the map, one after the other, away from the threads that write streams; and counts the bytes
-/// of each for as long as somebody holds it: a slow client must not make the edge hold more and more of them.
-/// Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Copies {
-    bytes: Arc<Semaphore>,
-    making: Arc<Semaphore>,
-}
-
-/// A copy that is counted.
-struct Counted {
-    text: String,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for Counted {
-    fn as_ref(&self) -> &[u8] {
-        self.text.as_bytes()
-    }
-}
-
-impl Copies {
-    pub(crate) fn new() -> Self {
-        Self { bytes: Arc::new(Semaphore::new(MAX_BYTES)), making: Arc::new(Semaphore::new(1)) }
-    }
-
-    /// Makes one; `None` if there are as many as there may be.
-    pub(crate) async fn make(
-        &self,
-        make: impl FnOnce(&Self) -> Option<Bytes> + Send + 'static,
-    ) -> Option<Bytes> {
-        let turn = timeout(WAIT, self.making.clone().acquire_owned()).await.ok()?;
-        let copies = self.clone();
-        let made = web::block(move || {
-            // Also if who asked has gone meanwhile.
-            let _turn = turn;
-            make(&copies)
-        });
-        made.await.ok().flatten()
-    }
-
-    /// One more, of about so many bytes; `None` if there are as many as there may be: then it is not made.
-    fn one_more(&self, bytes: usize, make: impl FnOnce() -> String) -> Option<Bytes> {
-        // One that is larger than all may be is served where there is no other.
-        let permit = self.bytes.clone().try_acquire_many_owned(bytes.min(MAX_BYTES) as u32).ok()?;
-        Some(Bytes::from_owner(Counted { text: make(), _permit: permit }))
-    }
-}
 
 /// All that is on the map, or in an area of it, the oldest fixes first; `None` if there are as many copies as
 /// there may be.
@@ -97,24 +67,52 @@ pub(crate) fn encode(
     view: &MapView,
     id: &str,
     area: Option<Area>,
-    format: Format,
+    form: Form,
     copies: &Copies,
-) -> Option<Bytes> {
+) -> Option<MapCopy> {
     let mut fixes: Vec<&Entry> = area.map_or_else(|| view.alive().collect(), |area| view.alive_in(area));
-    let more = if format == Format::GeoJson { FEATURE_BYTES } else { 1 };
-    let bytes = fixes.iter().map(|entry| entry.json.len() + more).sum();
+    let more = if form.format == Format::GeoJson { FEATURE_BYTES } else { 1 };
+    let text_bytes =
+        DOCUMENT_BYTES + id.len() + fixes.iter().map(|entry| entry.json.len() + more).sum::<usize>();
     fixes.sort_by_key(|entry| entry.timestamp_ms);
     let id = area.map_or_else(|| id.to_owned(), |area| format!("{id}.{area}"));
-    copies.one_more(bytes, || match format {
-        Format::Json => {
-            let all: Vec<&str> = fixes.iter().map(|entry| &*entry.json).collect();
-            format!(r#"{{"id":"{id}","locations":[{}]}}"#, all.join(","))
+    let gzip = form.gzip && text_bytes >= MIN_COMPRESSED_BYTES;
+    let part = if area.is_some() { "area" } else { "whole" };
+    let bytes = copies.one_more(part, text_bytes, || {
+        let written = if gzip {
+            let mut coder = gzip_writer();
+            write(&mut coder, &id, &fixes, form.format).and_then(|()| coder.finish())
+        } else {
+            let mut text = Vec::with_capacity(text_bytes);
+            write(&mut text, &id, &fixes, form.format).map(|()| text)
+        };
+        let mut bytes = written.expect("memory takes what is written");
+        bytes.shrink_to_fit();
+        bytes
+    })?;
+    Some(MapCopy { bytes, gzip })
+}
+
+fn write(to: &mut impl Write, id: &str, fixes: &[&Entry], format: Format) -> io::Result<()> {
+    match format {
+        Format::Json => write!(to, r#"{{"id":"{id}","locations":["#)?,
+        Format::GeoJson => write!(to, r#"{{"type":"FeatureCollection","cursor":"{id}","features":["#)?,
+    }
+    let mut is_first = true;
+    for entry in fixes {
+        let feature = match format {
+            Format::Json => Cow::from(&*entry.json),
+            Format::GeoJson => match feature(&entry.json) {
+                Some(feature) => feature.into(),
+                None => continue,
+            },
+        };
+        if !std::mem::take(&mut is_first) {
+            to.write_all(b",")?;
         }
-        Format::GeoJson => {
-            let all: Vec<String> = fixes.iter().filter_map(|entry| feature(&entry.json)).collect();
-            format!(r#"{{"type":"FeatureCollection","cursor":"{id}","features":[{}]}}"#, all.join(","))
-        }
-    })
+        to.write_all(feature.as_bytes())?;
+    }
+    to.write_all(b"]}")
 }
 
 /// What a feature needs of a fix, as it stands there.

@@ -5,14 +5,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use tutti_feed::{Cursor, Position};
 
 use crate::area::{Area, ByZoom, Tile};
+use crate::copies::Copies;
 use crate::frame::{Events, Frame};
 use crate::map::MapState;
-use crate::snapshot::{self, Copies, Format};
+use crate::snapshot::{self, Form, MapCopy};
 use crate::tiles::{Cells, Change, Tiles, cells_of, changed_cells, write_news};
 use crate::view::MapView;
 
@@ -68,7 +67,8 @@ pub(crate) struct Tick {
     /// Redis's own heads, and how often they have been asked for.
     pub(crate) heads: Vec<Option<Position>>,
     pub(crate) polls: u64,
-    snapshots: [OnceLock<Option<Bytes>>; 2],
+    /// By form; also that there may be none holds for this step: each that asks would try again.
+    copies: [OnceLock<Option<MapCopy>>; Form::COUNT],
     cells: ByZoom<Cells>,
     /// What clients of each tile are told of its cells, by zoom.
     clusters: ByZoom<HashMap<Tile, Frame>>,
@@ -126,21 +126,28 @@ impl Tick {
             heartbeat,
             heads,
             polls,
-            snapshots: Default::default(),
+            copies: Default::default(),
             cells: Default::default(),
             clusters: Default::default(),
         }
     }
 
-    /// The map as one JSON object; the whole of it is encoded once for all who ask for this step. `None` if
-    /// there are as many copies as there may be.
-    pub(crate) fn snapshot(&self, area: Option<Area>, format: Format, copies: &Copies) -> Option<Bytes> {
-        let encode = || snapshot::encode(&self.view, &self.id, area, format, copies);
-        match area {
-            Some(_) => encode(),
-            // Also that there is none holds for this step: each who asks would try anew.
-            None => self.snapshots[format as usize].get_or_init(encode).clone(),
-        }
+    /// The copy of the whole map in this form, if one was made, or `Some(None)` if there were as many copies as
+    /// there may be.
+    pub(crate) fn copy(&self, form: Form) -> Option<&Option<MapCopy>> {
+        self.copies[form.index()].get()
+    }
+
+    /// The whole map as one document, encoded once for all that ask for this step. Returns `None` if there are as
+    /// many copies as there may be.
+    pub(crate) fn make_copy(&self, form: Form, copies: &Copies) -> Option<MapCopy> {
+        let encode = || snapshot::encode(&self.view, &self.id, None, form, copies);
+        self.copies[form.index()].get_or_init(encode).clone()
+    }
+
+    /// An area as one document. Returns `None` if there are as many copies as there may be.
+    pub(crate) fn make_copy_of(&self, area: Area, form: Form, copies: &Copies) -> Option<MapCopy> {
+        snapshot::encode(&self.view, &self.id, Some(area), form, copies)
     }
 
     /// What this step changed in the cells of each tile of this zoom; encoded once for all.
