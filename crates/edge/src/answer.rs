@@ -1,7 +1,5 @@
 //! Answers that say no, as RFC 9457 wants them.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use actix_web::HttpResponse;
 use actix_web::http::{StatusCode, header};
 use serde::Serialize;
@@ -70,14 +68,16 @@ pub(crate) fn of_service(status: &Status) -> HttpResponse {
     problem_of(code, status.message(), word)
 }
 
-/// How long it is until a time in seconds since 1970.
-pub(crate) fn time_left(exp: u64) -> Duration {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    // A century is for ever, and no instant overflows by it.
-    Duration::from_secs(exp).saturating_sub(now).min(Duration::from_secs(3_155_760_000))
+fn problem_of(status: StatusCode, detail: &str, reason: Option<&str>) -> HttpResponse {
+    HttpResponse::build(status)
+        .content_type("application/problem+json")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .body(problem_text(status, detail, reason))
 }
 
-fn problem_of(status: StatusCode, detail: &str, reason: Option<&str>) -> HttpResponse {
+/// The JSON of a problem.
+pub(crate) fn problem_text(status: StatusCode, detail: &str, reason: Option<&str>) -> String {
     let mut body = json!({
         "type": "about:blank",
         "title": status.canonical_reason().unwrap_or("error"),
@@ -87,8 +87,5 @@ fn problem_of(status: StatusCode, detail: &str, reason: Option<&str>) -> HttpRes
     if let Some(reason) = reason {
         body["reason"] = reason.into();
     }
-    HttpResponse::build(status)
-        .content_type("application/problem+json")
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .body(body.to_string())
+    body.to_string()
 }

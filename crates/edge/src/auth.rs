@@ -2,29 +2,59 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::answer::time_left;
 use crate::jwks::{self, Key, KeySet, MIN_SECRET_BYTES};
 use crate::metrics::Metrics;
 use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap, HeaderValue};
 use actix_web::{HttpMessage as _, HttpRequest, web};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
-use serde::Deserialize;
+use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation, decode, decode_header};
+use serde::{Deserialize, Deserializer};
 use tutti_service::{ExposeSecret as _, Settings};
 
 /// What a valid token says.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Claims {
-    /// When it expires, seconds since 1970.
-    pub(crate) exp: u64,
+    /// When it expires; a valid token says so.
+    exp: Option<NumericDate>,
+    /// Since when it is valid.
+    nbf: Option<NumericDate>,
     /// What it may do.
     #[serde(default)]
     scope: Words,
     /// The user.
     #[serde(default)]
     pub(crate) sub: String,
+}
+
+/// A time as the time since 1970. In a token it is a number of seconds, which may have a fraction (RFC 7519, 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct NumericDate(Duration);
+
+impl NumericDate {
+    /// A whole number of seconds since 1970.
+    pub(crate) const fn from_secs(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+
+    fn now() -> Self {
+        Self(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+    }
+
+    /// Returns how long it is until this time.
+    pub(crate) fn time_left(self) -> Duration {
+        // A century is for ever, and no instant overflows by it.
+        self.0.saturating_sub(Self::now().0).min(Duration::from_secs(3_155_760_000))
+    }
+}
+
+impl<'de> Deserialize<'de> for NumericDate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let seconds = f64::deserialize(deserializer)?;
+        // What is before 1970 is as long over, and what no clock will show is as far away.
+        Ok(Self(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)))
+    }
 }
 
 /// Words in one text, separated by blanks (RFC 8693), or a list of them, as some issuers write.
@@ -42,6 +72,22 @@ impl Default for Words {
 }
 
 impl Claims {
+    /// Returns how long the token is valid.
+    pub(crate) fn time_left(&self) -> Duration {
+        self.exp.map(NumericDate::time_left).unwrap_or_default()
+    }
+
+    /// Checks that the token is valid now.
+    fn check_times(&self) -> Result<(), Refusal> {
+        let invalid = |why: &str| Err(Refusal::Invalid(why.to_owned()));
+        match self.exp {
+            None => invalid("exp is missing: it must say when it expires"),
+            Some(_) if self.time_left().is_zero() => invalid("expired"),
+            Some(_) if self.nbf.is_some_and(|nbf| nbf > NumericDate::now()) => invalid("not valid yet"),
+            Some(_) => Ok(()),
+        }
+    }
+
     pub(crate) fn may(&self, scope: &str) -> bool {
         match &self.scope {
             Words::Text(text) => text.split_ascii_whitespace().any(|word| word == scope),
@@ -163,7 +209,7 @@ impl Verifier {
 
     fn verify(&self, token: &str) -> Result<Claims, Refusal> {
         let invalid = |e: jsonwebtoken::errors::Error| Refusal::Invalid(kind_of(&e));
-        let header = decode_header(token).map_err(invalid)?;
+        let header = header_of(token).map_err(Refusal::Invalid)?;
         let fits = |key: &&Key| {
             key.algorithms.contains(&header.alg)
                 && (header.kid.is_none() || key.id.is_none() || key.id == header.kid)
@@ -173,8 +219,8 @@ impl Verifier {
         let mut why = Refusal::Invalid("no key for it".to_owned());
         for key in keys().filter(fits) {
             let mut validation = Validation::new(header.alg);
-            validation.leeway = 0;
-            validation.validate_nbf = true;
+            // The library rounds times to seconds.
+            validation.validate_exp = false;
             match &self.0.audience {
                 Some(audience) => validation.set_audience(&[audience]),
                 None => validation.validate_aud = false,
@@ -182,18 +228,15 @@ impl Verifier {
             // The library checks these where they are there, and passes over what lacks them.
             let audience = self.0.audience.iter().map(|_| "aud");
             let issuer = self.0.issuer.iter().map(|_| "iss");
-            validation.set_required_spec_claims(
-                &["exp"].into_iter().chain(audience).chain(issuer).collect::<Vec<_>>(),
-            );
+            validation.set_required_spec_claims(&audience.chain(issuer).collect::<Vec<_>>());
             if let Some(issuer) = &self.0.issuer {
                 validation.set_issuer(&[issuer]);
             }
             match decode::<Claims>(token, &key.key, &validation) {
-                // The library takes a token for valid until the end of the second.
-                Ok(decoded) if time_left(decoded.claims.exp).is_zero() => {
-                    return Err(Refusal::Invalid("expired".to_owned()));
+                Ok(decoded) => {
+                    decoded.claims.check_times()?;
+                    return Ok(decoded.claims);
                 }
-                Ok(decoded) => return Ok(decoded.claims),
                 Err(error) => why = invalid(error),
             }
         }
@@ -257,16 +300,25 @@ pub(crate) fn query_of(request: &HttpRequest, name: &str) -> Option<String> {
     pairs.into_inner().into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
 }
 
+/// A token's header, of which nothing must be understood that is not (RFC 7515, 4.1.11).
+pub(crate) fn header_of(token: &str) -> Result<Header, String> {
+    let header = decode_header(token).map_err(|e| kind_of(&e))?;
+    match header.crit {
+        None => Ok(header),
+        Some(_) => Err("it names in crit what must be understood here, and nothing is".to_owned()),
+    }
+}
+
 /// The kind of an error, without what the token held.
 pub(crate) fn kind_of(error: &jsonwebtoken::errors::Error) -> String {
     use jsonwebtoken::errors::ErrorKind;
     match error.kind() {
         ErrorKind::ExpiredSignature => "expired",
-        ErrorKind::ImmatureSignature => "not valid yet",
         ErrorKind::InvalidSignature => "wrong signature",
         ErrorKind::InvalidAudience => "another audience",
         ErrorKind::InvalidIssuer => "another issuer",
-        ErrorKind::MissingRequiredClaim(_) => "a claim is missing (exp is needed)",
+        // By the name that was asked for, not by anything of the token.
+        ErrorKind::MissingRequiredClaim(name) => return format!("{name} is missing"),
         _ => "malformed, or of an algorithm that is not accepted",
     }
     .to_owned()
@@ -275,6 +327,55 @@ pub(crate) fn kind_of(error: &jsonwebtoken::errors::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jsonwebtoken::{EncodingKey, encode};
+    use serde_json::{Value, json};
+
+    const SECRET: &[u8] = b"a-secret-of-these-tests-and-of-nothing-else";
+
+    fn verify(header: &Header, claims: &Value) -> Result<Claims, Refusal> {
+        let key = Key { id: None, algorithms: vec![Algorithm::HS256], key: DecodingKey::from_secret(SECRET) };
+        let (cookie, audience, issuer) = (String::new(), None, None);
+        let verifier = Verifier(Arc::new(Keys { keys: vec![key], set: None, cookie, audience, issuer }));
+        let token = encode(header, claims, &EncodingKey::from_secret(SECRET)).unwrap();
+        verifier.verify(&token)
+    }
+
+    #[test]
+    fn times_of_a_token_may_have_fractions_and_are_kept_to_them() {
+        let now = NumericDate::now().0.as_secs_f64();
+        let verify = |claims| verify(&Header::default(), &claims);
+        let left =
+            verify(json!({"exp": now + 3600.75, "nbf": now - 0.25, "iat": now - 0.5})).unwrap().time_left();
+        assert!((3540.0..3600.75).contains(&left.as_secs_f64()), "{left:?}");
+        for exp in [json!(now.ceil() + 3600.0), json!(now as u64 + 3600), json!(1e300), json!(u64::MAX)] {
+            assert!(verify(json!({ "exp": exp })).is_ok(), "{exp}");
+        }
+        let refusal = |claims| match verify(claims) {
+            Err(Refusal::Invalid(why)) => why,
+            other => panic!("{other:?}"),
+        };
+        for exp in [now - 0.001, now - 1.0, 0.5, -1.5] {
+            assert_eq!(refusal(json!({ "exp": exp })), "expired", "{exp}");
+        }
+        assert_eq!(refusal(json!({"exp": now + 3600.0, "nbf": now + 60.5})), "not valid yet");
+        for none in [json!({}), json!({"exp": null})] {
+            assert_eq!(refusal(none), "exp is missing: it must say when it expires");
+        }
+        for other in [json!({"exp": "soon"}), json!({"exp": now + 60.0, "nbf": [0]})] {
+            assert!(refusal(other).starts_with("malformed"));
+        }
+    }
+
+    #[test]
+    fn a_token_that_must_be_understood_as_nobody_here_does_is_refused() {
+        let claims = json!({"exp": NumericDate::now().0.as_secs() + 3600});
+        assert!(verify(&Header::default(), &claims).is_ok());
+        for crit in [&["b64"][..], &["exp"], &[]] {
+            let crit = Some(crit.iter().map(|name| (*name).to_owned()).collect());
+            let refused = verify(&Header { crit, ..Header::default() }, &claims);
+            assert!(matches!(&refused, Err(Refusal::Invalid(why)) if why.contains("crit")), "{refused:?}");
+        }
+    }
 
     #[test]
     fn a_page_of_a_stranger_is_told_from_ours() {

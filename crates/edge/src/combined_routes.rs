@@ -2,7 +2,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 
-use crate::answer::{Answer, bad, time_left};
+use crate::answer::{Answer, bad};
 use crate::auth::query_of;
 use crate::combined::{Ids, Part};
 use crate::hub::{Several, What};
@@ -54,7 +54,7 @@ async fn combine(request: &HttpRequest, shared: &Shared) -> Answer {
     if let Some(room) = asked("room") {
         let token = asked("ticket").ok_or_else(|| bad("room needs ticket, the token that joining gave"))?;
         let (visit, exp) = visit_of(request, shared, &room, &token, shown(Part::Room)).await?;
-        parts.push((Part::Room, What::Room(visit), Some(time_left(exp))));
+        parts.push((Part::Room, What::Room(visit), Some(exp.time_left())));
     }
     if asked("map").is_some() {
         let expires = authorise(request, shared)?;

@@ -16,7 +16,7 @@ use tutti_model::notification::{self, is_id, is_topic, is_user, topic_address, u
 use tutti_model::notify::{Mark, MarkRequest, Marked, SendRequest};
 use uuid::Uuid;
 
-use crate::answer::{Answer, bad, either, of_service, ok, problem, refused, time_left, unavailable};
+use crate::answer::{Answer, bad, either, of_service, ok, problem, refused, unavailable};
 use crate::auth::{Claims, Refusal};
 use crate::hub::{Device, What};
 use crate::inbox::{self, Address, Shown, id_of, shown_of};
@@ -137,7 +137,7 @@ pub(crate) fn device_of(
     let connection = shared.inboxes.connections.connect(&claims.sub, &device, now.as_millis() as i64);
     let mailboxes = shared.inboxes.mailboxes.clone();
     let device = Device { mailboxes, addresses, shown, lost, name: device, connection };
-    Ok((device, Some(time_left(claims.exp))))
+    Ok((device, Some(claims.time_left())))
 }
 
 /// The user's mailbox, and those of the topics, if the token allows them.

@@ -9,7 +9,7 @@ use actix_web::http::header::{self, Accept, Header as _};
 use actix_web::{HttpRequest, HttpResponse, web};
 use tutti_feed::Cursor;
 
-use crate::answer::{Answer, bad, either, refused, time_left, unavailable};
+use crate::answer::{Answer, bad, either, refused, unavailable};
 use crate::approach::{Shown, View};
 use crate::area::Area;
 use crate::auth::query_of;
@@ -136,7 +136,7 @@ pub(crate) fn authorise(request: &HttpRequest, shared: &Shared) -> Result<Option
         return Ok(None);
     }
     match shared.config.verifier.check(request, MAP_READ) {
-        Ok(claims) => Ok(Some(time_left(claims.exp))),
+        Ok(claims) => Ok(Some(claims.time_left())),
         Err(refusal) => Err(refused(shared, &refusal)),
     }
 }

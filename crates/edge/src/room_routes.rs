@@ -14,8 +14,8 @@ use tutti_model::queue::{
 use tutti_model::{Mode, RoomSettings, TicketState, room};
 use uuid::Uuid;
 
-use crate::answer::{Answer, either, of_service, ok, problem, refused, time_left, unavailable};
-use crate::auth::{Refusal, token_of};
+use crate::answer::{Answer, either, of_service, ok, problem, refused, unavailable};
+use crate::auth::{NumericDate, Refusal, token_of};
 use crate::hub::{Visit, What};
 use crate::queue::QueueClient;
 use crate::routes::{
@@ -272,7 +272,7 @@ async fn wait(request: &HttpRequest, shared: &Shared, room: &str) -> Answer {
         token_of(request, &shared.config.rooms_cookie).ok_or_else(|| refused(shared, &Refusal::Missing))?;
     let query = StreamQuery::of(request)?;
     let (visit, exp) = visit_of(request, shared, room, &token, query.last_id.clone()).await?;
-    Ok(open(request, shared, &query, Some(time_left(exp)), What::Room(visit)))
+    Ok(open(request, shared, &query, Some(exp.time_left()), What::Room(visit)))
 }
 
 /// On what terms the holder of a ticket's token gets a stream of the room, and when the token expires.
@@ -285,7 +285,7 @@ pub(crate) async fn visit_of(
     room: &str,
     token: &str,
     shown: Option<String>,
-) -> Result<(Visit, u64), HttpResponse> {
+) -> Result<(Visit, NumericDate), HttpResponse> {
     configured(shared)?;
     let (id, exp) = ticket_of(shared, room, token).await?;
     let shown = shown
@@ -302,7 +302,7 @@ async fn visitor(
     request: &HttpRequest,
     shared: &Shared,
     room: &str,
-) -> Result<(TicketId, u64), HttpResponse> {
+) -> Result<(TicketId, NumericDate), HttpResponse> {
     configured(shared)?;
     let token =
         token_of(request, &shared.config.rooms_cookie).ok_or_else(|| refused(shared, &Refusal::Missing))?;
@@ -310,14 +310,18 @@ async fn visitor(
 }
 
 /// Which ticket a token is of, and when it expires.
-async fn ticket_of(shared: &Shared, room: &str, token: &str) -> Result<(TicketId, u64), HttpResponse> {
+async fn ticket_of(
+    shared: &Shared,
+    room: &str,
+    token: &str,
+) -> Result<(TicketId, NumericDate), HttpResponse> {
     let claims = shared.ticket_keys.verify(token, room).await.map_err(|untaken| match untaken {
         Untaken::Invalid(why) => refused(shared, &Refusal::Invalid(why)),
         Untaken::NoKeys(status) => unavailable(status.message()),
     })?;
     let id =
         TicketId { room: claims.room, epoch: claims.epoch, number: claims.ticket, joined_us: claims.joined };
-    Ok((id, claims.exp))
+    Ok((id, NumericDate::from_secs(claims.exp)))
 }
 
 /// Asks the service; what it says against it as the answer.

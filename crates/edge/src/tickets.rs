@@ -4,15 +4,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jsonwebtoken::jwk::JwkSet;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 use tonic::Status;
 use tutti_model::queue::KeysRequest;
 use tutti_model::room::{Claims, TICKET_AUDIENCE};
 
-use crate::answer::time_left;
-use crate::auth::kind_of;
+use crate::auth::{NumericDate, header_of, kind_of};
 use crate::queue::Queue;
 
 /// Keys are asked for again after so long, so that a key that was withdrawn is.
@@ -64,7 +63,7 @@ impl TicketKeys {
     pub(crate) async fn verify(&self, token: &str, room: &str) -> Result<Claims, Untaken> {
         let asked = Instant::now();
         let invalid = |e: jsonwebtoken::errors::Error| Untaken::Invalid(kind_of(&e));
-        let header = decode_header(token).map_err(invalid)?;
+        let header = header_of(token).map_err(Untaken::Invalid)?;
         if header.alg != Algorithm::EdDSA {
             return Err(Untaken::Invalid("of an algorithm that is not accepted".to_owned()));
         }
@@ -86,7 +85,7 @@ impl TicketKeys {
         validation.set_audience(&[TICKET_AUDIENCE]);
         validation.set_required_spec_claims(&["exp", "aud"]);
         let claims = decode::<Claims>(token, key, &validation).map_err(invalid)?.claims;
-        if time_left(claims.exp).is_zero() {
+        if NumericDate::from_secs(claims.exp).time_left().is_zero() {
             return Err(Untaken::Invalid("expired".to_owned()));
         }
         if claims.room == room { Ok(claims) } else { Err(Untaken::Invalid("of another room".to_owned())) }

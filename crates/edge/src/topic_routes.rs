@@ -7,7 +7,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use serde_json::json;
 
-use crate::answer::{Answer, problem, refused, time_left};
+use crate::answer::{Answer, problem, refused};
 use crate::auth::{Refusal, query_of};
 use crate::hub::{From, Listen, What};
 use crate::patience::INCOMPLETE;
@@ -68,7 +68,7 @@ fn may_read(request: &HttpRequest, shared: &Shared, name: &str) -> Result<Option
     }
     let claims = shared.config.verifier.claims(request)?;
     if claims.may(READ) || claims.may(&format!("{READ}:{name}")) {
-        Ok(Some(time_left(claims.exp)))
+        Ok(Some(claims.time_left()))
     } else {
         Err(Refusal::Scope(READ))
     }

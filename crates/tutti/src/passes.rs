@@ -38,6 +38,7 @@ pub async fn verify(pass: &str, room: &str, jwks: &str) -> anyhow::Result<Claims
         serde_json::from_str(&text).with_context(|| format!("{jwks} is no JSON Web Key Set"))?;
     let header = decode_header(pass.trim()).context("the pass is malformed")?;
     ensure!(header.alg == Algorithm::EdDSA, "the pass is not signed with Ed25519");
+    ensure!(header.crit.is_none(), "the pass names in crit what must be understood, and nothing is");
     let kid = header.kid.context("the pass does not name its key")?;
     let jwk = set.find(&kid).context("the pass was signed with a key that is not published")?;
     let mut validation = Validation::new(Algorithm::EdDSA);

@@ -102,6 +102,17 @@ async fn a_token_for_others_or_of_others_is_refused_also_where_it_does_not_say()
         let claims = json!({"aud": "maps", "iss": "https://id.example", "scope": scope});
         assert_eq!(status(&edge, &with_claims(&claims)).await, answer, "{scope}");
     }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    for (exp, answer) in [(now + 3600.25, 200), (now - 0.25, 401)] {
+        let claims = json!({"aud": "maps", "iss": "https://id.example", "exp": exp, "nbf": now - 0.5});
+        assert_eq!(status(&edge, &with_claims(&claims)).await, answer, "{exp}");
+    }
+    let critical = Header { crit: Some(vec!["b64".to_owned()]), ..Header::default() };
+    let claims =
+        json!({"aud": "maps", "iss": "https://id.example", "scope": "map:read", "exp": now + 3600.0});
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    assert_eq!(status(&edge, &encode(&Header::default(), &claims, &key).unwrap()).await, 200);
+    assert_eq!(status(&edge, &encode(&critical, &claims, &key).unwrap()).await, 401, "it is not understood");
     let token = with_claims(&good);
     let url = format!("{}?access_token={token}", edge.stream());
     let stale_cookie = reqwest::Client::new().get(url).header("cookie", format!("tutti_token={}", expired()));
