@@ -49,6 +49,7 @@ mod map;
 mod map_routes;
 mod metrics;
 mod notify;
+mod pages;
 mod patience;
 mod places;
 mod presence;

@@ -1,4 +1,4 @@
-//! What the HTTP routes have in common, and the pages.
+//! What the HTTP routes have in common.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -54,10 +54,7 @@ pub(crate) struct Shared {
 }
 
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
-    app.service(readable("/", page))
-        .service(readable("/rooms/{room}", room_page))
-        .service(readable("/v1/edges", edges))
-        .default_service(web::to(not_found));
+    app.service(readable("/v1/edges", edges)).default_service(web::to(not_found));
 }
 
 /// What is only read, by GET and HEAD.
@@ -107,24 +104,6 @@ pub(crate) fn idempotency_key(request: &HttpRequest) -> Option<&str> {
     let key = request.headers().get("idempotency-key")?.to_str().ok()?;
     // RFC 8941 would have it in quotes.
     Some(key.trim().trim_matches('"'))
-}
-
-/// The map.
-async fn page() -> HttpResponse {
-    html(include_str!("../../../web/index.html"))
-}
-
-/// A waiting room, as one of those who wait sees it.
-async fn room_page() -> HttpResponse {
-    html(include_str!("../../../web/room.html"))
-}
-
-fn html(text: &'static str) -> HttpResponse {
-    HttpResponse::Ok()
-        .content_type("text/html; charset=utf-8")
-        .insert_header((header::CACHE_CONTROL, "no-cache"))
-        .insert_header((header::REFERRER_POLICY, "no-referrer"))
-        .body(text)
 }
 
 async fn edges(shared: web::Data<Shared>) -> HttpResponse {

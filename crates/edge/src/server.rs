@@ -42,6 +42,7 @@ use crate::inboxes::{self, InboxStep, Inboxes, STEPS_WAITING};
 use crate::map_routes;
 use crate::metrics::Metrics;
 use crate::notify;
+use crate::pages;
 use crate::queue;
 use crate::room_routes;
 use crate::rooms::Rooms;
@@ -238,6 +239,7 @@ fn worker(
         .configure(inbox_routes::configure)
         .configure(combined_routes::configure)
         .configure(map_routes::configure)
+        .configure(pages::configure)
         .configure(routes::configure);
     let http = HttpService::<Io, _, _>::build()
         .client_request_timeout(config.http.header)
