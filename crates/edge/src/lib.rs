@@ -51,6 +51,7 @@ mod metrics;
 mod notify;
 mod pages;
 mod patience;
+mod pipe;
 mod places;
 mod presence;
 mod queue;

@@ -6,12 +6,12 @@ use std::time::Duration;
 use actix_web::rt::net::TcpStream;
 use bytes::{Buf as _, Bytes};
 use socket2::SockRef;
-use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use crate::coding::{Coding, GZIP_HEADER, Sum};
 use crate::counts::Counted;
 use crate::frame::{Events, Frame, LAST_CHUNK, chunk_of};
+use crate::pipe::PipeWriter;
 
 /// Why a stream ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub(crate) enum Socket {
     /// A client.
     Client(TcpStream),
     /// A part of a combined stream: who joins the parts reads the other end.
-    Pair(UnixStream),
+    Part(PipeWriter),
 }
 
 impl Socket {
@@ -63,14 +63,15 @@ impl Socket {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => socket.try_write(bytes),
                 sent => sent,
             },
-            Self::Pair(socket) => socket.try_write(bytes),
+            Self::Part(pipe) => pipe.try_write(bytes),
         }
     }
 
     fn try_read(&self, bytes: &mut [u8]) -> std::io::Result<usize> {
         match self {
             Self::Client(socket) => socket.try_read(bytes),
-            Self::Pair(socket) => socket.try_read(bytes),
+            Self::Part(pipe) if pipe.is_closed() => Ok(0),
+            Self::Part(_) => Err(ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -78,7 +79,10 @@ impl Socket {
     pub(crate) async fn writable(&self) -> std::io::Result<()> {
         match self {
             Self::Client(socket) => socket.writable().await,
-            Self::Pair(socket) => socket.writable().await,
+            Self::Part(pipe) => {
+                pipe.writable().await;
+                Ok(())
+            }
         }
     }
 }

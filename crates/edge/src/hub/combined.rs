@@ -1,10 +1,9 @@
 //! A worker's combined streams: several in one connection, for browsers' limit of six to an origin.
 //!
-//! Each part is a stream like any other, only that its socket is one end of a pair; a task reads the other
+//! Each part is a stream like any other, only that in place of a socket it has a pipe; a task reads the other
 //! ends and writes to the client. While the client is slow it reads nothing, so that the parts fall
 //! behind as they would with a client of their own.
 
-use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,21 +11,19 @@ use actix_web::rt::spawn;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::select_all;
-use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep_until};
 
 use super::{FINISH, Hub, What};
 use crate::coding::Coding;
 use crate::combined::{Ids, Part, Rewriter};
 use crate::frame::{Events, chunk_of};
+use crate::pipe::{PipeReader, pipe};
 use crate::stream::{End, Socket, Stream, Written};
 
-/// What a pair of sockets holds for a client that is slow.
-const HELD_BYTES: usize = 16 * 1024;
 /// Whether the client is still there is looked at so often.
 const LOOK: Duration = Duration::from_secs(1);
 /// A part is read so often before the others have their turn.
-const TURN: usize = 8;
+const TURN: usize = 4;
 /// A part ends with the whole; where its own end is no other, it is after that.
 const AFTER: Duration = Duration::from_secs(60);
 
@@ -40,7 +37,7 @@ pub(crate) struct Several {
 
 /// One part, as the task reads it.
 struct Inlet {
-    socket: UnixStream,
+    pipe: PipeReader,
     rewriter: Rewriter,
     /// What was read behind the end of an event, when it was the others' turn.
     held: Vec<u8>,
@@ -50,27 +47,22 @@ impl Hub {
     /// Takes a stream over, its response head written.
     pub(super) fn admit_several(self: Rc<Self>, stream: Stream, hello: Bytes, several: Several) {
         let Several { parts, ids } = several;
-        let Ok(pairs) = parts.iter().map(|_| pair()).collect::<Result<Vec<_>, _>>() else {
-            // Without one of its parts it would miss that in silence.
-            let end = stream.close(self.retry());
-            self.ended(end);
-            return;
-        };
         let mut inlets = Vec::new();
-        for ((part, what, expires), (ours, theirs)) in parts.into_iter().zip(pairs) {
+        for (part, what, expires) in parts {
+            let (writer, reader) = pipe();
             let latest = stream.ends_at + AFTER;
             let (ends_at, end) = match expires.map(|left| Instant::now() + left) {
                 Some(at) if at < latest => (at, End::Token),
                 _ => (latest, End::Life),
             };
             let last_write = Instant::now();
-            let socket = Socket::Pair(theirs);
+            let socket = Socket::Part(writer);
             let (drained, _counted) = (false, None);
             let (chunked, coding, sum) = (false, Coding::Identity, None);
             let part_stream =
                 Stream { socket, chunked, coding, sum, ends_at, end, last_write, drained, _counted };
             self.clone().take_over(part_stream, what, None);
-            inlets.push(Inlet { socket: ours, rewriter: Rewriter::new(part), held: Vec::new() });
+            inlets.push(Inlet { pipe: reader, rewriter: Rewriter::new(part), held: Vec::new() });
         }
         spawn(async move {
             let end = self.join(stream, hello, inlets, ids).await;
@@ -109,7 +101,7 @@ impl Hub {
                 return stream.close(self.retry());
             }
             if inlets.iter().all(|inlet| inlet.held.is_empty()) {
-                let readable = select_all(inlets.iter().map(|inlet| inlet.socket.readable().boxed_local()));
+                let readable = select_all(inlets.iter().map(|inlet| inlet.pipe.readable().boxed_local()));
                 tokio::select! {
                     _ = readable => {}
                     () = self.pause(&mut stream, Instant::now() + LOOK) => {}
@@ -123,36 +115,29 @@ impl Hub {
 
     /// Writes what a part has to tell, up to the end of an event; whether there may be more.
     async fn pass_on(&self, stream: &mut Stream, inlet: &mut Inlet, ids: &mut Ids) -> Result<bool, End> {
-        let mut buffer = [0; 8192];
         let mut rounds = 0;
         loop {
             let held = std::mem::take(&mut inlet.held);
-            let read = if held.is_empty() {
-                match inlet.socket.try_read(&mut buffer) {
-                    Ok(0) => return Ok(false),
-                    Ok(n) => &buffer[..n],
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        if inlet.rewriter.is_between() {
-                            return Ok(true);
-                        }
-                        // Within an event nothing else can be written.
-                        let (now, over_at, end) = (Instant::now(), stream.ends_at + FINISH, stream.end);
-                        tokio::select! {
-                            ready = inlet.socket.readable() => ready.map_err(|_| End::Left)?,
-                            () = self.pause(stream, now + LOOK), if stream.ends_at > now => {}
-                            () = sleep_until(over_at) => return Err(end),
-                        }
-                        if stream.has_left() {
-                            return Err(End::Left);
-                        }
-                        continue;
-                    }
-                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                    Err(_) => return Ok(false),
+            let read = if held.is_empty() { inlet.pipe.try_take() } else { Some(held) };
+            let Some(read) = read else {
+                if inlet.rewriter.is_between() {
+                    return Ok(true);
                 }
-            } else {
-                &held[..]
+                // Within an event nothing else can be written.
+                let (now, over_at, end) = (Instant::now(), stream.ends_at + FINISH, stream.end);
+                tokio::select! {
+                    () = inlet.pipe.readable() => {}
+                    () = self.pause(stream, now + LOOK), if stream.ends_at > now => {}
+                    () = sleep_until(over_at) => return Err(end),
+                }
+                if stream.has_left() {
+                    return Err(End::Left);
+                }
+                continue;
             };
+            if read.is_empty() {
+                return Ok(false);
+            }
             rounds += 1;
             // The other parts are to have their turn, or the stream its end: up to the end of an event.
             let is_last = rounds >= TURN || stream.ends_at <= Instant::now();
@@ -203,11 +188,4 @@ impl Hub {
             What::Map(look) => self.admit_viewer(stream, hello, look),
         }
     }
-}
-
-fn pair() -> std::io::Result<(UnixStream, UnixStream)> {
-    let (ours, theirs) = UnixStream::pair()?;
-    // What waits there is as old as the client is slow.
-    let _ = socket2::SockRef::from(&theirs).set_send_buffer_size(HELD_BYTES);
-    Ok((ours, theirs))
 }
