@@ -284,7 +284,8 @@ impl Course {
     }
 }
 
-pub(crate) fn variable(key: &str) -> String {
+/// The environment variable of a setting, as `streams.max`.
+pub fn variable(key: &str) -> String {
     format!("TUTTI_{}", key.replace(['.', '-'], "_").to_uppercase())
 }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tutti_service::shared::{self, Inboxes, Locations};
-use tutti_service::{SecretString, Settings};
+use tutti_service::{SecretString, Settings, file_limit};
 
 use crate::area::MAX_ZOOM;
 use crate::auth::Verifier;
+use crate::files::streams_by_default;
 
 /// All settings of an edge.
 #[derive(Clone)]
@@ -108,6 +109,7 @@ impl Config {
         let workers = settings.get("http.workers", 0usize, "worker threads; 0: one a core", |n| {
             if *n <= 512 { Ok(()) } else { Err("must be 0 to 512") }
         });
+        let workers = if workers == 0 { cores() } else { workers };
         let http = Http::configure(settings);
         let edges = settings.list("http.edges", &[], "public base URLs of all edges, told to the page");
         for edge in edges.iter().filter(|e| !e.starts_with("http://") && !e.starts_with("https://")) {
@@ -201,7 +203,7 @@ impl Config {
             "bytes of each topic's newest records kept in memory, for clients that come back",
             |n| if *n >= 1 << 16 { Ok(()) } else { Err("must be at least 65536") },
         );
-        let streams = Streams::configure(settings);
+        let streams = Streams::configure(settings, streams_by_default(workers, file_limit()));
         let verifier = Verifier::configure(settings);
         if !rooms_public && !verifier.has_keys() {
             settings.mistake(
@@ -215,7 +217,7 @@ impl Config {
         }
         Self {
             listen,
-            workers: if workers == 0 { cores() } else { workers },
+            workers,
             http,
             edges,
             cors_origins,
@@ -297,7 +299,7 @@ impl Http {
 }
 
 impl Streams {
-    fn configure(settings: &mut Settings) -> Self {
+    fn configure(settings: &mut Settings, max: usize) -> Self {
         let mut seconds = |key: &str, default: u64, help: &'static str| {
             Duration::from_secs(settings.get(key, default, help, |n| {
                 if (1..=86_400).contains(n) { Ok(()) } else { Err("must be 1 to 86400") }
@@ -326,9 +328,14 @@ impl Streams {
                 "whether the map is compressed, once for all, for clients that take gzip or zstd",
                 |_| Ok(()),
             ),
-            max: settings.get("streams.max", 50_000usize, "streams that this edge takes", |n| {
-                if *n > 0 { Ok(()) } else { Err("must be above 0") }
-            }),
+            max: settings.get(
+                "streams.max",
+                max,
+                "streams that this edge takes; each is an open file",
+                |n| {
+                    if *n > 0 { Ok(()) } else { Err("must be above 0") }
+                },
+            ),
             max_per_address: settings.get(
                 "streams.max_per_address",
                 1000usize,

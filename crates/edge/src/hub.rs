@@ -60,9 +60,6 @@ const QUESTIONS: usize = 16;
 /// A frame that is under way at its stream's end may take so much longer.
 const FINISH: Duration = Duration::from_secs(1);
 
-/// A stream that stays blocked keeps at most this in the kernel: what is older is not worth it.
-const NOTSENT_LOWAT: u32 = 64 * 1024;
-
 /// On what terms a client gets a stream.
 pub(crate) struct Admission {
     /// What it is to be shown.
@@ -185,10 +182,8 @@ impl Hub {
 
     /// Takes a socket over, its response head written.
     pub(crate) fn admit(self: Rc<Self>, socket: TcpStream, admission: Admission) {
-        let options = socket2::SockRef::from(&socket);
-        // They save work where they can be set; a stream is right without them.
-        let _ = options.set_tcp_nodelay(true);
-        let _ = options.set_tcp_notsent_lowat(NOTSENT_LOWAT);
+        // It saves time where it can be set; a stream is right without it.
+        let _ = socket.set_nodelay(true);
         let Admission { what, chunked, coding, ends_at, end, last_id, counted } = admission;
         let last_write = Instant::now();
         let socket = Socket::Client(socket);

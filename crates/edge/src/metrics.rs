@@ -23,6 +23,13 @@ pub struct TurnedAway {
     pub reason: &'static str,
 }
 
+/// How what could not be read as a request was answered.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Unreadable {
+    /// The status: 400, 408 or 431.
+    pub status: u16,
+}
+
 /// How a fetch of the key set went.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Fetched {
@@ -69,6 +76,8 @@ pub struct Metrics {
     pub connections_refused: Counter,
     /// Requests without the right to what they asked for.
     pub refused: Counter,
+    /// What could not be read as a request, by the status of the answer.
+    pub unreadable_requests: Family<Unreadable, Counter>,
     /// Fetches of the key set, by outcome.
     pub jwks_fetches: Family<Fetched, Counter>,
     /// Keys held of that set.
@@ -126,6 +135,7 @@ impl Metrics {
             turned_away: Family::default(),
             connections_refused: Counter::default(),
             refused: Counter::default(),
+            unreadable_requests: Family::default(),
             jwks_fetches: Family::default(),
             jwks_keys: Gauge::default(),
             deliveries: Counter::default(),
@@ -169,6 +179,11 @@ impl Metrics {
             "edge_requests_refused",
             "Requests without a valid token or scope",
             m.refused.clone(),
+        );
+        registry.register(
+            "edge_requests_unreadable",
+            "What clients sent that cannot be read as a request, by the status of the answer",
+            m.unreadable_requests.clone(),
         );
         registry.register(
             "edge_jwks_fetches",

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use actix_service::{
 };
 use actix_web::body::BoxBody;
 use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
-use actix_web::http::{ConnectionType, StatusCode};
+use actix_web::http::StatusCode;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpMessage as _, web};
@@ -24,9 +25,9 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 use tutti_feed::{Client, Keep, MailboxMetrics, Mailboxes, Registry};
 use tutti_model::names;
-use tutti_service::{CancellationToken, Context, ExposeSecret as _, Failure, shared};
+use tutti_service::{CancellationToken, Context, ExposeSecret as _, Failure, file_limit, shared};
 
-use crate::answer::{bad, problem};
+use crate::answer::problem;
 use crate::auth::Forged;
 use crate::client_address::{is_trusted, network_of};
 use crate::combined_routes;
@@ -35,7 +36,8 @@ use crate::conductor::{Conductor, TICKS_WAITING};
 use crate::config::{Config, Http};
 use crate::copies::Copies;
 use crate::counts::{Counted, Counts, Whose};
-use crate::handoff::{Io, Slot};
+use crate::files::connections_of_a_worker;
+use crate::handoff::{Io, LINGER, Terms, in_turn};
 use crate::hub::Hub;
 use crate::inbox_routes;
 use crate::inboxes::{self, InboxStep, Inboxes, STEPS_WAITING};
@@ -80,6 +82,15 @@ struct Parts {
 /// # Errors
 /// If it cannot listen, or is configured otherwise than the services that share its Redis.
 pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> Result<(), Failure> {
+    let (streams, most) = (config.streams.max, config.http.max_connections);
+    let max_connections =
+        connections_of_a_worker(streams, config.workers, most, file_limit()).map_err(Failure::Config)?;
+    if max_connections < most {
+        info!(
+            max_connections,
+            "http.max_connections is lowered: there are no more open files beside streams.max"
+        );
+    }
     let listener = listen(config.listen)
         .map_err(|e| Failure::Other(format!("http.listen: cannot listen on {}: {e}", config.listen)))?;
     let config = Arc::new(config);
@@ -112,7 +123,7 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
     let server = Server::build()
         .workers(config.workers)
         // Streams are not among them: the handoff ends what actix counts.
-        .max_concurrent_connections(config.http.max_connections)
+        .max_concurrent_connections(max_connections)
         .disable_signals()
         .shutdown_timeout(1)
         .backlog(BACKLOG as u32)
@@ -180,12 +191,19 @@ fn inboxes_of(config: &Config, metrics: &Metrics, client: &Client) -> Result<Inb
 /// Connections that wait to be accepted: a fleet whose edge died comes at once.
 const BACKLOG: i32 = 4096;
 
-/// As long as `actix_web::HttpServer` has it.
-const LINGER: Duration = Duration::from_secs(1);
+/// What the kernel keeps of what a client sent and nobody has read yet; it doubles that for what it needs itself. By
+/// its own measure it would be megabytes. The largest body has one.
+const RECEIVE_BYTES: usize = 64 * 1024;
+
+/// A socket takes nothing while this much of what was written to it waits to be sent, of a stream or an answer: by
+/// the kernel's own measure it would be megabytes, and what is older than that is not worth it.
+const NOTSENT_LOWAT: u32 = 64 * 1024;
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
+    // Connections have it from here: it decides on the window that a client is told when it connects.
+    socket.set_recv_buffer_size(RECEIVE_BYTES)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -234,6 +252,7 @@ fn worker(
         .wrap(from_fn(compress_documents))
         .wrap(from_fn(begin))
         .wrap(cors(&config.cors_origins))
+        .wrap(from_fn(in_turn))
         .configure(room_routes::configure)
         .configure(topic_routes::configure)
         .configure(inbox_routes::configure)
@@ -244,7 +263,6 @@ fn worker(
     let http = HttpService::<Io, _, _>::build()
         .client_request_timeout(config.http.header)
         .keep_alive(config.http.idle)
-        // What is still sent of a body that was refused is read on for so long: a reset could take the answer away.
         .client_disconnect_timeout(LINGER)
         .h1_allow_half_closed(false)
         .on_connect_ext(|io: &Io, data| {
@@ -253,10 +271,13 @@ fn worker(
         .finish(map_config(app.into_factory().map_err(|e| e.error_response()), |_| AppConfig::default()))
         .map_init_err(|_| ());
     let connections = parts.connections.clone();
+    let terms = Rc::new(Terms::new(hub, metrics.clone(), config.http.request));
     fn_service(move |socket: TcpStream| {
         let peer = socket.peer_addr().ok();
-        let io = count(&connections, peer, &config.http)
-            .map(|counted| Io::new(socket, hub.clone(), config.http.request, counted));
+        // It saves memory where it can be set; all is right without it.
+        let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(NOTSENT_LOWAT);
+        let io =
+            count(&connections, peer, &config.http).map(|counted| Io::new(socket, terms.clone(), counted));
         if io.is_err() {
             metrics.connections_refused.inc();
         }
@@ -276,20 +297,11 @@ fn count(connections: &Arc<Counts>, peer: Option<SocketAddr>, http: &Http) -> Re
     connections.one_more(whose.into_iter().map(|one| (one, http.max_connections_per_address)).collect())
 }
 
-/// Begins a request, its head read: its time runs from now on. One that cannot be meant ends here.
+/// Begins a request. One that cannot be meant ends here.
 async fn begin(
     request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    if let Some(slot) = request.conn_data::<Slot>() {
-        slot.moved();
-        if slot.give_up() {
-            // Sent before the stream's first byte: actix would serve it in place of the stream.
-            let mut refusal = bad("a stream takes the whole connection; nothing may follow its request");
-            refusal.head_mut().set_connection_type(ConnectionType::Close);
-            return Ok(request.into_response(refusal));
-        }
-    }
     let origins = request.app_data::<web::Data<Shared>>().map(|shared| &*shared.config.cors_origins);
     if Forged::is(request.method(), request.headers(), origins.unwrap_or_default()) {
         request.extensions_mut().insert(Forged);

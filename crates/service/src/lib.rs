@@ -14,7 +14,9 @@ pub mod shared;
 
 pub use admin::{Admin, serve as serve_admin};
 pub use ready::{Latch, Readiness};
-pub use run::{Context, EXIT_CONFIG, EXIT_FAILURE, Failure, Service, raise_file_limit, run, stop_signal};
+pub use run::{
+    Context, EXIT_CONFIG, EXIT_FAILURE, Failure, Service, file_limit, raise_file_limit, run, stop_signal,
+};
 pub use settings::{Mistakes, Settings, without_userinfo};
 
 pub use prometheus_client::registry::Registry;

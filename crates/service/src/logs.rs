@@ -13,6 +13,9 @@ const OURS: [&str; 7] =
 const TALKATIVE: [&str; 7] =
     ["actix_http", "actix_web", "actix_server", "hyper", "h2", "fred", "redis_protocol"];
 
+/// This logs as an error what any stranger may send, once for each time. The edge counts it instead.
+const OF_STRANGERS: &str = "actix_http::h1";
+
 /// What is logged, and how.
 #[derive(Clone, Debug)]
 pub struct Logs {
@@ -49,7 +52,10 @@ impl Logs {
     /// What is wrong with the filter.
     pub fn start(&self) -> Result<(), String> {
         let capped = TALKATIVE.iter().map(|name| (*name, LevelFilter::INFO));
-        let cap = Targets::new().with_default(LevelFilter::TRACE).with_targets(capped);
+        let cap = Targets::new()
+            .with_default(LevelFilter::TRACE)
+            .with_targets(capped)
+            .with_target(OF_STRANGERS, LevelFilter::OFF);
         let filter = self.filter()?.and(cap);
         let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
         let layer = if self.json { layer.json().boxed() } else { layer.boxed() };

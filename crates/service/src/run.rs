@@ -133,6 +133,12 @@ pub fn raise_file_limit() {
     }
 }
 
+/// Returns how many files this process may open once its limit was raised; any number where that cannot be told.
+#[must_use]
+pub fn file_limit() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, most)| most)
+}
+
 struct Frame {
     logs: Logs,
     admin: SocketAddr,

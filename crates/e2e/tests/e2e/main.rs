@@ -8,6 +8,7 @@ mod clients;
 mod cluster;
 mod combined;
 mod configuration;
+mod connections;
 mod documents;
 mod farewell;
 mod faults;
