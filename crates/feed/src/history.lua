@@ -2,7 +2,7 @@
 --
 -- KEYS: the history
 -- ARGV: 'write', offset, or 'read', how long before that (microseconds), or 'begin', offset (what was before is void)
--- Returns, to 'read', {offset then, newest offset}, or nothing.
+-- Returns, to 'read', {offset then, newest offset}, or nothing; to 'write', {1}, or nothing where it has not begun.
 local KEEP = 128
 local now = redis.call('TIME')
 local now_us = now[1] * 1000000 + now[2]
@@ -22,9 +22,15 @@ if ARGV[1] == 'read' then
   end
   return {resume, newest}
 end
+local entry = string.format('%d:%s', now_us, ARGV[2])
 if ARGV[1] == 'begin' then
   redis.call('DEL', KEYS[1])
+  redis.call('RPUSH', KEYS[1], entry)
+  return {}
 end
-redis.call('RPUSH', KEYS[1], string.format('%d:%s', now_us, ARGV[2]))
+-- A Redis that came back empty must not take the newest place for the first.
+if redis.call('RPUSHX', KEYS[1], entry) == 0 then
+  return {}
+end
 redis.call('LTRIM', KEYS[1], -KEEP, -1)
-return {}
+return {1}

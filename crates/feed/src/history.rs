@@ -49,15 +49,16 @@ impl History {
         })
     }
 
-    /// Notes where it stands. At most once a second, for 128 places are kept.
+    /// Notes where it stands. At most once a second, for 128 places are kept. Returns whether it was noted:
+    /// a history that has not begun, or that Redis has lost, is not written to.
     ///
     /// # Errors
     /// As [`History::read`].
-    pub async fn write(&self, offset: i64) -> Result<(), Error> {
-        self.run("write", offset).await.map(drop)
+    pub async fn write(&self, offset: i64) -> Result<bool, Error> {
+        Ok(!self.run("write", offset).await?.is_empty())
     }
 
-    /// The same, and what was before is void.
+    /// Begins the history at a place; what was before is void.
     ///
     /// # Errors
     /// As [`History::read`].

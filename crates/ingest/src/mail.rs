@@ -77,18 +77,25 @@ impl MailSink {
         self.noted.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Writes the position down, if it has changed and the last one is a while ago.
-    async fn note(&self, position: i64) -> Result<(), Error> {
+    /// Writes the position down, if it has changed and the last one is a while ago. Returns `false` if Redis
+    /// has lost where the partition stands.
+    async fn note(&self, position: i64) -> Result<bool, Error> {
         let due = {
             let noted = self.noted();
             noted.position != Some(position) && noted.at.is_none_or(|at| at.elapsed() >= NOTED)
         };
         if due {
-            self.history.write(position).await?;
-            let mut noted = self.noted();
-            (noted.position, noted.at) = (Some(position), Some(Instant::now()));
+            if !self.history.write(position).await? {
+                return Ok(false);
+            }
+            self.has_noted(position);
         }
-        Ok(())
+        Ok(true)
+    }
+
+    fn has_noted(&self, position: i64) {
+        let mut noted = self.noted();
+        (noted.position, noted.at) = (Some(position), Some(Instant::now()));
     }
 }
 
@@ -126,7 +133,8 @@ impl Sink for MailSink {
         }
         if fresh {
             // Before anything is filed: who takes over must not begin elsewhere.
-            self.note(batch.from()).await?;
+            self.history.begin(batch.from()).await?;
+            self.has_noted(batch.from());
         }
         let mut buckets: BTreeMap<u32, Vec<Arc<Filing>>> = BTreeMap::new();
         for filing in batch.parts().flatten() {
@@ -135,7 +143,9 @@ impl Sink for MailSink {
         }
         let filing = buckets.into_iter().map(|(bucket, filings)| self.filers[bucket as usize].file(filings));
         let filed = try_join_all(filing).await?;
-        self.note(batch.to()).await?;
+        if !self.note(batch.to()).await? {
+            return Ok(Stored::GoBack);
+        }
         Ok(Stored::At(filed.into_iter().max()))
     }
 }

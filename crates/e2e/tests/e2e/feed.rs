@@ -7,7 +7,8 @@ use fred::prelude::*;
 use tutti_e2e::redis::Redis;
 use tutti_e2e::{eventually, unique};
 use tutti_feed::{
-    Append, AppendMetrics, Event, Feed, FollowMetrics, Following, Limits, Outcome, Position, Record, follow,
+    Append, AppendMetrics, Event, Feed, FollowMetrics, Following, History, Limits, Outcome, Position, Record,
+    Stood, follow,
 };
 
 const LIMITS: Limits =
@@ -284,4 +285,28 @@ async fn a_log_of_small_records_and_then_large_ones_keeps_within_its_bytes() {
     }
     let entries: u64 = redis.command(&["XLEN", "tutti:{large}:log"]).await.unwrap();
     assert!(entries > 4, "{entries}: and no less than fits");
+}
+
+#[tokio::test]
+async fn a_history_that_redis_has_lost_does_not_begin_with_where_its_source_stood_last() {
+    let mut redis = Redis::start().unwrap();
+    let history = History::new(redis.client().clone(), "cluster/topic/0");
+    let stands = async || history.read(Duration::from_secs(30)).await.unwrap();
+    assert!(!history.write(7).await.unwrap(), "it has not begun");
+    assert_eq!(stands().await, None);
+    history.begin(3).await.unwrap();
+    assert!(history.write(7).await.unwrap());
+    assert_eq!(stands().await, Some(Stood { then: 3, now: 7 }));
+
+    // A place that is noted while Redis is away arrives in one that came back empty.
+    redis.kill();
+    let noting = tokio::spawn({
+        let history = history.clone();
+        async move { history.write(9).await }
+    });
+    redis.run().unwrap();
+    let noted = noting.await.unwrap();
+    assert!(matches!(noted, Ok(false) | Err(_)), "{noted:?}");
+    eventually("Redis answers", async || history.write(9).await.is_ok()).await;
+    assert_eq!(stands().await, None, "all is filled again from where the route begins");
 }
