@@ -9,11 +9,11 @@ if room.mode == CLOSED then
   return {'closed'}
 end
 local keys = base .. ':keys:' .. ARGV[4]
-local known = redis.call('HGET', keys, ARGV[3])
-if known then
-  known = tonumber(known)
+local known = tonumber(redis.call('HGET', keys, ARGV[3]))
+local ticket = known and known <= room.tickets and read_ticket(known)
+-- A key may outlive its ticket: then the number is of an earlier life of the room, or it is another visitor's by now.
+if ticket and ticket[KEY] == ARGV[3] then
   advance()
-  local ticket = read_ticket(known)
   see(known, ticket)
   finish()
   return tell(known, ticket)
@@ -35,7 +35,7 @@ if room.phase ~= EARLY then
 end
 redis.call('HSET', keys, ARGV[3], n)
 append(event(JOINED_EVENT, n))
-local ticket = {WAITING, time_us, 0, room.now, 0, ARGV[3]}
+ticket = {WAITING, time_us, 0, room.now, 0, ARGV[3]}
 list_away(n, ticket)
 write_ticket(n, ticket)
 if admit(10) > 0 then

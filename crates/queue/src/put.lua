@@ -8,6 +8,8 @@ local settings = {max = tonumber(ARGV[3]), rate = tonumber(ARGV[4]), claim = ton
   session = tonumber(ARGV[6]), pass = tonumber(ARGV[7]), grace = tonumber(ARGV[8]), opens = tonumber(ARGV[9])}
 local now_us = clock_us()
 if not room then
+  -- Of an earlier life, where Redis has lost the room and not all of what it had.
+  redis.call('DEL', base .. ':waiting', base .. ':early', base .. ':active', base .. ':edges')
   settings.opens = settings.opens or 0
   room = {
     rate = settings.rate, opens = settings.opens, mode = OPEN, phase = settings.opens * 1000 > now_us and EARLY or OPENED,

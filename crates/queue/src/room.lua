@@ -99,6 +99,11 @@ local function read_ticket(n)
   return packed and cmsgpack.unpack(packed)
 end
 
+-- A ticket that the room counts on. One that Redis has lost is nobody's, and its visitor can only join again.
+local function ticket_or_nobodys(n, state)
+  return read_ticket(n) or {state, room.at, 0, 0, 0}
+end
+
 local function write_ticket(n, ticket)
   redis.call('HSET', base .. ':tickets:' .. math.floor(n / 64), n % 64, cmsgpack.pack(ticket))
 end
@@ -138,7 +143,7 @@ end
 
 -- Takes a ticket out of the line; returns its place, if it had one.
 local function leave_line(n)
-  room.waiting = room.waiting - 1
+  room.waiting = math.max(0, room.waiting - 1)
   if room.phase ~= OPENED then
     redis.call('SETBIT', base .. ':early', n, 0)
   end
@@ -183,8 +188,13 @@ local function admit(most)
   local admitted = 0
   while admitted < most and room.waiting > 0 and room.active < room.max and room.credit >= 1 do
     local place = redis.call('BITPOS', base .. ':waiting', 1, math.floor(room.next / 8))
+    if place < 0 then
+      -- Redis has lost who waits.
+      room.waiting = 0
+      break
+    end
     local n = ticket_at(place)
-    local ticket = read_ticket(n)
+    local ticket = ticket_or_nobodys(n, WAITING)
     redis.call('SETBIT', base .. ':waiting', place, 0)
     room.next = place + 1
     room.waiting = room.waiting - 1
@@ -220,9 +230,11 @@ local function is_present(n)
   return false
 end
 
--- A sign of life of one who waits.
+-- A sign of life of one who waits. Who has no place in line any more, for Redis has lost it, waits in vain.
 local function see(n, ticket)
-  if ticket[STATE] == WAITING then
+  if ticket[STATE] == WAITING and room.phase == OPENED and redis.call('GETBIT', base .. ':waiting', place_of(n)) == 0 then
+    go(n, ticket, REMOVED)
+  elseif ticket[STATE] == WAITING then
     ticket[SEEN_AT] = room.now
     if ticket[LISTED] == 0 and not is_present(n) then
       list_away(n, ticket)

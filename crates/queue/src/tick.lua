@@ -66,7 +66,7 @@ local over = redis.call('ZRANGEBYSCORE', base .. ':active', '-inf', string.forma
   'LIMIT', 0, math.max(most - done, 0))
 for i = 1, #over do
   local n = tonumber(over[i])
-  local ticket = read_ticket(n)
+  local ticket = ticket_or_nobodys(n, CLAIMED)
   go(n, ticket, ticket[STATE] == ADMITTED and NO_SHOW or SESSION_OVER)
 end
 done = done + #over
@@ -144,7 +144,12 @@ while room.now >= room.clear_at and done < most do
     local key = tickets[i][KEY]
     if key then
       local first, second = string.byte(key, 1, 2)
-      redis.call('HDEL', base .. ':keys:' .. (first * 256 + second) % 16384, key)
+      local keys = base .. ':keys:' .. (first * 256 + second) % 16384
+      local known = redis.call('HGET', keys, key)
+      -- It may be the key of a later ticket by now.
+      if known and math.floor(known / 64) == room.cleared then
+        redis.call('HDEL', keys, key)
+      end
     end
   end
   redis.call('DEL', bucket)
@@ -155,6 +160,10 @@ end
 -- The pulse, once a second; with it the pace of the last ten seconds or so, while people waited.
 local passed = room.now - room.pulse_at
 if passed >= 1000000 then
+  if room.phase == OPENED then
+    -- Who waits may have been lost.
+    room.waiting = redis.call('BITCOUNT', base .. ':waiting')
+  end
   if room.waiting > 0 and room.phase == OPENED and room.mode ~= PAUSED then
     local lately = (room.admitted - room.pulse_admitted) * 1000000 / passed
     room.pace = room.pace + (lately - room.pace) * math.min(1, passed / 10000000)

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use prost::Message as _;
 use tutti_e2e::redis::Redis;
-use tutti_e2e::unique;
-use tutti_feed::{Position, read_log};
+use tutti_e2e::{eventually, unique};
+use tutti_feed::{Position, channel, head_key, read_log};
 use tutti_model::{GoneReason, Mode, RoomEvent, RoomSettings, lottery, names, room_event::Event};
 use tutti_queue::rooms::{Act, Error, Refusal, Rooms, Told};
 
@@ -651,4 +651,51 @@ async fn what_kafka_has_of_a_history_that_redis_lost_moves_no_position() {
     }
     assert_eq!(rooms.relay(&room, "a", 5 * SECOND, Some(third)).await.unwrap().1, 3);
     assert!(matches!(rooms.relay(&room, "b", 5 * SECOND, None).await, Err(Error::Refused(Refusal::Held))));
+}
+
+#[tokio::test]
+async fn a_key_of_an_earlier_life_of_a_room_gets_a_ticket_of_its_own() {
+    let redis = Redis::start().unwrap();
+    let rooms = Rooms::new(redis.client().clone(), 1000);
+    let settings = RoomSettings {
+        max_active: 1,
+        admit_per_second: 1000.0,
+        claim_seconds: 600,
+        session_seconds: 600,
+        pass_seconds: 60,
+        grace_seconds: 600,
+        ..RoomSettings::default()
+    };
+    let put = async || rooms.put("sale", &settings, None, SEED, "").await.unwrap();
+    let join = async |key: u8| rooms.join("sale", [key; 16]).await.unwrap();
+    put().await;
+    let earlier = [join(1).await, join(2).await];
+    assert_eq!(join(2).await.joined_us, earlier[1].joined_us, "within a life it is the ticket that it was");
+
+    // Redis loses the room, and neither its keys nor its tickets.
+    let () = redis.client().del(head_key(&names::room_feed("sale"))).await.unwrap();
+    put().await;
+    let others = [join(3).await, join(4).await];
+    let back = join(2).await;
+    assert_eq!(back.number, 3, "it is not the ticket of another visitor");
+    let visitors = others.iter().chain([&back]).map(|told| told.joined_us).collect::<BTreeSet<_>>();
+    assert_eq!(visitors.len(), 3);
+    assert_eq!(back, Told { now_us: back.now_us, ..join(2).await });
+
+    // And where it loses the tickets, nobody is told an error of a script: who comes again gets another place.
+    let () = redis.client().del(format!("{}:tickets:0", channel(&names::room_feed("sale")))).await.unwrap();
+    assert_eq!(join(2).await.number, 4);
+    for told in &others {
+        let lost = rooms.act("sale", Act::See, told.number, told.epoch, told.joined_us).await;
+        assert!(matches!(lost, Err(Error::Refused(Refusal::NoTicket))), "{lost:?}");
+    }
+    let removed = rooms.remove("sale", 1).await;
+    assert!(matches!(removed, Err(Error::Refused(Refusal::NoTicket))), "{removed:?}");
+    rooms.tick("sale", 500).await.unwrap();
+    let () = redis.client().del(format!("{}:waiting", channel(&names::room_feed("sale")))).await.unwrap();
+    let waits = rooms.act("sale", Act::See, 4, join(2).await.epoch, join(2).await.joined_us).await.unwrap();
+    assert_eq!(waits.state, GoneReason::Removed as u32, "who has no place in line any more does not wait");
+    eventually("the others are not waited for", async || rooms.tick("sale", 500).await.unwrap().waiting == 0)
+        .await;
+    assert_eq!(join(9).await.position, 1, "the line goes on");
 }
