@@ -82,6 +82,11 @@ impl Inboxes {
         Self { bed, replicas: services, topic, urls, client: client.expect("a client") }
     }
 
+    /// Where each replica serves gRPC, as a URL.
+    pub fn urls(&self) -> &[String] {
+        &self.urls
+    }
+
     /// An ingest that carries notifications and nothing else.
     pub fn ingest(&self) -> Service {
         let settings = [

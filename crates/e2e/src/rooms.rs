@@ -80,6 +80,11 @@ impl Rooms {
         Self { bed, queues, topic, urls, client }
     }
 
+    /// Where each replica serves gRPC, as a URL.
+    pub fn urls(&self) -> &[String] {
+        &self.urls
+    }
+
     /// An edge that knows the replicas, with settings of its own.
     ///
     /// # Panics

@@ -74,6 +74,11 @@ impl Service {
         self.process = None;
     }
 
+    /// The port of 127.0.0.1 that its admin port is.
+    pub fn admin_port(&self) -> u16 {
+        self.admin
+    }
+
     /// Its process id.
     ///
     /// # Panics

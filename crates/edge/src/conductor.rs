@@ -117,7 +117,15 @@ impl Conductor {
     /// back empty is told them anew.
     async fn agree(&self) -> Result<(), tutti_feed::Error> {
         let redis = connect(self.config.redis_url.expose_secret())?;
-        agree_when_there(&redis.client, "locations", &self.config.locations.agreement()).await
+        // One that has come to evict since the start ends no stream.
+        let allow_eviction = self.config.allow_eviction || self.generation > 0;
+        let waits = |why: &str| {
+            if let Some(latch) = &self.latch {
+                latch.because(why);
+            }
+        };
+        let agreement = self.config.locations.agreement();
+        agree_when_there(&redis.client, "locations", &agreement, allow_eviction, waits).await
     }
 
     async fn follow_until_reset(&mut self) -> Result<&'static str, tutti_feed::Error> {

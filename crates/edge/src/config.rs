@@ -26,6 +26,8 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// The Redis of the feeds.
     pub redis_url: SecretString,
+    /// It may evict.
+    pub allow_eviction: bool,
     /// What defines the live map.
     pub locations: Locations,
     /// The map may be read without a token.
@@ -126,6 +128,7 @@ impl Config {
             ));
         }
         let redis_url = shared::redis_url(settings);
+        let allow_eviction = shared::allow_eviction(settings);
         let locations = Locations::configure(settings);
         let map_public =
             settings.get("map.public", true, "whether the live map is readable without a token", |_| Ok(()));
@@ -222,6 +225,7 @@ impl Config {
             edges,
             cors_origins,
             redis_url,
+            allow_eviction,
             locations,
             map_public,
             queue_urls,

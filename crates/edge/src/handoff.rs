@@ -318,7 +318,7 @@ fn own_answer(answer: &[u8]) -> (u16, String) {
         }
         _ => "what was sent cannot be read as a request of HTTP/1.1",
     };
-    let body = problem_text(status, detail, None);
+    let body = problem_text(status, detail, &[]);
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
         cache-control: no-store\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n",

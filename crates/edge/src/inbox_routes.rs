@@ -9,14 +9,14 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
-use tonic::{Code, Status};
+use tonic::Code;
 use tutti_feed::{Cursor, Item, Page, Since};
 use tutti_model::location::Format;
 use tutti_model::notification::{self, is_id, is_topic, is_user, topic_address, user_address};
 use tutti_model::notify::{Mark, MarkRequest, Marked, SendRequest};
 use uuid::Uuid;
 
-use crate::answer::{Answer, bad, either, of_service, ok, problem, refused, unavailable};
+use crate::answer::{Answer, bad, either, of_redis, of_service, ok, problem, refused};
 use crate::auth::{Claims, Refusal};
 use crate::hub::{Device, What};
 use crate::inbox::{self, Address, Shown, id_of, shown_of};
@@ -38,6 +38,8 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 const MAX_MARK_BYTES: usize = 4 * 1024;
 /// A device listens to at most so many topics.
 const MAX_TOPICS: usize = 16;
+/// What fails where Redis does not answer.
+const READING: &str = "reading a mailbox";
 /// Notifications listed at once, unless the request says.
 const LISTED: usize = 50;
 /// Bytes of a page of notifications, about.
@@ -60,6 +62,10 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
 async fn send(request: HttpRequest, shared: web::Data<Shared>, body: web::Payload) -> Answer {
     let checked = shared.config.verifier.check(&request, SEND);
     let claims = checked.map_err(|refusal| refused(&shared, &refusal))?;
+    // What is sent is told apart by its sender: two without a name would be taken for one.
+    if !is_user(&claims.sub) {
+        return Err(refused(&shared, &Refusal::Invalid("its sub names no sender".to_owned())));
+    }
     let key = idempotency_key(&request).filter(|key| (1..=256).contains(&key.len()));
     let key = key.ok_or_else(|| {
         bad("the header Idempotency-Key must have 1 to 256 characters: draw one for each notification, and keep it when you try again")
@@ -73,7 +79,7 @@ async fn send(request: HttpRequest, shared: web::Data<Shared>, body: web::Payloa
     let asked = SendRequest { sender: claims.sub, key: key.to_owned(), notification: Some(notification) };
     configured(&shared)?;
     let sent = shared.inboxes.notify.ask(asked, |mut n, asked| async move { n.send(asked).await }).await;
-    let sent = sent.map_err(|status| of_service(&status))?;
+    let sent = sent.map_err(|status| of_service(&shared, &status))?;
     Ok(HttpResponse::Accepted()
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .json(json!({ "id": sent.id })))
@@ -178,6 +184,7 @@ struct ListQuery {
 
 /// Newest first.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Listed {
     notifications: Vec<Box<RawValue>>,
     unread: u32,
@@ -185,6 +192,8 @@ struct Listed {
     next: Option<String>,
     /// Where a stream goes on, as `?since=`.
     cursor: String,
+    /// When notifications were last lost for good that might be here, milliseconds since 1970.
+    lost_at: Option<u64>,
 }
 
 fn listed() -> usize {
@@ -206,7 +215,7 @@ async fn list(request: HttpRequest, shared: web::Data<Shared>) -> Answer {
         unread_alone: query.unread,
     };
     let read = shared.inboxes.mailboxes.read_page(&user_address(&claims.sub), page).await;
-    let mailbox = read.map_err(|_| unavailable("the inbox cannot be read from Redis"))?.ok_or_else(|| {
+    let mailbox = read.map_err(|error| of_redis(&shared, READING, &error))?.ok_or_else(|| {
         problem(StatusCode::NOT_FOUND, "before is neither the next of a page nor an id of this inbox")
     })?;
     let notifications = mailbox.items.iter().filter_map(|item| {
@@ -219,6 +228,7 @@ async fn list(request: HttpRequest, shared: web::Data<Shared>) -> Answer {
         unread: mailbox.unread,
         next: mailbox.items.last().filter(|_| mailbox.more).map(Item::place),
         cursor: id_of(&own, |_| Cursor::text_of(mailbox.position)),
+        lost_at: mailbox.lost_us.map(|lost_us| lost_us / 1000),
     };
     Ok(ok(&listed))
 }
@@ -257,9 +267,9 @@ async fn mark(shared: &Shared, claims: Claims, id: String, mark: Mark) -> Answer
         // It may be gone by an attempt that was not answered.
         Err(status) if mark == Mark::Deleted && status.code() == Code::NotFound => {
             let left = shared.inboxes.mailboxes.read(&address, Since::Now).await;
-            left.map_err(|_| unavailable("the inbox cannot be read from Redis"))?.unread
+            left.map_err(|error| of_redis(shared, READING, &error))?.unread
         }
-        Err(status) => return Err(of_service(&status)),
+        Err(status) => return Err(of_service(shared, &status)),
     };
     Ok(ok(&json!({ "unread": unread })))
 }
@@ -272,7 +282,7 @@ async fn presence(request: HttpRequest, shared: web::Data<Shared>, path: web::Pa
         return Err(bad(&notification::Invalid::User(user.len()).to_string()));
     }
     let found = shared.inboxes.registry.of(&user).await;
-    let found = found.map_err(|_| unavailable("the registry cannot be read from Redis"))?;
+    let found = found.map_err(|error| of_redis(&shared, "reading the registry", &error))?;
     let devices: Vec<_> = found
         .iter()
         .map(|one| json!({ "device": one.device, "server": one.server, "since": one.since_ms }))
@@ -284,5 +294,5 @@ fn configured(shared: &Shared) -> Result<(), HttpResponse> {
     if shared.inboxes.notify.is_configured() {
         return Ok(());
     }
-    Err(of_service(&Status::not_found("this edge sends and marks nothing: notify.urls is not set")))
+    Err(problem(StatusCode::NOT_FOUND, "this edge sends and marks nothing: notify.urls is not set"))
 }

@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tracing::warn;
-use tutti_feed::FollowMetrics;
+use tutti_feed::{FollowMetrics, RedisMetrics};
 
 /// Why a stream ended.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -54,6 +54,8 @@ pub struct Copied {
 /// All counters of an edge.
 #[derive(Clone)]
 pub struct Metrics {
+    /// Of its Redis.
+    pub redis: RedisMetrics,
     /// Of the feeds of the live map.
     pub follow: FollowMetrics,
     /// Of the feeds of waiting rooms.
@@ -124,6 +126,7 @@ impl Metrics {
     /// Makes and registers them.
     pub fn new(registry: &mut Registry) -> Self {
         let m = Self {
+            redis: RedisMetrics::new(registry),
             follow: FollowMetrics::new(registry),
             follow_rooms: FollowMetrics::new(registry.sub_registry_with_prefix("rooms")),
             follow_topics: FollowMetrics::new(registry.sub_registry_with_prefix("topics")),

@@ -9,6 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
+use tutti_service::grpc;
 
 /// How long one replica may take.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -77,7 +78,9 @@ impl<C: Clone> Replicas<C> {
             match call(replica.clone(), request.clone()).await {
                 Ok(answer) => return Ok(answer.into_inner()),
                 // Its Redis or Kafka is away; the other replicas have no other.
-                Err(status) if reason(&status).is_some() => return Err(status),
+                Err(status) if reason(&status).is_some() && status.code() != Code::Internal => {
+                    return Err(status);
+                }
                 Err(status) if is_passing(&status) => why = status,
                 Err(status) => return Err(status),
             }
@@ -86,6 +89,9 @@ impl<C: Clone> Replicas<C> {
                 break;
             }
         }
+        if reason(&why).is_some() {
+            return Err(why);
+        }
         self.unavailable.inc();
         Err(Status::unavailable(format!("{} does not answer: {}", self.name, why.message())))
     }
@@ -93,15 +99,16 @@ impl<C: Clone> Replicas<C> {
 
 /// The word with which a service refuses something.
 pub(crate) fn reason(status: &Status) -> Option<&str> {
-    status.metadata().get("tutti-reason")?.to_str().ok()
+    status.metadata().get(grpc::REASON)?.to_str().ok()
 }
 
 /// Whether it may be otherwise a moment later, or at another replica: what breaks off on the way has no
 /// word for its reason.
 pub(crate) fn is_passing(status: &Status) -> bool {
     match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => true,
-        Code::Internal | Code::ResourceExhausted => reason(status).is_none(),
+        // A replica of a newer version may read what this one cannot.
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Internal => true,
+        Code::ResourceExhausted => reason(status).is_none(),
         _ => false,
     }
 }

@@ -14,7 +14,7 @@ use tutti_model::queue::{
 use tutti_model::{Mode, RoomSettings, TicketState, room};
 use uuid::Uuid;
 
-use crate::answer::{Answer, either, of_service, ok, problem, refused, unavailable};
+use crate::answer::{Answer, either, of_service, ok, problem, refused};
 use crate::auth::{NumericDate, Refusal, token_of};
 use crate::hub::{Visit, What};
 use crate::queue::QueueClient;
@@ -105,7 +105,7 @@ fn given<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<u64
 
 async fn jwks(shared: web::Data<Shared>) -> Answer {
     configured(&shared)?;
-    let jwks = shared.ticket_keys.jwks().await.map_err(|status| of_service(&status))?;
+    let jwks = shared.ticket_keys.jwks().await.map_err(|status| of_service(&shared, &status))?;
     Ok(HttpResponse::Ok()
         .content_type("application/jwk-set+json")
         .insert_header((header::CACHE_CONTROL, "public, max-age=60"))
@@ -114,9 +114,12 @@ async fn jwks(shared: web::Data<Shared>) -> Answer {
 
 async fn list(request: HttpRequest, shared: web::Data<Shared>) -> Answer {
     administrator(&request, &shared)?;
-    let rooms =
-        ask(&shared, ListRoomsRequest {}, |mut q, all| async move { q.list_rooms(all).await }).await?.rooms;
-    Ok(ok(&json!({ "rooms": rooms.iter().map(room_json).collect::<Vec<_>>() })))
+    let listed =
+        ask(&shared, ListRoomsRequest {}, |mut q, all| async move { q.list_rooms(all).await }).await?;
+    Ok(ok(&json!({
+        "rooms": listed.rooms.iter().map(room_json).collect::<Vec<_>>(),
+        "unreadable": listed.unreadable,
+    })))
 }
 
 async fn get(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> Answer {
@@ -317,7 +320,7 @@ async fn ticket_of(
 ) -> Result<(TicketId, NumericDate), HttpResponse> {
     let claims = shared.ticket_keys.verify(token, room).await.map_err(|untaken| match untaken {
         Untaken::Invalid(why) => refused(shared, &Refusal::Invalid(why)),
-        Untaken::NoKeys(status) => unavailable(status.message()),
+        Untaken::NoKeys(status) => of_service(shared, &status),
     })?;
     let id =
         TicketId { room: claims.room, epoch: claims.epoch, number: claims.ticket, joined_us: claims.joined };
@@ -330,7 +333,7 @@ async fn ask<R: Clone, T, F: Future<Output = Result<Response<T>, Status>>>(
     request: R,
     call: impl Fn(QueueClient<Channel>, R) -> F,
 ) -> Result<T, HttpResponse> {
-    shared.rooms.queue.ask(request, call).await.map_err(|status| of_service(&status))
+    shared.rooms.queue.ask(request, call).await.map_err(|status| of_service(shared, &status))
 }
 
 fn administrator(request: &HttpRequest, shared: &Shared) -> Result<(), HttpResponse> {
@@ -343,8 +346,7 @@ fn configured(shared: &Shared) -> Result<(), HttpResponse> {
     if shared.rooms.queue.is_configured() {
         return Ok(());
     }
-    let status = Status::not_found("this edge has no waiting rooms: queue.urls is not set");
-    Err(of_service(&status))
+    Err(problem(StatusCode::NOT_FOUND, "this edge has no waiting rooms: queue.urls is not set"))
 }
 
 fn ticket_json(ticket: &Ticket) -> Value {

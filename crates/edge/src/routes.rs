@@ -16,6 +16,7 @@ use rand::Rng as _;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
+use tutti_service::Failures;
 
 use crate::answer::{Answer, bad, either, problem};
 use crate::auth::User;
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) ticket_keys: Arc<TicketKeys>,
     pub(crate) topics: Arc<Topics>,
     pub(crate) inboxes: Arc<Inboxes>,
+    pub(crate) failures: Failures,
 }
 
 pub(crate) fn configure(app: &mut web::ServiceConfig) {

@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 use tutti_feed::{Client, Keep, MailboxMetrics, Mailboxes, Registry};
 use tutti_model::names;
-use tutti_service::{CancellationToken, Context, ExposeSecret as _, Failure, file_limit, shared};
+use tutti_service::{CancellationToken, Context, ExposeSecret as _, Failure, Failures, file_limit, shared};
 
 use crate::answer::problem;
 use crate::auth::Forged;
@@ -73,6 +73,7 @@ struct Parts {
     streams: Arc<Counts>,
     answers: Arc<Counts>,
     copies: Copies,
+    failures: Failures,
     /// Those that are no streams, or not yet.
     connections: Arc<Counts>,
 }
@@ -116,6 +117,7 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
         streams: Arc::default(),
         answers: Arc::default(),
         copies: Copies::new(&metrics),
+        failures: Failures::default(),
         connections: Arc::default(),
     };
 
@@ -139,7 +141,9 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
     let inbox_conductor =
         inboxes::Conductor::new(config.clone(), metrics.clone(), inboxes.mailboxes.clone(), letters);
     let inbox_conductor = async {
-        tutti_feed::agree_when_there(&client, "inbox", &agreement).await?;
+        // The map's own look at Redis says why it is not there.
+        let waits = |_: &str| {};
+        tutti_feed::agree_when_there(&client, "inbox", &agreement, config.allow_eviction, waits).await?;
         inbox_conductor.run().await
     };
     let connections = inboxes.connections.clone();
@@ -148,13 +152,19 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
         telling.await;
         Ok(())
     };
+    let watching = async {
+        tutti_feed::watch_eviction(&client, &metrics.redis, config.allow_eviction).await;
+        Ok(())
+    };
     let keys = async {
         tokio::join!(config.verifier.follow_keys(&metrics), parts.ticket_keys.fetch_first());
         Ok(())
     };
     let conductor = async {
-        tokio::try_join!(map_conductor.run(), topics_conductor.run(), inbox_conductor, telling, keys)
-            .map(drop)
+        let followers = async {
+            tokio::try_join!(map_conductor.run(), topics_conductor.run(), inbox_conductor).map(drop)
+        };
+        tokio::try_join!(followers, telling, watching, keys).map(drop)
     };
     tokio::pin!(conductor);
     let failed = |e: tutti_feed::Error| Failure::Config(e.to_string());
@@ -242,6 +252,7 @@ fn worker(
         streams: parts.streams.clone(),
         answers: parts.answers.clone(),
         copies: parts.copies.clone(),
+        failures: parts.failures.clone(),
         rooms,
         ticket_keys,
         topics,

@@ -7,9 +7,10 @@ use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
-use tonic::Status;
+use tonic::{Code, Status};
 use tutti_model::queue::KeysRequest;
 use tutti_model::room::{Claims, TICKET_AUDIENCE};
+use tutti_service::grpc;
 
 use crate::auth::{NumericDate, header_of, kind_of};
 use crate::queue::Queue;
@@ -75,7 +76,8 @@ impl TicketKeys {
         let Some((_, key)) = held.keys.iter().find(|(kid, _)| *kid == header.kid) else {
             // A set that is older than the question may lack the key that a replica began with just now.
             return Err(if held.at < asked {
-                Untaken::NoKeys(Status::unavailable("the token's key is not known yet"))
+                let sentence = "the token's key is not known yet; try again";
+                Untaken::NoKeys(grpc::refusal(Code::Unavailable, "unavailable", sentence))
             } else {
                 Untaken::Invalid("no key for it".to_owned())
             });

@@ -160,6 +160,8 @@ pub struct Mailbox {
     pub marks: HashMap<String, Marked>,
     /// There are more items than were asked for.
     pub more: bool,
+    /// When items were last lost for good that it might have, by Kafka or by Redis, microseconds since 1970.
+    pub lost_us: Option<u64>,
 }
 
 /// An item of a mailbox.
@@ -200,7 +202,7 @@ pub enum Mark {
 }
 
 /// What `list.lua` answers.
-type ListAnswer = (String, u64, u64, u32, String, Vec<Bytes>, Vec<Bytes>, bool);
+type ListAnswer = (String, u64, u64, u32, String, Vec<Bytes>, Vec<Bytes>, bool, u64);
 
 impl Mailboxes {
     /// Mailboxes in `buckets` feeds, `<name>.0` and so on; touches Redis only when used.
@@ -355,7 +357,7 @@ impl Mailboxes {
 
     async fn list(&self, bucket: u32, words: Vec<Value>) -> Result<Mailbox, Error> {
         let doing = || format!("reading a mailbox in {}", self.feed(bucket));
-        let (epoch, seq, time_us, unread, reason, items, marks, more): ListAnswer =
+        let (epoch, seq, time_us, unread, reason, items, marks, more, lost_us): ListAnswer =
             self.run(&LIST, bucket, words).await.map_err(redis(doing))?;
         let position = epoch.parse().ok().map(|epoch| Position { epoch, seq, time_us });
         let items: Option<Vec<Item>> = items.into_iter().map(Item::decode).collect();
@@ -364,7 +366,9 @@ impl Mailboxes {
             .map(|pair| Some((String::from_utf8(pair[0].to_vec()).ok()?, Marked::decode(pair[1].clone())?)))
             .collect();
         let (Some(items), Some(marks)) = (items, marks) else { return Err(odd(doing, &"no items")) };
-        Ok(Mailbox { position, unread, reset: (!reason.is_empty()).then_some(reason), items, marks, more })
+        let reset = (!reason.is_empty()).then_some(reason);
+        let lost_us = (lost_us > 0).then_some(lost_us);
+        Ok(Mailbox { position, unread, reset, items, marks, more, lost_us })
     }
 
     /// Runs a script that changes something, and waits for the replicas.

@@ -56,6 +56,26 @@ impl MailboxMetrics {
     }
 }
 
+/// Of the Redis that a service uses.
+#[derive(Clone, Debug, Default)]
+pub struct RedisMetrics {
+    /// 1 while a node of it may evict.
+    pub evicts: Gauge,
+}
+
+impl RedisMetrics {
+    /// Makes the gauge and registers it.
+    pub fn new(registry: &mut Registry) -> Self {
+        let m = Self::default();
+        registry.register(
+            "redis_evicts",
+            "1 while the maxmemory-policy of Redis lets it throw data away",
+            m.evicts.clone(),
+        );
+        m
+    }
+}
+
 /// Counted by who follows.
 #[derive(Clone, Debug, Default)]
 pub struct FollowMetrics {

@@ -11,7 +11,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::error::Error;
+use crate::error::{Error, explain};
 
 /// Messages that wait for a follower; beyond it the oldest are dropped and refilled from the log.
 const MESSAGES_WAITING: usize = 2048;
@@ -116,7 +116,7 @@ async fn say_why(
         tokio::select! {
             error = errors.recv() => match error {
                 Ok((error, _)) if error.to_string() != said => {
-                    warn!(%error, "the connection to Redis");
+                    warn!("no connection to Redis: {}", explain(&error));
                     said = error.to_string();
                 }
                 Ok(_) | Err(RecvError::Lagged(_)) => {}

@@ -54,6 +54,13 @@ pub async fn run_script<T: FromValue>(
     }
 }
 
+/// Whether a script itself failed, so that it will fail again: it found something else in Redis than it expects.
+/// A Redis that is away, has no memory left or takes no writes is no such failure.
+pub fn is_script_failure(error: &Error) -> bool {
+    let details = error.details();
+    ["ERR ", "WRONGTYPE "].iter().any(|word| details.starts_with(word)) && details.contains("user_script")
+}
+
 /// Nothing was done: the keys are on their way, or have arrived on another node (see `redis.rs` `REDIRECTIONS`).
 fn is_on_the_move(error: &Error) -> bool {
     ["TRYAGAIN", "Too many redirections"].iter().any(|words| error.details().starts_with(words))

@@ -1,13 +1,15 @@
-//! What must hold of a Redis before it is used: it is new enough, and all services that share it agree on the
+//! What must hold of a Redis before it is used: it is new enough and does not evict, and all services that share it agree on the
 //! settings that stand in it.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use fred::prelude::*;
 use fred::types::InfoKind;
 use tracing::warn;
 
-use crate::error::Error;
+use crate::error::{Error, explain};
+use crate::eviction;
 
 /// The oldest Redis, by its major version, that has all commands.
 const OLDEST: u32 = 7;
@@ -29,11 +31,18 @@ async fn check_version(client: &Client) -> Result<(), Error> {
 /// compares the others.
 ///
 /// # Errors
-/// [`Error::Disagreement`] if Redis has another value, [`Error::TooOld`], [`Error::Redis`] if it does not answer.
-async fn agree(client: &Client, group: &str, settings: &[(&str, String)]) -> Result<(), Error> {
+/// [`Error::Disagreement`] if Redis has another value, [`Error::TooOld`], [`Error::Evicts`], [`Error::Redis`] if it
+/// does not answer.
+async fn agree(
+    client: &Client,
+    group: &str,
+    settings: &[(&str, String)],
+    allow_eviction: bool,
+) -> Result<(), Error> {
     let key = format!("tutti:settings:{group}");
     let doing = || format!("comparing the settings of {group} with those in Redis");
     check_version(client).await?;
+    eviction::check(client, allow_eviction).await?;
     for (name, ours) in settings {
         let () = client.hsetnx(&key, *name, ours.as_str()).await.map_err(Error::redis(doing()))?;
         let theirs: Option<String> = client.hget(&key, *name).await.map_err(Error::redis(doing()))?;
@@ -46,21 +55,37 @@ async fn agree(client: &Client, group: &str, settings: &[(&str, String)]) -> Res
     Ok(())
 }
 
-/// The same, for as long as it takes Redis to be there.
+/// The same, for as long as it takes Redis to be there. `waits` is told why it is not there yet.
 ///
 /// # Errors
-/// [`Error::Disagreement`] and [`Error::TooOld`] only.
+/// [`Error::Disagreement`], [`Error::TooOld`] and [`Error::Evicts`] only.
 pub async fn agree_when_there(
     client: &Client,
     group: &str,
     settings: &[(&str, String)],
+    allow_eviction: bool,
+    waits: impl Fn(&str),
 ) -> Result<(), Error> {
+    // Commands that wait for a connection do not say why there is none.
+    let mut errors = client.error_rx();
     let mut said = false;
     loop {
-        match agree(client, group, settings).await {
+        let mut agreeing = pin!(agree(client, group, settings, allow_eviction));
+        let agreed = loop {
+            tokio::select! {
+                agreed = &mut agreeing => break agreed,
+                Ok((error, _)) = errors.recv() => waits(&explain(&error)),
+            }
+        };
+        match agreed {
             Ok(()) => return Ok(()),
-            Err(error @ (Error::Disagreement { .. } | Error::TooOld(_))) => return Err(error),
+            Err(error @ (Error::Disagreement { .. } | Error::TooOld(_) | Error::Evicts(_))) => {
+                return Err(error);
+            }
             Err(error) => {
+                if !error.is_timeout() {
+                    waits(&error.to_string());
+                }
                 if !std::mem::replace(&mut said, true) {
                     warn!(%error, "waiting for Redis");
                 }

@@ -15,6 +15,8 @@ pub struct Config {
     pub kafka: Kafka,
     /// The Redis of the feeds.
     pub redis_url: SecretString,
+    /// It may evict.
+    pub allow_eviction: bool,
     /// A write counts when so many replicas of it have it.
     pub wait_replicas: u32,
     /// What defines the live map.
@@ -99,6 +101,7 @@ impl Config {
     pub fn configure(settings: &mut Settings) -> Self {
         let kafka = Kafka::configure(settings, &RESERVED);
         let redis_url = shared::redis_url(settings);
+        let allow_eviction = shared::allow_eviction(settings);
         let wait_replicas = shared::wait_replicas(settings);
         let locations = Locations::configure(settings);
         let inboxes = Inboxes::configure(settings);
@@ -161,7 +164,17 @@ impl Config {
                 ));
             }
         }
-        Self { kafka, redis_url, wait_replicas, locations, inboxes, limits, topic_limits, routes }
+        Self {
+            kafka,
+            redis_url,
+            allow_eviction,
+            wait_replicas,
+            locations,
+            inboxes,
+            limits,
+            topic_limits,
+            routes,
+        }
     }
 }
 

@@ -61,9 +61,11 @@ impl Service for Ingest {
             })
             .collect();
         let (locations, inboxes) = (config.locations.agreement(), config.inboxes.agreement());
+        let waits = |why: &str| redis_latch.because(why);
+        let allowed = config.allow_eviction;
         let agreed = async {
-            tutti_feed::agree_when_there(&redis.client, "locations", &locations).await?;
-            tutti_feed::agree_when_there(&redis.client, "inbox", &inboxes).await
+            tutti_feed::agree_when_there(&redis.client, "locations", &locations, allowed, waits).await?;
+            tutti_feed::agree_when_there(&redis.client, "inbox", &inboxes, allowed, waits).await
         };
         tokio::select! {
             agreed = agreed => agreed.map_err(|e| Failure::Config(e.to_string()))?,
@@ -86,7 +88,16 @@ impl Service for Ingest {
                 context.stop.clone(),
             ));
         }
+        let client = redis.client.clone();
+        let watching = tutti_feed::watch_eviction(&client, &metrics.redis, config.allow_eviction);
+        let telling = async {
+            if config.routes.iter().any(|route| matches!(route.kind, Kind::Notifications { .. })) {
+                let mailboxes = route::mailboxes(&config, &client, &replicas, &metrics);
+                tutti_feed::tell_evictions(&client, &mailboxes).await;
+            }
+        };
         tokio::select! {
+            ((), ()) = async { tokio::join!(watching, telling) } => unreachable!("it watches for ever"),
             Some(ended) = routes.join_next() => ended.map_err(|e| Failure::Other(e.to_string()))?,
             () = redis.ended() => Err(Failure::Other("the Redis client ended by itself".into())),
         }?;

@@ -6,7 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use tutti_feed::{AppendMetrics, MailboxMetrics};
+use tutti_feed::{AppendMetrics, MailboxMetrics, RedisMetrics};
 
 /// Which topic.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -36,6 +36,8 @@ pub struct Partition {
 /// All counters of ingest.
 #[derive(Clone)]
 pub struct Metrics {
+    /// Of its Redis.
+    pub redis: RedisMetrics,
     /// Of the feeds.
     pub append: AppendMetrics,
     /// Of the mailboxes.
@@ -67,6 +69,7 @@ impl Metrics {
     pub fn new(registry: &mut Registry) -> Self {
         let append = AppendMetrics::new(registry);
         let m = Self {
+            redis: RedisMetrics::new(registry),
             append,
             mailboxes: MailboxMetrics::new(registry),
             applied: Family::default(),

@@ -153,7 +153,13 @@ fn carry(shared: Arc<Shared>, grant: Granted) -> BoxFuture<'static, ()> {
     }
 }
 
-fn mailboxes(config: &Config, client: &Client, replicas: &Replicas, metrics: &Metrics) -> Mailboxes {
+/// The mailboxes as the configuration has them.
+pub(crate) fn mailboxes(
+    config: &Config,
+    client: &Client,
+    replicas: &Replicas,
+    metrics: &Metrics,
+) -> Mailboxes {
     let Inboxes { buckets, items, bytes, age } = config.inboxes;
     let keep = Keep { items, bytes, age };
     let mailboxes = Mailboxes::new(client.clone(), names::INBOX, buckets, keep, metrics.mailboxes.clone());

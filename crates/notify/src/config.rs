@@ -13,6 +13,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The Redis of the mailboxes.
     pub redis_url: SecretString,
+    /// It may evict.
+    pub allow_eviction: bool,
     /// A write counts when so many replicas of it have it.
     pub wait_replicas: u32,
     /// Where notifications are sent to.
@@ -30,6 +32,7 @@ impl Config {
     pub fn configure(settings: &mut Settings) -> Self {
         let listen = shared::grpc_listen(settings, 9201);
         let redis_url = shared::redis_url(settings);
+        let allow_eviction = shared::allow_eviction(settings);
         let wait_replicas = shared::wait_replicas(settings);
         let kafka = Kafka::configure(settings, &shared::PRODUCERS_OWN);
         let topic = settings.get(
@@ -48,6 +51,7 @@ impl Config {
         Self {
             listen,
             redis_url,
+            allow_eviction,
             wait_replicas,
             kafka,
             topic,

@@ -27,12 +27,12 @@ mod proto {
 use std::sync::{Arc, OnceLock};
 
 use tokio::net::TcpListener;
-use tonic::transport::server::TcpIncoming;
+use tonic::service::Routes;
 use tracing::info;
 use tutti_feed::{Keep, MailboxMetrics, Mailboxes, Replicas};
 use tutti_model::names;
 use tutti_service::shared::Inboxes;
-use tutti_service::{Context, ExposeSecret as _, Failure, Registry, Service, Settings};
+use tutti_service::{Context, ExposeSecret as _, Failure, Failures, Registry, Service, Settings, grpc};
 
 pub use config::Config;
 pub use metrics::{MarkLabel, Metrics};
@@ -77,18 +77,16 @@ impl Service for Notify {
             answer: config.answer,
             mailboxes: mailboxes.clone(),
             metrics: metrics.clone(),
+            failures: Failures::default(),
         };
-        let serving = tonic::transport::Server::builder()
-            .add_service(NotifyServer::new(server))
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
-                context.stop.clone().cancelled_owned(),
-            );
+        let serving = grpc::serve(listener, Routes::new(NotifyServer::new(server)), context.stop.clone());
         // Kafka is not awaited: who sends is told that it is away.
         let agreeing = async {
             let agreement = config.inboxes.agreement();
+            let waits = |why: &str| latch.because(why);
+            let allowed = config.allow_eviction;
             tokio::select! {
-                agreed = tutti_feed::agree_when_there(&client, "inbox", &agreement) => {
+                agreed = tutti_feed::agree_when_there(&client, "inbox", &agreement, allowed, waits) => {
                     agreed.map_err(|e| Failure::Config(e.to_string()))?;
                 }
                 () = context.stop.cancelled() => return Ok(()),
@@ -103,9 +101,10 @@ impl Service for Notify {
             latch.open();
             Ok::<(), Failure>(())
         };
-        let serving = async { serving.await.map_err(|e| Failure::Other(format!("gRPC: {e}"))) };
+        let watching = tutti_feed::watch_eviction(&client, &metrics.redis, config.allow_eviction);
         tokio::select! {
             served = async { tokio::try_join!(serving, agreeing) } => served.map(drop),
+            () = watching => unreachable!("it watches for ever"),
             () = redis.ended() => Err(Failure::Other("the Redis client ended by itself".into())),
         }
     }

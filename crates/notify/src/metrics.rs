@@ -5,6 +5,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use tutti_feed::RedisMetrics;
 
 /// How something was marked.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -16,6 +17,8 @@ pub struct MarkLabel {
 /// All counters of the service.
 #[derive(Clone)]
 pub struct Metrics {
+    /// Of its Redis.
+    pub redis: RedisMetrics,
     /// Records that Kafka acknowledged: one for each recipient.
     pub sent: Counter,
     /// Sends refused because Kafka did not take them in time.
@@ -30,6 +33,7 @@ impl Metrics {
     /// Makes and registers them.
     pub fn new(registry: &mut Registry) -> Self {
         let m = Self {
+            redis: RedisMetrics::new(registry),
             sent: Counter::default(),
             failed: Counter::default(),
             marks: Family::default(),

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Request, Response, Status};
-use tracing::warn;
 use tutti_feed::Mailboxes;
 use tutti_model::Notification;
 use tutti_model::notification::{Invalid, checked, is_id, is_user, user_address};
 use tutti_model::notify::{Mark, MarkRequest, Marked, SendRequest, Sent};
+use tutti_service::Failures;
+use tutti_service::grpc::{failure, refusal};
 
 use crate::kafka::{KafkaError, Producer};
 use crate::metrics::{MarkLabel, Metrics};
@@ -23,6 +24,14 @@ const MAX_KEY_BYTES: usize = 256;
 /// The driver looks for records that are late once a second or so; no send waits for that long.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// What callers are told of failures of the service's own.
+const KAFKA: (Code, &str, &str) =
+    (Code::Unavailable, "kafka", "Kafka did not take it in time: send it again with the same key");
+const REDIS: (Code, &str, &str) =
+    (Code::Unavailable, "redis", "the inboxes do not answer at the moment; try again");
+const INTERNAL: (Code, &str, &str) =
+    (Code::Internal, "internal", "the inboxes failed; their operator finds why under the request id");
+
 /// The service.
 pub(crate) struct Server {
     pub(crate) producer: Producer,
@@ -33,6 +42,7 @@ pub(crate) struct Server {
     /// services keep.
     pub(crate) mailboxes: Arc<OnceLock<Mailboxes>>,
     pub(crate) metrics: Metrics,
+    pub(crate) failures: Failures,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -41,8 +51,9 @@ type Answer<T> = Result<Response<T>, Status>;
 impl Notify for Server {
     async fn send(&self, request: Request<SendRequest>) -> Answer<Sent> {
         let SendRequest { sender, key, notification } = request.into_inner();
-        if sender.len() > MAX_SENDER_BYTES {
-            return Err(invalid(format!("the sender's name has more than {MAX_SENDER_BYTES} bytes")));
+        // What is sent is told apart by its sender: two without a name would be taken for one.
+        if !(1..=MAX_SENDER_BYTES).contains(&sender.len()) {
+            return Err(invalid(format!("the sender's name must have 1 to {MAX_SENDER_BYTES} bytes")));
         }
         if !(1..=MAX_KEY_BYTES).contains(&key.len()) {
             return Err(invalid(format!("the key must have 1 to {MAX_KEY_BYTES} bytes")));
@@ -62,11 +73,9 @@ impl Notify for Server {
             Err(_) => "it did not answer".to_owned(),
         };
         self.metrics.failed.inc();
-        warn!(error = why, "a send failed");
         // Kafka may have some records all the same, or get them yet. They do no harm: when the send is
         // repeated the id is the same, and mailboxes take it once.
-        let text = format!("Kafka did not take it in time ({why}): send it again with the same key");
-        Err(refused(Code::Unavailable, "kafka", text))
+        Err(failure(&self.failures, KAFKA, "a send", &why))
     }
 
     async fn mark(&self, request: Request<MarkRequest>) -> Answer<Marked> {
@@ -84,17 +93,17 @@ impl Notify for Server {
             Err(_) => return Err(invalid("there is no such mark")),
         };
         let Some(mailboxes) = self.mailboxes.get() else {
-            return Err(refused(Code::Unavailable, "redis", "Redis has not answered yet"));
+            return Err(failure(&self.failures, REDIS, "a mark", &"Redis has not answered since the start"));
         };
         match mailboxes.mark(&user_address(&user), mark, &id).await {
             Ok(Some(unread)) => {
                 self.metrics.marks.get_or_create(&MarkLabel { what }).inc();
                 Ok(Response::new(Marked { unread }))
             }
-            Ok(None) => Err(refused(Code::NotFound, "no_notification", "the user has no such notification")),
+            Ok(None) => Err(refusal(Code::NotFound, "no_notification", "the user has no such notification")),
             Err(error) => {
-                warn!(%error, "a mark failed");
-                Err(refused(Code::Unavailable, "redis", error.to_string()))
+                let told = if error.is_internal() { INTERNAL } else { REDIS };
+                Err(failure(&self.failures, told, "a mark", &error))
             }
         }
     }
@@ -117,13 +126,6 @@ impl Server {
     }
 }
 
-fn invalid(text: impl Into<String>) -> Status {
-    refused(Code::InvalidArgument, "invalid", text)
-}
-
-/// What went wrong, in gRPC's terms; the word for it is in `tutti-reason`.
-fn refused(code: Code, reason: &'static str, text: impl Into<String>) -> Status {
-    let mut status = Status::new(code, text);
-    status.metadata_mut().insert("tutti-reason", tonic::metadata::MetadataValue::from_static(reason));
-    status
+fn invalid(sentence: impl Into<String>) -> Status {
+    refusal(Code::InvalidArgument, "invalid", sentence)
 }

@@ -15,6 +15,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The Redis of the rooms.
     pub redis_url: SecretString,
+    /// It may evict.
+    pub allow_eviction: bool,
     /// A write counts when so many replicas of it have it.
     pub wait_replicas: u32,
     /// Where changes of rooms are relayed to.
@@ -45,6 +47,7 @@ impl Config {
     pub fn configure(settings: &mut Settings) -> Self {
         let listen = shared::grpc_listen(settings, 9200);
         let redis_url = shared::redis_url(settings);
+        let allow_eviction = shared::allow_eviction(settings);
         let wait_replicas = shared::wait_replicas(settings);
         let kafka = Kafka::configure(settings, &shared::PRODUCERS_OWN);
         let topic = settings.get(
@@ -78,6 +81,7 @@ impl Config {
         Self {
             listen,
             redis_url,
+            allow_eviction,
             wait_replicas,
             kafka,
             topic,

@@ -29,10 +29,10 @@ mod proto {
 use std::sync::{Arc, Mutex};
 
 use tokio::net::TcpListener;
-use tonic::transport::server::TcpIncoming;
+use tonic::service::Routes;
 use tracing::info;
 use tutti_feed::Replicas;
-use tutti_service::{Context, ExposeSecret as _, Failure, Registry, Service, Settings};
+use tutti_service::{Context, ExposeSecret as _, Failure, Failures, Registry, Service, Settings, grpc};
 
 pub use config::{Config, Format};
 pub use metrics::{Metrics, RoomLabel};
@@ -74,13 +74,14 @@ impl Service for Queue {
         let rooms = Rooms::new(redis.client.clone(), config.max_unrelayed).with_replicas(replicas);
         info!(listen = %config.listen, topic = config.topic, "serving");
 
-        let server = Server { rooms: rooms.clone(), signer: config.signer.clone(), metrics: metrics.clone() };
-        let serving = tonic::transport::Server::builder()
-            .add_service(QueueServer::new(server))
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
-                context.stop.clone().cancelled_owned(),
-            );
+        let server = Server {
+            rooms: rooms.clone(),
+            signer: config.signer.clone(),
+            metrics: metrics.clone(),
+            failures: Failures::default(),
+        };
+        let serving = grpc::serve(listener, Routes::new(QueueServer::new(server)), context.stop.clone());
+        let (allow_eviction, redis_metrics) = (config.allow_eviction, metrics.redis.clone());
         let relay = Arc::new(Relay {
             name: uuid::Uuid::from_u128(rand::random()).to_string(),
             client: redis.client.clone(),
@@ -90,17 +91,18 @@ impl Service for Queue {
             producer: Mutex::new(Some(Arc::new(producer))),
         });
         let client = redis.client.clone();
+        let watching = tutti_feed::watch_eviction(&client, &redis_metrics, allow_eviction);
         let ticking = async {
-            tutti_feed::agree_when_there(&client, "rooms", &[])
+            tutti_feed::agree_when_there(&client, "rooms", &[], allow_eviction, |why| latch.because(why))
                 .await
                 .map_err(|e| Failure::Config(e.to_string()))?;
             latch.open();
             ticker::run(relay, context.stop.clone()).await;
             Ok(())
         };
-        let serving = async { serving.await.map_err(|e| Failure::Other(format!("gRPC: {e}"))) };
         tokio::select! {
             served = async { tokio::try_join!(serving, ticking) } => served.map(drop),
+            () = watching => unreachable!("it watches for ever"),
             () = redis.ended() => Err(Failure::Other("the Redis client ended by itself".into())),
         }
     }

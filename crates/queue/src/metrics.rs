@@ -5,6 +5,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use tutti_feed::RedisMetrics;
 
 /// Which room.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -23,6 +24,8 @@ pub struct RefusalLabel {
 /// All counters of the service.
 #[derive(Clone)]
 pub struct Metrics {
+    /// Of its Redis.
+    pub redis: RedisMetrics,
     /// Joins answered, repeated ones too.
     pub joins: Counter,
     /// Calls refused, by reason.
@@ -51,6 +54,7 @@ impl Metrics {
     /// Makes and registers them.
     pub fn new(registry: &mut Registry) -> Self {
         let m = Self {
+            redis: RedisMetrics::new(registry),
             joins: Counter::default(),
             refused: Family::default(),
             failed: Counter::default(),

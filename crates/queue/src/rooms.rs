@@ -1,11 +1,13 @@
 //! The rooms in Redis: what the scripts do, as functions.
 
+use std::fmt;
+
 use bytes::Bytes;
 use fred::prelude::*;
 use fred::types::scripts::Script;
 use prost::Message as _;
 use serde::Deserialize;
-use tutti_feed::{Client, Position, RECORD_LUA, Replicas, channel, feed_keys, run_script};
+use tutti_feed::{Client, Position, RECORD_LUA, Replicas, channel, feed_keys, is_script_failure, run_script};
 use tutti_model::{Mode, RoomSettings, names};
 
 /// The names of all rooms.
@@ -55,15 +57,26 @@ pub enum Error {
     #[error("{0}")]
     Replicas(#[from] tutti_feed::Error),
     /// Redis answered something that no version of our scripts answers.
-    #[error("{doing} room {room}: unexpected answer {answer}")]
+    #[error("{doing} room {room}: unexpected answer: {answer}")]
     Answer {
         /// What was being done.
         doing: &'static str,
         /// To which room.
         room: String,
-        /// The answer.
+        /// What is wrong with it. It holds nothing of a room's record, which has the seed of the lottery.
         answer: String,
     },
+}
+
+impl Error {
+    /// Whether trying again is of no use: what Redis holds of the room is not what our scripts expect.
+    pub fn is_internal(&self) -> bool {
+        match self {
+            Self::Refused(_) | Self::Replicas(_) => false,
+            Self::Redis { source, .. } => is_script_failure(source) || *source.kind() == ErrorKind::Parse,
+            Self::Answer { .. } => true,
+        }
+    }
 }
 
 /// A word of a script that says no.
@@ -185,8 +198,20 @@ pub struct Ticked {
     pub active: u64,
 }
 
-/// A room as Redis keeps it.
-#[derive(Clone, Debug, Deserialize)]
+/// The seed of a lottery, which no log may show.
+#[derive(Clone, Default, Deserialize)]
+#[serde(transparent)]
+pub struct Seed(pub String);
+
+impl fmt::Debug for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// A room as Redis keeps it. A field that the version which wrote it did not have yet is zero or empty.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
 #[allow(missing_docs, reason = "the settings and figures of queue.proto under the scripts' short names")]
 pub struct Kept {
     pub max: f64,
@@ -196,7 +221,7 @@ pub struct Kept {
     pub pass: f64,
     pub grace: f64,
     pub opens: f64,
-    pub seed: String,
+    pub seed: Seed,
     pub seed_sha256: String,
     pub mode: i32,
     pub phase: u8,
@@ -444,10 +469,11 @@ impl Rooms {
             epoch: epoch.convert().map_err(redis)?,
             seq: seq.convert().map_err(redis)?,
             time_us: time_us.convert().map_err(redis)?,
-            kept: serde_json::from_str(&kept).map_err(|e| Error::Answer {
+            kept: serde_json::from_str(&kept).map_err(|error| Error::Answer {
                 doing,
                 room: room.to_owned(),
-                answer: format!("{e}: {kept}"),
+                // The error's own text may quote a value.
+                answer: format!("a field of the record is of another type, before column {}", error.column()),
             })?,
             longest_wait_us: next().convert().map_err(redis)?,
             first_place: next().convert().map_err(redis)?,
@@ -509,7 +535,7 @@ impl Rooms {
         }
         match Refusal::ALL.iter().find(|(_, ours, _)| *ours == word) {
             Some((refusal, ..)) => Err(Error::Refused(*refusal)),
-            None => Err(unexpected(doing, room, &[word.into()])),
+            None => Err(unexpected(doing, room, &answer)),
         }
     }
 }
@@ -554,5 +580,5 @@ fn told(doing: &'static str, room: &str, answer: &[Value]) -> Result<Told, Error
 }
 
 fn unexpected(doing: &'static str, room: &str, answer: &[Value]) -> Error {
-    Error::Answer { doing, room: room.to_owned(), answer: format!("{answer:?}") }
+    Error::Answer { doing, room: room.to_owned(), answer: format!("{} values", answer.len()) }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use rand::Rng as _;
 use sha2::{Digest as _, Sha256};
 use tonic::{Code, Request, Response, Status};
-use tracing::warn;
 use tutti_model::queue::{
     Figures, JoinRequest, KeysRequest, KeysResponse, ListRoomsRequest, PresenceRequest, PresenceResponse,
     PutRoomRequest, RemoveRequest, Room, RoomName, RoomSnapshot, Rooms as RoomList, SetModeRequest, Ticket,
@@ -13,6 +12,7 @@ use tutti_model::queue::{
 };
 use tutti_model::room::{check, eta_seconds, is_name};
 use tutti_model::{GoneReason, Mode, RoomSettings, TicketState};
+use tutti_service::{Failures, grpc};
 use uuid::Uuid;
 
 use crate::metrics::{Metrics, RefusalLabel};
@@ -26,12 +26,24 @@ const EDGE_LEASE: Duration = Duration::from_secs(10);
 const TICKETS_A_CALL: usize = 1000;
 /// An idempotency key's user is at most so long.
 const MAX_SUB_BYTES: usize = 512;
+/// Scripts count in floating point, which is exact up to here.
+const MAX_NUMBER: u64 = 1 << 53;
+
+/// What callers are told of failures of the service's own.
+const UNAVAILABLE: (Code, &str, &str) = (
+    Code::Unavailable,
+    "unavailable",
+    "the waiting room does not answer at the moment; try again with the same key",
+);
+const INTERNAL: (Code, &str, &str) =
+    (Code::Internal, "internal", "the waiting room failed; its operator finds why under the request id");
 
 /// The service.
 pub(crate) struct Server {
     pub(crate) rooms: Rooms,
     pub(crate) signer: Signer,
     pub(crate) metrics: Metrics,
+    pub(crate) failures: Failures,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -41,9 +53,9 @@ impl Queue for Server {
     async fn put_room(&self, request: Request<PutRoomRequest>) -> Answer<Room> {
         let PutRoomRequest { room, settings, opens_at_ms } = request.into_inner();
         self.check_name(&room)?;
-        let settings = settings.ok_or_else(|| Status::invalid_argument("the settings are missing"))?;
+        let settings = settings.ok_or_else(|| invalid("the settings are missing"))?;
         let opens = RoomSettings { opens_at_ms: opens_at_ms.unwrap_or(0), ..settings.clone() };
-        check(&opens).map_err(Status::invalid_argument)?;
+        check(&opens).map_err(invalid)?;
         let seed: String = {
             let bytes: [u8; 16] = rand::rng().random();
             hex(&bytes)
@@ -62,22 +74,26 @@ impl Queue for Server {
     async fn list_rooms(&self, _: Request<ListRoomsRequest>) -> Answer<RoomList> {
         let mut names = self.done(self.rooms.list().await)?;
         names.sort();
-        let mut rooms = Vec::with_capacity(names.len());
+        let (mut rooms, mut unreadable) = (Vec::with_capacity(names.len()), Vec::new());
         for name in names {
             match self.rooms.read(&name, false).await {
                 Ok(read) => rooms.push(room_of(name, &read)),
                 Err(Error::Refused(_)) => {}
+                // It must not hide the others.
+                Err(error) if error.is_internal() => {
+                    self.failures.log("listing the rooms", &error);
+                    unreadable.push(name);
+                }
                 Err(error) => return self.done(Err(error)),
             }
         }
-        Ok(Response::new(RoomList { rooms }))
+        Ok(Response::new(RoomList { rooms, unreadable }))
     }
 
     async fn set_mode(&self, request: Request<SetModeRequest>) -> Answer<Room> {
         let request = request.into_inner();
         self.check_name(&request.room)?;
-        let mode =
-            Mode::try_from(request.mode).map_err(|_| Status::invalid_argument("there is no such mode"))?;
+        let mode = Mode::try_from(request.mode).map_err(|_| invalid("there is no such mode"))?;
         self.done(self.rooms.set_mode(&request.room, mode).await)?;
         self.tell_room(request.room).await
     }
@@ -85,10 +101,10 @@ impl Queue for Server {
     async fn join(&self, request: Request<JoinRequest>) -> Answer<Ticket> {
         let JoinRequest { room, idempotency_key, sub } = request.into_inner();
         self.check_name(&room)?;
-        let key = Uuid::try_parse(&idempotency_key)
-            .map_err(|_| Status::invalid_argument("the idempotency key must be a UUID"))?;
+        let key =
+            Uuid::try_parse(&idempotency_key).map_err(|_| invalid("the idempotency key must be a UUID"))?;
         if sub.len() > MAX_SUB_BYTES {
-            return Err(Status::invalid_argument("the user's name is too long"));
+            return Err(invalid(format!("the user's name has more than {MAX_SUB_BYTES} bytes")));
         }
         let told = self.done(self.rooms.join(&room, key_of(&sub, key)).await)?;
         self.metrics.joins.inc();
@@ -115,6 +131,7 @@ impl Queue for Server {
     async fn remove(&self, request: Request<RemoveRequest>) -> Answer<Ticket> {
         let RemoveRequest { room, number } = request.into_inner();
         self.check_name(&room)?;
+        check_numbers([number])?;
         let told = self.done(self.rooms.remove(&room, number).await)?;
         Ok(Response::new(self.ticket(&room, &told)))
     }
@@ -134,7 +151,8 @@ impl Queue for Server {
     async fn presence(&self, request: Request<PresenceRequest>) -> Answer<PresenceResponse> {
         let PresenceRequest { room, edge, all, opened, closed } = request.into_inner();
         self.check_name(&room)?;
-        Uuid::try_parse(&edge).map_err(|_| Status::invalid_argument("an edge is named by a UUID"))?;
+        Uuid::try_parse(&edge).map_err(|_| invalid("an edge is named by a UUID"))?;
+        check_numbers(opened.iter().chain(&closed).copied())?;
         let lease_us = EDGE_LEASE.as_micros() as u64;
         let (mut opened, mut closed) = (opened.chunks(TICKETS_A_CALL), closed.chunks(TICKETS_A_CALL));
         let calls = opened.len().max(closed.len()).max(1);
@@ -165,6 +183,7 @@ impl Server {
 
     async fn act(&self, act: Act, id: TicketId) -> Answer<Ticket> {
         self.check_name(&id.room)?;
+        check_numbers([id.number, id.joined_us])?;
         let told = self.done(self.rooms.act(&id.room, act, id.number, id.epoch, id.joined_us).await)?;
         Ok(Response::new(self.ticket(&id.room, &told)))
     }
@@ -204,36 +223,38 @@ impl Server {
         }
     }
 
-    /// Counts what went wrong, and says it in gRPC's terms; the word for it is in `tutti-reason`.
+    /// Counts what went wrong, and says it in gRPC's terms: why a call was refused, or that it failed.
     fn done<T>(&self, outcome: Result<T, Error>) -> Result<T, Status> {
         let error = match outcome {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
-        let (code, reason) = match &error {
-            Error::Refused(refusal) => {
-                self.metrics.refused.get_or_create(&RefusalLabel { reason: refusal.word() }).inc();
-                let code = match refusal {
-                    Refusal::NoRoom | Refusal::NoTicket | Refusal::Over => Code::NotFound,
-                    Refusal::Full => Code::ResourceExhausted,
-                    _ => Code::FailedPrecondition,
-                };
-                (code, refusal.word())
-            }
-            Error::Redis { .. } | Error::Replicas(_) => {
-                self.metrics.failed.inc();
-                warn!(%error, "a call failed");
-                (Code::Unavailable, "unavailable")
-            }
-            Error::Answer { .. } => {
-                self.metrics.failed.inc();
-                warn!(%error, "a call failed");
-                (Code::Internal, "internal")
-            }
+        let Error::Refused(refusal) = &error else {
+            self.metrics.failed.inc();
+            let told = if error.is_internal() { INTERNAL } else { UNAVAILABLE };
+            return Err(grpc::failure(&self.failures, told, "a call", &error));
         };
-        let mut status = Status::new(code, error.to_string());
-        status.metadata_mut().insert("tutti-reason", tonic::metadata::MetadataValue::from_static(reason));
-        Err(status)
+        self.metrics.refused.get_or_create(&RefusalLabel { reason: refusal.word() }).inc();
+        let code = match refusal {
+            Refusal::NoRoom | Refusal::NoTicket | Refusal::Over => Code::NotFound,
+            Refusal::Full => Code::ResourceExhausted,
+            _ => Code::FailedPrecondition,
+        };
+        Err(grpc::refusal(code, refusal.word(), error.to_string()))
+    }
+}
+
+fn invalid(sentence: impl Into<String>) -> Status {
+    grpc::refusal(Code::InvalidArgument, "invalid", sentence)
+}
+
+/// # Errors
+/// [`Code::InvalidArgument`] if one of these numbers is none that a script can count to: no ticket has it.
+fn check_numbers(numbers: impl IntoIterator<Item = u64>) -> Result<(), Status> {
+    if numbers.into_iter().all(|number| number <= MAX_NUMBER) {
+        Ok(())
+    } else {
+        Err(invalid(format!("a ticket's number and time are at most {MAX_NUMBER}")))
     }
 }
 
@@ -275,7 +296,7 @@ fn room_of(room: String, read: &Read) -> Room {
         }),
         mode: kept.mode,
         opened,
-        seed: if opened && kept.opens > 0.0 { kept.seed.clone() } else { String::new() },
+        seed: if opened && kept.opens > 0.0 { kept.seed.0.clone() } else { String::new() },
         figures: Some(Figures {
             joined: whole(kept.tickets),
             waiting: whole(kept.waiting),
@@ -292,5 +313,18 @@ fn room_of(room: String, read: &Read) -> Room {
         }),
         version: Some(Version { epoch: read.epoch, seq: read.seq, time_us: read.time_us }),
         early: if opened { whole(kept.early) } else { 0 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_no_script_can_count_to_is_an_invalid_argument() {
+        assert!(check_numbers([0, 1, MAX_NUMBER]).is_ok());
+        for number in [MAX_NUMBER + 1, 1 << 63, u64::MAX] {
+            assert_eq!(check_numbers([1, number]).unwrap_err().code(), Code::InvalidArgument);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Readiness: a service is ready once everything that it waits for has come, and stays so until it
 //! stops. A dependency that goes away later is no reason to take it out of the balance.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a service still waits for.
@@ -10,7 +10,8 @@ pub struct Readiness(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    awaited: BTreeSet<String>,
+    /// By name, with the reason why it has not come, where that is known.
+    awaited: BTreeMap<String, Option<String>>,
     stopping: bool,
 }
 
@@ -25,7 +26,7 @@ impl Readiness {
     /// Adds something to wait for, by a name that an operator understands.
     pub fn latch(&self, name: impl Into<String>) -> Latch {
         let name = name.into();
-        self.state(|s| s.awaited.insert(name.clone()));
+        self.state(|s| s.awaited.insert(name.clone(), None));
         Latch { readiness: self.clone(), name }
     }
 
@@ -37,14 +38,17 @@ impl Readiness {
     /// What it waits for; `Ok` if there is nothing left.
     ///
     /// # Errors
-    /// The names of what is awaited, or that it is stopping.
+    /// The names of what is awaited, with the reasons that are known, or that it is stopping.
     pub fn check(&self) -> Result<(), String> {
         self.state(|s| match (s.stopping, s.awaited.is_empty()) {
             (true, _) => Err("stopping".to_owned()),
             (false, true) => Ok(()),
             (false, false) => {
-                let names: Vec<&str> = s.awaited.iter().map(String::as_str).collect();
-                Err(format!("waiting for {}", names.join(", ")))
+                let awaited = s.awaited.iter().map(|(name, reason)| match reason {
+                    Some(reason) => format!("{name} ({reason})"),
+                    None => name.clone(),
+                });
+                Err(format!("waiting for {}", awaited.collect::<Vec<_>>().join(", ")))
             }
         })
     }
@@ -55,6 +59,15 @@ impl Readiness {
 }
 
 impl Latch {
+    /// Says why it has not come yet, for whoever asks whether the service is ready.
+    pub fn because(&self, reason: &str) {
+        self.readiness.state(|s| {
+            if let Some(last) = s.awaited.get_mut(&self.name) {
+                *last = Some(reason.to_owned());
+            }
+        });
+    }
+
     /// It has come.
     pub fn open(self) {
         self.readiness.state(|s| s.awaited.remove(&self.name));
@@ -70,8 +83,11 @@ mod tests {
         let readiness = Readiness::default();
         let (kafka, redis) = (readiness.latch("kafka"), readiness.latch("redis"));
         assert_eq!(readiness.check().unwrap_err(), "waiting for kafka, redis");
+        redis.because("it loads");
+        redis.because("wrong password");
+        assert_eq!(readiness.check().unwrap_err(), "waiting for kafka, redis (wrong password)");
         kafka.open();
-        assert_eq!(readiness.check().unwrap_err(), "waiting for redis");
+        assert_eq!(readiness.check().unwrap_err(), "waiting for redis (wrong password)");
         redis.open();
         assert_eq!(readiness.check(), Ok(()));
         readiness.stop();

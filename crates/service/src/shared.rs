@@ -26,12 +26,25 @@ pub fn redis_url(settings: &mut Settings) -> SecretString {
              rediss://, rediss-sentinel:// or rediss-cluster://",
         );
     }
+    if is_cut_short(url.expose_secret()) {
+        settings.mistake(
+            "redis.url has a character in its user or password that ends them: @ must be written as %40, : as %3A, \
+             / as %2F, # as %23, ? as %3F",
+        );
+    }
     if kind == Some("-sentinel") && !url.expose_secret().contains("sentinelServiceName=") {
         settings.mistake(
             "redis.url of Sentinels needs ?sentinelServiceName=, the name that they know the primary by",
         );
     }
     url
+}
+
+/// Whether a URL ends its host before its user and password are over, for these hold a character that does so.
+fn is_cut_short(url: &str) -> bool {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    let (host, more) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    rest.contains('#') || (!host.contains('@') && more.contains('@'))
 }
 
 /// How many replicas of Redis must have a write before it counts.
@@ -41,6 +54,16 @@ pub fn wait_replicas(settings: &mut Settings) -> u32 {
         0u32,
         "a write counts when so many replicas of Redis have it, and is repeated otherwise; 0: the primary is enough",
         |n| if *n <= 10 { Ok(()) } else { Err("must be 0 to 10") },
+    )
+}
+
+/// Whether a service runs all the same on a Redis that may evict.
+pub fn allow_eviction(settings: &mut Settings) -> bool {
+    settings.get(
+        "redis.allow_eviction",
+        false,
+        "run all the same on a Redis whose maxmemory-policy is not noeviction: it may lose inboxes, tickets and logs",
+        |_| Ok(()),
     )
 }
 
@@ -175,5 +198,27 @@ impl Inboxes {
             ("inbox.keep_bytes", self.bytes.to_string()),
             ("inbox.keep_days", (self.age.as_secs() / 86_400).to_string()),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_that_must_be_percent_encoded_is_found_and_any_other_url_is_not() {
+        for url in ["redis://u:p#w@h:1", "redis://u:p/w@h:1/0", "redis://:1?w@h:1", "redis://u:p@h:1/#"] {
+            assert!(is_cut_short(url), "{url}");
+        }
+        for url in [
+            "redis://127.0.0.1:6379",
+            "redis://u:p@h:1/0",
+            "redis://u:p@w@h:1/0",
+            "redis://u:p%23w@h:1",
+            "redis-sentinel://u:p@s:1/0?sentinelServiceName=main&sentinelPassword=a@b",
+            "nonsense",
+        ] {
+            assert!(!is_cut_short(url), "{url}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio::time::{interval, timeout};
+use tokio::time::{Instant, interval, timeout};
 use tutti_edge::Edge;
 use tutti_ingest::Ingest;
 use tutti_load::publisher::Publisher;
@@ -36,6 +36,8 @@ const ROOMS_TOPIC: &str = "queueing-system";
 const NOTIFICATIONS_TOPIC: &str = "sse_notifications";
 /// A waiting room to try.
 const ROOM: &str = "demo";
+/// How long it may take until a fix has come through, before it is said that none does.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How long stopping may take.
 const GRACE: Duration = Duration::from_secs(8);
 
@@ -226,7 +228,7 @@ pub async fn up(mut options: Options) -> anyhow::Result<()> {
     }
     print_greeting(&options, &ports, &urls, &kafka, &redis, vehicles);
 
-    let figures = Figures { ingest: figures, edges };
+    let figures = Figures { ingest: figures, edges, replays: !options.no_replay };
     let ended = tokio::select! {
         Some(ended) = services.join_next() => Some(ended),
         _ = stop_signal() => None,
@@ -393,13 +395,15 @@ fn print_greeting(
 struct Figures {
     ingest: tutti_ingest::Metrics,
     edges: Vec<tutti_edge::Metrics>,
+    /// Taxis are played, so each edge must come to have some.
+    replays: bool,
 }
 
 impl Figures {
-    /// Says when all is ready; then, on a terminal, a line of figures a second, for ever.
+    /// Says when all is ready and a fix has come through; then, on a terminal, a line of figures a second, for ever.
     async fn print(&self, services: Vec<(&'static str, Readiness)>) {
         let mut seconds = interval(Duration::from_secs(1));
-        let mut ready = false;
+        let (began, mut ready, mut complained) = (Instant::now(), false, false);
         let (mut records_before, mut deliveries_before) = (0, 0);
         loop {
             seconds.tick().await;
@@ -407,9 +411,20 @@ impl Figures {
                 .iter()
                 .filter_map(|(name, readiness)| readiness.check().err().map(|why| format!("{name} {why}")))
                 .collect();
-            if waiting.is_empty() && !ready {
+            let has_come = !self.replays || self.edges.iter().all(|edge| edge.devices.get() > 0);
+            if waiting.is_empty() && has_come && !ready {
                 ready = true;
                 println!("Ready.");
+            } else if !ready && !complained && began.elapsed() >= PATIENCE {
+                complained = true;
+                let why = match &*waiting {
+                    [] => {
+                        "all services run, but no fix has come from Kafka to each edge; --log info says more"
+                            .to_owned()
+                    }
+                    waiting => waiting.join("; "),
+                };
+                println!("Not ready after {} s: {why}", PATIENCE.as_secs());
             }
             if !std::io::stdout().is_terminal() {
                 continue;

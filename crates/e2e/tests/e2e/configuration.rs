@@ -59,6 +59,44 @@ fn every_mistake_of_a_configuration_is_told_at_once() {
     assert_eq!(run("tutti-ingest", &["--nonsense"], &[]).0, Some(64));
 }
 
+#[tokio::test]
+async fn what_is_wrong_with_redis_is_told_once_with_what_to_do_about_it() {
+    let bed = Bed::new(1).await;
+    let () =
+        bed.redis.command(&["ACL", "SETUSER", "tutti", "on", ">right", "~tutti:*", "+info"]).await.unwrap();
+    let url = |user: &str, database: u32| {
+        bed.redis.url().replace("redis://", &format!("redis://{user}@")) + &format!("/{database}")
+    };
+    let cases = [
+        (url("tutti:wrong", 0), "WRONGPASS", "%40"),
+        (url("tutti:right", 0), "NOPERM", "ACL SETUSER"),
+        (bed.redis.url() + "/99", "DB index is out of range", "leave it out"),
+    ];
+    for (url, says, advice) in cases {
+        let edge = bed.edge(&[("redis.url", &url)]);
+        let ingest = bed.ingest(&[("redis.url", &url)]);
+        for service in [&edge.service, &ingest] {
+            eventually("it is told why it is not ready", async || {
+                service
+                    .ready()
+                    .await
+                    .is_some_and(|(status, why)| status == 503 && why.contains(says) && why.contains(advice))
+            })
+            .await;
+            assert!(service.log().contains(advice), "{}", service.log());
+            // Each connection has tried again and again by then.
+            let times = || service.log().matches(says).count();
+            let before = times();
+            tokio::time::sleep(std::time::Duration::from_secs(4)).await; // so long it goes on
+            assert_eq!(times(), before, "{}", service.log());
+        }
+    }
+    let (code, _, stderr) =
+        run("tutti-notify", &[], &[("TUTTI_REDIS_URL", "redis://tutti:p#w@127.0.0.1:6379")]);
+    assert_eq!(code, Some(64), "{stderr}");
+    assert!(stderr.contains("# as %23") && !stderr.contains("p#w"), "{stderr}");
+}
+
 /// The text of the sources of this folder, and of those in it.
 fn sources(folder: &Path) -> String {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());

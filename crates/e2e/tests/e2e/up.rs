@@ -31,6 +31,23 @@ fn port_base() -> u16 {
 }
 
 #[tokio::test]
+async fn tutti_up_without_a_redis_says_what_it_waits_for_and_not_that_it_is_ready() {
+    let (base, folder) = (port_base(), tempfile::tempdir().unwrap());
+    let log = folder.path().join("up.log");
+    let redis = format!("redis://127.0.0.1:{}", free_port());
+    let command = ["up", "--redis", &redis, "--port-base", &base.to_string()].map(PathBuf::from);
+    let command: Vec<PathBuf> = std::iter::once(program("tutti")).chain(command).collect();
+    let _up = Owned::start_with(&command, "KILL", &log, BTreeMap::new()).unwrap();
+    let said = || std::fs::read_to_string(&log).unwrap();
+    eventually("it says so", || async { said().contains("Not ready after") }).await;
+    assert!(
+        said().contains("redis (") && said().contains("ConnectionRefused") && !said().contains("Ready."),
+        "{}",
+        said()
+    );
+}
+
+#[tokio::test]
 async fn tutti_up_runs_everything_takes_fixes_from_any_kafka_client_and_ends_cleanly() {
     let base = port_base();
     let folder = tempfile::tempdir().unwrap();
@@ -43,6 +60,9 @@ async fn tutti_up_runs_everything_takes_fixes_from_any_kafka_client_and_ends_cle
     let edges = [format!("http://127.0.0.1:{base}"), format!("http://127.0.0.1:{}", base + 1)];
     for edge in &edges {
         assert!(said().contains(edge), "{}", said());
+        let map = reqwest::get(format!("{edge}/v1/map/locations")).await.unwrap();
+        let map: serde_json::Value = map.json().await.unwrap();
+        assert_ne!(map["locations"], json!([]), "it is ready, and no fix has come through");
         let viewer = Following::start(&format!("{edge}/v1/map/stream")).await;
         eventually("taxis move", || async { viewer.viewer().devices.len() > 100 }).await;
     }

@@ -59,8 +59,10 @@ local function file(id, expires_us, payload)
   end
   local item = pack(ITEM, seq, time_us, expires_us, #id) .. id .. payload
   local items = call('RPUSH', name, item)
-  if items == 1 then
-    box.bytes, box.unread = 0, 0
+  if (items > 1) ~= (box.bytes > 0) then
+    call('RPOP', name)
+    expire(now_us, items - 1)
+    call('RPUSH', name, item)
   end
   if box.mark_seq > 0 then
     -- It was deleted once, so long ago that its id is not known any more.

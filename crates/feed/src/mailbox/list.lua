@@ -9,7 +9,8 @@
 -- Returns {the feed's epoch, seq, time_us (nothing where there is no record yet), unread, why the place
 --       is of no use and all is told (or ''; 'unknown' for a page before an id that is not there), items,
 --       oldest first but those of a page newest first, marks as a flat list of ids and marks (of a page
---       those of its items), 1 if there are more items}.
+--       those of its items), 1 if there are more items, when items were last lost for good that it might
+--       have (microseconds since 1970, or 0)}.
 local address, max_bytes, mode = ARGV[9], tonumber(ARGV[10]), ARGV[11]
 local since_epoch, since_seq, since_us = ARGV[12], tonumber(ARGV[13]), tonumber(ARGV[14])
 -- What is missing since then is missed.
@@ -20,7 +21,7 @@ end
 local now_us = clock_us()
 local name = key('box', address)
 load(address)
-if expire(now_us) then
+if expire(now_us, call('LLEN', name)) then
   save(now_us)
 end
 
@@ -161,5 +162,10 @@ elseif mode == 'since' then
     marks = call('HGETALL', key('marks', address))
   end
 end
+-- A loss that is older is not of anything that would still be here.
+local lost_us = math.max(box.lost_us, tonumber(held[5]) or 0)
+if lost_us < now_us - KEEP_US then
+  lost_us = 0
+end
 return {epoch or '', string.format('%d', seq or 0), string.format('%d', time_us or 0), math.max(box.unread, 0), reason,
-  items, marks, more}
+  items, marks, more, string.format('%d', lost_us)}

@@ -22,8 +22,9 @@ local ITEM_BYTES = 26
 local MARK = '>BI8I8'
 -- Of a mailbox: how many items are unread, bytes of all; the place up to which something was cut off;
 -- the place of the last mark; when the next item expires; which set of ids is being filled, and since
--- when; the day on which keys were last told to live on.
-local STATE = '>I4I4I8I8I8I8I8I4I8I4'
+-- when; the day on which keys were last told to live on; when it was found that Redis had lost items.
+local STATE = '>I4I4I8I8I8I8I8I4I8I4I8'
+local STATE_BYTES = 72
 
 -- What a letter in a record says: an item was filed, items were read, one was deleted; or, without an
 -- address: something is missing for good.
@@ -39,17 +40,23 @@ local function key(kind, address)
   return base .. ':' .. kind .. ':' .. address
 end
 
+-- The feed's last record, or the one that is being made.
+local held = call('HMGET', head, 'epoch', 'seq', 'time_us', 'gap_seq', 'gap_us')
+local epoch, seq, time_us, prev_us = held[1], tonumber(held[2]), tonumber(held[3]), nil
+
 -- One mailbox at a time: a table made anew for each costs more than all the rest here.
 local box = {made_a_key = false}
 local function load(address)
   box.address, box.state_key = address, base .. ':state:' .. address
   local packed = call('GET', box.state_key)
   if packed then
+    -- What an earlier version wrote ends earlier.
+    packed = packed .. string.rep('\0', STATE_BYTES - #packed)
     box.unread, box.bytes, box.cut_seq, box.cut_us, box.mark_seq, box.mark_us, box.next_us, box.set, box.set_us,
-      box.day = unpack(STATE, packed)
+      box.day, box.lost_us = unpack(STATE, packed)
   else
     box.unread, box.bytes, box.cut_seq, box.cut_us, box.mark_seq, box.mark_us, box.next_us, box.set, box.set_us,
-      box.day = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
+      box.day, box.lost_us = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
   end
   box.made_a_key = false
 end
@@ -67,7 +74,7 @@ local function save(now_us)
   local unread = box.unread < 0 and 0 or box.unread
   -- All states are of one length. SET would answer with a table, and that costs more than the command.
   call('SETRANGE', box.state_key, 0, pack(STATE, unread, box.bytes, box.cut_seq, box.cut_us, box.mark_seq,
-    box.mark_us, box.next_us, box.set, box.set_us, day))
+    box.mark_us, box.next_us, box.set, box.set_us, day, box.lost_us))
   if renewed then
     call('EXPIRE', box.state_key, KEYS_LIVE)
     call('EXPIRE', key('box', address), KEYS_LIVE)
@@ -102,15 +109,29 @@ local function forget(item)
   return seq, time_us
 end
 
--- Drops what has expired, and counts what is left: the list may have gone with its key. Nobody is told:
--- each item says when it expires.
-local function expire(now_us)
-  if box.next_us == 0 or box.next_us > now_us then
+-- Notes that Redis has lost items, as one that evicts does: who was shown less than all before this call has missed
+-- something.
+local function note_loss(now_us)
+  box.lost_us = now_us
+  box.cut_seq = math.max(box.cut_seq, tonumber(held[2]) or 0)
+  box.cut_us = math.max(box.cut_us, tonumber(held[3]) or 0)
+end
+
+-- Drops what has expired, and counts what is left. Nobody is told: each item says when it expires. Items leave
+-- the list only as they are counted, and a list and its count expire together: where there is only one of the two,
+-- Redis has lost the other.
+local function expire(now_us, length)
+  local is_lost = length and (length > 0) ~= (box.bytes > 0)
+  if not is_lost and (box.next_us == 0 or box.next_us > now_us) then
     return false
   end
-  box.next_us, box.unread, box.bytes = 0, 0, 0
   local name, marks = key('box', box.address), key('marks', box.address)
-  for _, item in ipairs(call('LRANGE', name, 0, -1)) do
+  local items = call('LRANGE', name, 0, -1)
+  if (#items > 0) ~= (box.bytes > 0) then
+    note_loss(now_us)
+  end
+  box.next_us, box.unread, box.bytes = 0, 0, 0
+  for _, item in ipairs(items) do
     local _, _, expires_us, id = read_item(item)
     if expires_us <= now_us then
       call('LREM', name, 1, item)
@@ -135,8 +156,6 @@ local function letter(kind, address, unread, id, payload)
 end
 
 -- Numbers and logs each payload as a record, and publishes them, last.
-local held = call('HMGET', head, 'epoch', 'seq', 'time_us', 'gap_seq', 'gap_us')
-local epoch, seq, time_us, prev_us = held[1], tonumber(held[2]), tonumber(held[3]), nil
 local function begin_record(now_us)
   epoch, seq, time_us, prev_us = next_record(epoch, seq, time_us, nonce, now_us)
 end
