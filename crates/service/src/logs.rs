@@ -1,7 +1,7 @@
 //! Logs by `tracing`, as text or JSON.
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::{FilterExt as _, LevelFilter, Targets};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
 
 /// Our own crates.
@@ -56,10 +56,11 @@ impl Logs {
             .with_default(LevelFilter::TRACE)
             .with_targets(capped)
             .with_target(OF_STRANGERS, LevelFilter::OFF);
-        let filter = self.filter()?.and(cap);
         let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
         let layer = if self.json { layer.json().boxed() } else { layer.boxed() };
-        let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
+        // Not as filters of the layer: those note in the thread what the last check said, and where a driver checks
+        // without logging, the next line of the thread may be lost by it.
+        let _ = tracing_subscriber::registry().with(self.filter()?).with(cap).with(layer).try_init();
         Ok(())
     }
 }
