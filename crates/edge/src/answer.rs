@@ -16,7 +16,7 @@ use crate::routes::Shared;
 /// What clients are told where a service, or a Redis, behind this edge does not answer,
 const AWAY: &str = "what is needed to answer does not answer at the moment; try again";
 /// and where something failed that will fail again.
-const FAILED: &str = "the server failed; its operator finds why under the request id";
+pub(crate) const FAILED: &str = "the server failed";
 /// The member of a problem document that names the line of the log that says more.
 const REQUEST_ID: &str = "requestId";
 

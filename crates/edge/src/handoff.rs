@@ -43,7 +43,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use crate::answer::{problem, problem_text};
+use crate::answer::{FAILED, problem, problem_text};
 use crate::coding::Coding;
 use crate::counts::Counted;
 use crate::hub::{Admission, Hub};
@@ -184,7 +184,12 @@ pub(crate) async fn in_turn<B: MessageBody + 'static>(
 
 /// The answer to what actix-web refuses before a handler is asked.
 fn problem_of_error(error: &actix_web::Error) -> HttpResponse {
-    problem(error.as_response_error().status_code(), &error.to_string())
+    let status = error.as_response_error().status_code();
+    if status.is_server_error() {
+        // Its text is of the inside.
+        return problem(status, FAILED);
+    }
+    problem(status, &error.to_string())
 }
 
 /// How the end of a request's body is told, as actix-web has understood it.
