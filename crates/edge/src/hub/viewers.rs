@@ -272,8 +272,6 @@ mod tests {
 
     use actix_web::rt::task::JoinHandle;
     use prometheus_client::registry::Registry;
-    use tokio::io::AsyncReadExt as _;
-    use tokio::net::UnixStream;
     use tokio::sync::broadcast;
     use tutti_model::{Change, Fix, change};
     use tutti_service::CancellationToken;
@@ -285,6 +283,7 @@ mod tests {
     use crate::hub::What;
     use crate::map::tests::{map, record};
     use crate::metrics::Metrics;
+    use crate::pipe::pipe;
     use crate::stream::Socket;
     use crate::tick::{Status, Step};
 
@@ -345,10 +344,10 @@ mod tests {
         view: View,
         order: &Rc<RefCell<Vec<&'static str>>>,
     ) -> JoinHandle<()> {
-        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let (theirs, ours) = pipe();
         let (now, hour) = (Instant::now(), Duration::from_secs(3600));
         let stream = Stream {
-            socket: Socket::Pair(theirs),
+            socket: Socket::Part(theirs),
             chunked: false,
             coding: Coding::Identity,
             sum: None,
@@ -363,11 +362,12 @@ mod tests {
         let last_id = format!("id: {}\n", view.id(&hub.current().unwrap().id));
         let order = order.clone();
         spawn(async move {
-            let (mut text, mut part) = (Vec::new(), [0; 65_536]);
+            let mut text = Vec::new();
             while !text.windows(last_id.len()).any(|bytes| bytes == last_id.as_bytes()) {
-                let length = ours.read(&mut part).await.unwrap();
-                assert!(length > 0, "{name} is shown all");
-                text.extend_from_slice(&part[..length]);
+                ours.readable().await;
+                let part = ours.try_take().unwrap();
+                assert!(!part.is_empty(), "{name} is shown all");
+                text.extend_from_slice(&part);
             }
             order.borrow_mut().push(name);
         })
