@@ -6,12 +6,10 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-/// What is held for a reader that is slow.
-const HELD_BYTES: usize = 16 * 1024;
-
-#[derive(Default)]
 struct Shared {
     bytes: Vec<u8>,
+    /// So many are held for a reader that is slow.
+    most: usize,
     /// One of the ends is gone.
     is_closed: bool,
     /// The other end, where it waits.
@@ -37,8 +35,10 @@ pub(crate) struct PipeWriter(Rc<RefCell<Shared>>);
 /// The end that is read from.
 pub(crate) struct PipeReader(Rc<RefCell<Shared>>);
 
-pub(crate) fn pipe() -> (PipeWriter, PipeReader) {
-    let shared = Rc::<RefCell<Shared>>::default();
+/// A pipe that holds so many bytes for a reader that is slow.
+pub(crate) fn pipe(most: usize) -> (PipeWriter, PipeReader) {
+    let shared = Shared { bytes: Vec::new(), most, is_closed: false, waiting: None };
+    let shared = Rc::new(RefCell::new(shared));
     (PipeWriter(shared.clone()), PipeReader(shared))
 }
 
@@ -52,7 +52,7 @@ impl PipeWriter {
         if shared.is_closed {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        let n = bytes.len().min(HELD_BYTES.saturating_sub(shared.bytes.len()));
+        let n = bytes.len().min(shared.most.saturating_sub(shared.bytes.len()));
         if n == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -70,7 +70,7 @@ impl PipeWriter {
     pub(crate) async fn writable(&self) {
         poll_fn(|cx| {
             let mut shared = self.0.borrow_mut();
-            if shared.is_closed || shared.bytes.len() < HELD_BYTES {
+            if shared.is_closed || shared.bytes.len() < shared.most {
                 return Poll::Ready(());
             }
             shared.waiting = Some(cx.waker().clone());
@@ -123,7 +123,7 @@ mod tests {
 
     #[tokio::test]
     async fn all_that_was_written_arrives_and_then_the_end() {
-        let (writer, reader) = pipe();
+        let (writer, reader) = pipe(16);
         let sent: Vec<u8> = (0..100_000_u32).map(|n| n as u8).collect();
         let writing = async {
             let mut rest = &sent[..];
@@ -151,8 +151,8 @@ mod tests {
 
     #[tokio::test]
     async fn it_holds_so_much_and_its_writer_is_told_that_nobody_reads() {
-        let (writer, reader) = pipe();
-        assert_eq!(writer.try_write(&[0; 2 * HELD_BYTES]).unwrap(), HELD_BYTES);
+        let (writer, reader) = pipe(16);
+        assert_eq!(writer.try_write(&[0; 20]).unwrap(), 16);
         assert_eq!(writer.try_write(b"x").unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let (left, ()) = tokio::join!(writer.writable(), async { drop(reader) });
         assert_eq!((left, writer.is_closed()), ((), true));

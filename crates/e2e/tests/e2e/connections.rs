@@ -313,7 +313,8 @@ async fn however_many_connect_the_admin_port_answers_and_nothing_is_an_error() {
     // It has taken what it takes, and lets the others wait.
     for _ in 0..20 {
         let url = format!("http://127.0.0.1:{admin}/metrics");
-        let answer = tutti_e2e::client().get(url).send().await.expect("the admin port answers");
+        let asked = tutti_e2e::client().get(url).timeout(Duration::from_secs(60)).send().await;
+        let answer = asked.expect("the admin port answers");
         assert_eq!(answer.status(), 200);
         sleep(Duration::from_millis(100)).await; // so that the edge has time to run out of files
     }

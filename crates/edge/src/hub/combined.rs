@@ -20,6 +20,8 @@ use crate::frame::{Events, chunk_of};
 use crate::pipe::{PipeReader, pipe};
 use crate::stream::{End, Socket, Stream, Written};
 
+/// What a part's pipe holds for a client that is slow.
+const HELD_BYTES: usize = 16 * 1024;
 /// Whether the client is still there is looked at so often.
 const LOOK: Duration = Duration::from_secs(1);
 /// A part is read so often before the others have their turn.
@@ -49,7 +51,7 @@ impl Hub {
         let Several { parts, ids } = several;
         let mut inlets = Vec::new();
         for (part, what, expires) in parts {
-            let (writer, reader) = pipe();
+            let (writer, reader) = pipe(HELD_BYTES);
             let latest = stream.ends_at + AFTER;
             let (ends_at, end) = match expires.map(|left| Instant::now() + left) {
                 Some(at) if at < latest => (at, End::Token),
