@@ -317,6 +317,23 @@ mod tests {
         assert!(moving.copies.0.making.iter().all(|making| making.lock().unwrap().is_none()));
     }
 
+    /// As it is where a copy takes longer than a step.
+    #[actix_web::test]
+    async fn requests_that_wait_share_a_copy_also_where_the_map_moves_on_meanwhile() {
+        let mut moving = Moving::new();
+        let turn = moving.copies.0.large.take(Whose::All).await;
+        let asked: Vec<_> = (0..20).map(|_| moving.ask(JSON)).collect();
+        settle().await;
+        drop(turn);
+        let mut copies = Vec::new();
+        for made in asked {
+            copies.push(made.await.unwrap().unwrap());
+            moving.step();
+        }
+        assert!(copies.iter().all(|copy| copy.bytes.as_ptr() == copies[0].bytes.as_ptr()));
+        assert_eq!((moving.made("whole"), devices(&copies[0])), (1, 1));
+    }
+
     #[actix_web::test]
     async fn a_request_that_found_a_later_step_than_the_one_being_copied_gets_a_later_copy() {
         let mut moving = Moving::new();
