@@ -21,11 +21,17 @@ pub(crate) struct Claims {
     /// Since when it is valid.
     nbf: Option<NumericDate>,
     /// What it may do.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     scope: Words,
     /// The user.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     pub(crate) sub: String,
+}
+
+fn null_is_absent<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// A time as the time since 1970. In a token it is a number of seconds, which may have a fraction (RFC 7519, 2).
@@ -375,6 +381,12 @@ mod tests {
             let refused = verify(&Header { crit, ..Header::default() }, &claims);
             assert!(matches!(&refused, Err(Refusal::Invalid(why)) if why.contains("crit")), "{refused:?}");
         }
+    }
+
+    #[test]
+    fn claims_that_are_null_are_absent() {
+        let claims: Claims = serde_json::from_str(r#"{"exp":1,"scope":null,"sub":null}"#).unwrap();
+        assert_eq!((claims.may("a"), claims.sub.as_str()), (false, ""));
     }
 
     #[test]

@@ -6,11 +6,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
+use serde::de::MapAccess;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use serde_json::value::RawValue;
 use tonic::Code;
 use tutti_feed::{Cursor, Item, Page, Since};
+use tutti_model::json::{self, Field, Object};
 use tutti_model::location::Format;
 use tutti_model::notification::{self, is_id, is_topic, is_user, topic_address, user_address};
 use tutti_model::notify::{Mark, MarkRequest, Marked, SendRequest};
@@ -82,7 +83,7 @@ async fn send(request: HttpRequest, shared: web::Data<Shared>, body: web::Payloa
     let sent = sent.map_err(|status| of_service(&shared, &status))?;
     Ok(HttpResponse::Accepted()
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .json(json!({ "id": sent.id })))
+        .json(serde_json::json!({ "id": sent.id })))
 }
 
 /// The user that the request's token is of.
@@ -238,18 +239,28 @@ async fn read(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<S
     mark(&shared, claims, path.into_inner(), Mark::Read).await
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Default)]
 struct ReadTo {
-    up_to: String,
+    up_to: Option<String>,
+}
+
+impl<'de> Object<'de> for ReadTo {
+    const FIELDS: &'static [&'static str] = &["upTo"];
+
+    fn take<A: MapAccess<'de>>(&mut self, field: Field<'_, A>) -> Result<(), A::Error> {
+        self.up_to = field.scalar()?;
+        Ok(())
+    }
 }
 
 async fn read_to(request: HttpRequest, shared: web::Data<Shared>, body: web::Payload) -> Answer {
     let claims = user(&request, &shared)?;
-    let body: ReadTo = serde_json::from_slice(&whole(body, MAX_MARK_BYTES).await?).map_err(|_| {
-        bad(r#"the body must be {"upTo":"ID"}: that notification and all before it are read"#)
+    let body = whole(body, MAX_MARK_BYTES).await?;
+    let up_to = json::read(&body).and_then(|read_to: ReadTo| json::required(read_to.up_to, "upTo"));
+    let up_to = up_to.map_err(|error| {
+        bad(&format!(r#"the body must be {{"upTo":"ID"}}, for that notification and all before it: {error}"#))
     })?;
-    mark(&shared, claims, body.up_to, Mark::ReadTo).await
+    mark(&shared, claims, up_to, Mark::ReadTo).await
 }
 
 async fn delete(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> Answer {
@@ -271,7 +282,7 @@ async fn mark(shared: &Shared, claims: Claims, id: String, mark: Mark) -> Answer
         }
         Err(status) => return Err(of_service(shared, &status)),
     };
-    Ok(ok(&json!({ "unread": unread })))
+    Ok(ok(&serde_json::json!({ "unread": unread })))
 }
 
 async fn presence(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> Answer {
@@ -285,9 +296,9 @@ async fn presence(request: HttpRequest, shared: web::Data<Shared>, path: web::Pa
     let found = found.map_err(|error| of_redis(&shared, "reading the registry", &error))?;
     let devices: Vec<_> = found
         .iter()
-        .map(|one| json!({ "device": one.device, "server": one.server, "since": one.since_ms }))
+        .map(|one| serde_json::json!({ "device": one.device, "server": one.server, "since": one.since_ms }))
         .collect();
-    Ok(ok(&json!({ "user": user, "online": !devices.is_empty(), "devices": devices })))
+    Ok(ok(&serde_json::json!({ "user": user, "online": !devices.is_empty(), "devices": devices })))
 }
 
 fn configured(shared: &Shared) -> Result<(), HttpResponse> {

@@ -3,9 +3,11 @@
 use prost::Message as _;
 use tutti_model::location::{self, Format, Invalid};
 use tutti_model::notification;
+use tutti_model::time::is_plausible;
 use tutti_model::{Change, Gap, Locations, Removal, TopicEvent, TopicRecords, change};
 
 use crate::config::is_event_name;
+use crate::metrics::LeftOut;
 
 /// A batch holds at most so many records,
 pub(crate) const MAX_RECORDS: usize = 512;
@@ -33,13 +35,10 @@ pub(crate) struct Raw<'a> {
 }
 
 impl Raw<'_> {
-    /// How its value is written: an object is JSON, for no message of ours in protobuf begins so; else what the
-    /// header `content-type` says, or the route.
+    /// How its value is written: as its first bytes show; else what the header `content-type` says, or the route.
     pub(crate) fn format(&self, of_route: Format) -> Format {
-        if self.value.is_some_and(|value| value.starts_with(b"{")) {
-            return Format::Json;
-        }
-        self.headers.header("content-type").and_then(Format::of_content_type).unwrap_or(of_route)
+        let by_header = || self.headers.header("content-type").and_then(Format::of_content_type);
+        self.value.and_then(Format::of_value).or_else(by_header).unwrap_or(of_route)
     }
 }
 
@@ -73,10 +72,12 @@ pub(crate) enum Verdict {
 }
 
 /// How records are judged.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Rules {
     pub(crate) format: Format,
     pub(crate) stale_after_ms: i64,
+    /// Counts the optional values that are left out of fixes.
+    pub(crate) left_out: LeftOut,
 }
 
 impl Rules {
@@ -87,8 +88,9 @@ impl Rules {
     pub(crate) fn judge(&self, record: Raw<'_>, now_ms: i64) -> Result<Verdict, Invalid> {
         let (timestamp_ms, change) = match record.value {
             Some(value) => {
-                let fix = location::decode(record.format(self.format), value)?;
-                (fix.timestamp_ms, change::Change::Fix(fix))
+                let decoded = location::decode(record.format(self.format), value)?;
+                self.left_out.count(&decoded);
+                (decoded.fix.timestamp_ms, change::Change::Fix(decoded.fix))
             }
             None => {
                 let key = record.key.unwrap_or_default();
@@ -97,6 +99,7 @@ impl Rules {
                     .to_owned();
                 location::check_media_id(&media_id)?;
                 let timestamp_ms = record.timestamp_ms.unwrap_or(now_ms);
+                location::check_timestamp(timestamp_ms)?;
                 (timestamp_ms, change::Change::Removal(Removal { media_id, timestamp_ms }))
             }
         };
@@ -194,9 +197,11 @@ impl<P> Batch<P> {
         self.parts.iter().map(|(_, part)| part)
     }
 
-    /// How old each record was at `now_ms`, in seconds, by its Kafka timestamp.
+    /// How old each record was at `now_ms`, in seconds, by its Kafka timestamp; without the records whose producer
+    /// wrote a timestamp that is none.
     pub(crate) fn ages(&self, now_ms: i64) -> impl Iterator<Item = f64> {
-        self.records.iter().filter_map(move |(_, at)| Some((now_ms - (*at)?).max(0) as f64 / 1000.0))
+        let written = self.records.iter().filter_map(|(_, at)| at.filter(|at| is_plausible(*at)));
+        written.map(move |at| now_ms.saturating_sub(at).max(0) as f64 / 1000.0)
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -226,10 +231,14 @@ impl<P> Batch<P> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
-    const RULES: Rules = Rules { format: Format::Json, stale_after_ms: 30_000 };
     const NOW: i64 = 1_700_000_000_000;
     const NONE: Header = ("", &[]);
+
+    fn rules() -> Rules {
+        Rules { format: Format::Json, stale_after_ms: 30_000, left_out: LeftOut::default() }
+    }
 
     type Header = (&'static str, &'static [u8]);
 
@@ -261,19 +270,74 @@ mod tests {
 
     #[test]
     fn the_limits_of_age_are_exact() {
-        assert_eq!(RULES.judge(raw(Some(&fix_of(NOW - 30_000))), NOW), Ok(Verdict::Stale));
-        assert!(matches!(RULES.judge(raw(Some(&fix_of(NOW - 29_999))), NOW), Ok(Verdict::Change(_))));
-        assert!(matches!(RULES.judge(raw(Some(&fix_of(NOW + 10_000))), NOW), Ok(Verdict::Change(_))));
-        assert_eq!(RULES.judge(raw(Some(&fix_of(NOW + 10_001))), NOW), Err(Invalid::Future(10_001)));
-        assert_eq!(RULES.judge(raw(Some(&fix_of(i64::MAX))), NOW).unwrap_err().reason(), "timestamp");
+        assert_eq!(rules().judge(raw(Some(&fix_of(NOW - 30_000))), NOW), Ok(Verdict::Stale));
+        assert!(matches!(rules().judge(raw(Some(&fix_of(NOW - 29_999))), NOW), Ok(Verdict::Change(_))));
+        assert!(matches!(rules().judge(raw(Some(&fix_of(NOW + 10_000))), NOW), Ok(Verdict::Change(_))));
+        assert_eq!(rules().judge(raw(Some(&fix_of(NOW + 10_001))), NOW), Err(Invalid::Future(10_001)));
+        assert_eq!(rules().judge(raw(Some(&fix_of(i64::MAX))), NOW).unwrap_err().reason(), "timestamp");
+    }
+
+    #[test]
+    fn a_removal_whose_record_has_no_time_in_milliseconds_is_not_valid() {
+        for timestamp in [NOW / 1000, i64::MIN, i64::MAX] {
+            let record = Raw { timestamp_ms: Some(timestamp), ..raw(None) };
+            assert_eq!(rules().judge(record, NOW).unwrap_err().reason(), "timestamp", "{timestamp}");
+        }
+        assert!(rules().judge(Raw { timestamp_ms: None, ..raw(None) }, NOW).is_ok());
+    }
+
+    #[test]
+    fn an_age_is_told_only_of_records_with_a_time_in_milliseconds() {
+        let mut batch = Batch::<()>::new(0);
+        let timestamps = [i64::MIN, NOW / 1000, NOW - 1500, NOW + 500, i64::MAX].map(Some);
+        for (offset, timestamp_ms) in timestamps.into_iter().chain([None]).enumerate() {
+            batch.push(&Raw { offset: offset as i64, timestamp_ms, ..raw(None) }, None);
+        }
+        assert_eq!(batch.ages(NOW).collect::<Vec<_>>(), [1.5, 0.0]);
+    }
+
+    #[test]
+    fn a_value_that_is_left_out_is_counted_by_its_field() {
+        let rules = rules();
+        let value = format!(
+            r#"{{"mediaId":"a","timestamp":{NOW},"latitude":1,"longitude":2,"heading":511,"speed":3}}"#
+        );
+        assert!(matches!(rules.judge(raw(Some(&value)), NOW), Ok(Verdict::Change(_))));
+        assert_eq!((rules.left_out.heading.get(), rules.left_out.speed.get()), (1, 0));
+    }
+
+    #[test]
+    fn an_array_and_a_text_with_a_byte_order_mark_are_json_whatever_the_route_says() {
+        let rules = Rules { format: Format::Protobuf, ..rules() };
+        let marked = format!("\u{feff}{}", fix_of(NOW));
+        assert!(matches!(rules.judge(raw(Some(&marked)), NOW), Ok(Verdict::Change(_))));
+        let batch = format!("[{}]", fix_of(NOW));
+        let error = rules.judge(raw(Some(&batch)), NOW).unwrap_err().to_string();
+        assert!(error.contains("must be one object, is an array: send each"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_number_from_outside_overflows(
+            timestamp: i64, of_record: Option<i64>, now_ms: i64, stale_after_ms in 0..=i64::MAX, offset in 0..i64::MAX,
+        ) {
+            let rules = Rules { stale_after_ms, ..rules() };
+            let mut batch = Batch::<Vec<u8>>::new(0);
+            for value in [Some(fix_of(timestamp)), None] {
+                let record = Raw { offset, timestamp_ms: of_record, ..raw(value.as_deref()) };
+                let _ = rules.judge(record, now_ms);
+            }
+            batch.push(&Raw { offset, timestamp_ms: of_record, ..raw(None) }, None);
+            prop_assert!(batch.ages(now_ms).all(|age| age >= 0.0));
+        }
     }
 
     #[test]
     fn a_part_is_a_list_of_one_change() {
-        let Ok(Verdict::Change(change)) = RULES.judge(raw(Some(&fix_of(NOW))), NOW) else {
+        let Ok(Verdict::Change(change)) = rules().judge(raw(Some(&fix_of(NOW))), NOW) else {
             panic!("a change")
         };
-        let part = Judge::Locations(RULES).judge(raw(Some(&fix_of(NOW))), NOW).unwrap().unwrap();
+        let part = Judge::Locations(rules()).judge(raw(Some(&fix_of(NOW))), NOW).unwrap().unwrap();
         assert_eq!(part, Locations { changes: vec![change] }.encode_to_vec());
     }
 
@@ -281,9 +345,9 @@ mod tests {
     fn a_null_value_removes_the_device_of_its_key() {
         let removal = Removal { media_id: "taxi-7".into(), timestamp_ms: NOW - 5 };
         let change = Change { change: Some(change::Change::Removal(removal)) };
-        assert_eq!(RULES.judge(raw(None), NOW), Ok(Verdict::Change(change)));
+        assert_eq!(rules().judge(raw(None), NOW), Ok(Verdict::Change(change)));
         let keyless = Raw { key: None, ..raw(None) };
-        assert_eq!(RULES.judge(keyless, NOW), Err(Invalid::NoMediaId));
+        assert_eq!(rules().judge(keyless, NOW), Err(Invalid::NoMediaId));
     }
 
     #[test]
@@ -292,10 +356,10 @@ mod tests {
         let bytes = fix.encode_to_vec();
         let protobuf: Header = ("content-type", b"application/protobuf");
         let record = Raw { value: Some(&bytes), headers: &protobuf, ..raw(None) };
-        assert!(matches!(RULES.judge(record, NOW), Ok(Verdict::Change(_))));
+        assert!(matches!(rules().judge(record, NOW), Ok(Verdict::Change(_))));
         let json = fix_of(NOW);
         let record = Raw { headers: &protobuf, ..raw(Some(&json)) };
-        assert!(matches!(RULES.judge(record, NOW), Ok(Verdict::Change(_))));
+        assert!(matches!(rules().judge(record, NOW), Ok(Verdict::Change(_))));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tutti_feed::{Error, Filing, History, Mailboxes, Stood};
 use tutti_model::Notification;
 use tutti_model::location::Format;
 use tutti_model::notification::{self, addresses, id_of_record};
+use tutti_model::time::is_plausible;
 
 use crate::batch::{Batch, Raw, Rejection};
 use crate::filer::Filer;
@@ -55,8 +56,9 @@ impl MailSink {
         if sent.id.is_empty() {
             sent.id = id_of_record(&self.source, record.offset, record.timestamp_ms);
         }
-        // A producer's clock may be wrong; nothing was sent in the future.
-        let created_at_ms = record.timestamp_ms.unwrap_or(now_ms).clamp(0, now_ms.max(0));
+        // A producer's clock may be wrong; nothing was sent in the future, nor in January 1970.
+        let written = record.timestamp_ms.filter(|at| is_plausible(*at));
+        let created_at_ms = written.unwrap_or(now_ms).clamp(0, now_ms.max(0));
         let keep = self.keep.as_secs();
         let lives = if sent.ttl_seconds == 0 { keep } else { sent.ttl_seconds.min(keep) };
         let expires_at_ms = created_at_ms + lives as i64 * 1000;

@@ -7,6 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tutti_feed::{AppendMetrics, MailboxMetrics, RedisMetrics};
+use tutti_model::location::Decoded;
 
 /// Which topic.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -22,6 +23,34 @@ pub struct RejectionLabel {
     pub topic: String,
     /// See `Invalid::reason`.
     pub reason: &'static str,
+}
+
+/// Which topic, and which field of its values.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct FieldLabel {
+    /// The topic's name.
+    pub topic: String,
+    /// The field's name in JSON.
+    pub field: &'static str,
+}
+
+/// Counters of the optional values that are left out of a topic's fixes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LeftOut {
+    pub(crate) heading: Counter,
+    pub(crate) speed: Counter,
+}
+
+impl LeftOut {
+    /// Counts what was left out of a fix.
+    pub(crate) fn count(&self, decoded: &Decoded) {
+        if decoded.heading_left_out {
+            self.heading.inc();
+        }
+        if decoded.speed_left_out {
+            self.speed.inc();
+        }
+    }
 }
 
 /// Which partition.
@@ -50,6 +79,8 @@ pub struct Metrics {
     pub stale: Family<Topic, Counter>,
     /// Records that are not valid.
     pub rejected: Family<RejectionLabel, Counter>,
+    /// Optional values that were left out of fixes.
+    pub left_out: Family<FieldLabel, Counter>,
     /// Rejected records that could not be written to the `.rejected` topic.
     pub rejected_lost: Family<Topic, Counter>,
     /// Holes in Kafka itself.
@@ -78,6 +109,7 @@ impl Metrics {
             rejected: Family::default(),
             rejected_lost: Family::default(),
             gaps: Family::default(),
+            left_out: Family::default(),
             append_errors: Family::default(),
             partitions: Family::default(),
             lag: Family::default(),
@@ -94,6 +126,11 @@ impl Metrics {
         registry.register(
             "ingest_rejected_lost_records",
             "Rejected records that could not be written to the rejected topic",
+        registry.register(
+            "ingest_left_out_values",
+            "Optional values that were left out of fixes: not available, or out of range",
+            m.left_out.clone(),
+        );
             m.rejected_lost.clone(),
         );
         registry.register("ingest_gaps", "Holes in Kafka itself, as after retention", m.gaps.clone());
@@ -112,3 +149,10 @@ impl Metrics {
         m
     }
 }
+
+    /// The counters of what is left out of a topic's fixes.
+    pub(crate) fn left_out_of(&self, topic: &str) -> LeftOut {
+        let counter =
+            |field| self.left_out.get_or_create_owned(&FieldLabel { topic: topic.to_owned(), field });
+        LeftOut { heading: counter("heading"), speed: counter("speed") }
+    }

@@ -125,7 +125,8 @@ fn carry(shared: Arc<Shared>, grant: Granted) -> BoxFuture<'static, ()> {
         Kind::Locations { format } => {
             let shard = names::shard_of(grant.partition, config.locations.shards);
             let stale_after_ms = config.locations.stale_after.as_millis() as i64;
-            let judge = Judge::Locations(Rules { format: *format, stale_after_ms });
+            let left_out = shared.metrics.left_out_of(&shared.route.topic);
+            let judge = Judge::Locations(Rules { format: *format, stale_after_ms, left_out });
             let feed = feed(&names::locations_feed(shard), config.limits);
             let sink = FeedSink { feed, source, judge };
             Partition::new(shared, grant, sink, config.limits.max_age).run().boxed()

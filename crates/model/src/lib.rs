@@ -1,6 +1,7 @@
 //! What Tutti's services say to each other, and to Kafka and browsers: the types, their
 //! protobuf and JSON forms, and the names of feeds.
 //!
+//! All JSON that comes from outside is read by [`json`], and all times from outside are checked by [`time`].
 //! A fix arrives on Kafka as JSON or protobuf ([`location::decode`] checks it), travels through
 //! Redis in a [`Locations`] message, and leaves as the JSON that [`location::to_json`] writes. A
 //! change of a waiting room is a [`RoomEvent`] from the script that makes it to Kafka and to the edges
@@ -9,11 +10,13 @@
 //!
 //! *Invariant:* this crate does no IO and knows no clock. Where time matters it is an argument.
 
+pub mod json;
 pub mod location;
 pub mod lottery;
 pub mod names;
 pub mod notification;
 pub mod room;
+pub mod time;
 
 /// The generated protobuf messages of `proto/tutti`, laid out as their packages are.
 mod proto {

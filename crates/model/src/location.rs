@@ -1,15 +1,14 @@
 //! Positions: what arrives on Kafka, checked, and the JSON that browsers get.
 
-use std::borrow::Cow;
-use std::fmt;
-
 use prost::Message as _;
-use serde::de::{self, Deserializer, Visitor};
+use serde::de::MapAccess;
 use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::Fix;
+use crate::json::{self, BYTE_ORDER_MARK, Field, Name, Object, required};
+use crate::time::{self, WrongTime};
 
 /// A mediaId may be this long, in bytes of UTF-8.
 pub const MAX_MEDIA_ID_BYTES: usize = 128;
@@ -39,6 +38,25 @@ impl Format {
             _ => None,
         }
     }
+
+    /// JSON, if a value begins as a JSON object or array, or as a text with a byte-order mark. No message of ours in
+    /// protobuf begins so.
+    pub fn of_value(value: &[u8]) -> Option<Self> {
+        (value.starts_with(b"{") || value.starts_with(b"[") || value.starts_with(BYTE_ORDER_MARK))
+            .then_some(Self::Json)
+    }
+}
+
+/// A fix, and which of its optional values were left out: those that stand for "not available", or cannot be
+/// meant. A position is not worth less for them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decoded {
+    /// The fix without them.
+    pub fix: Fix,
+    /// Its heading was left out.
+    pub heading_left_out: bool,
+    /// Its speed was left out.
+    pub speed_left_out: bool,
 }
 
 /// Why a value is not a fix. [`Invalid::reason`] is the word for metrics and headers, the
@@ -66,18 +84,12 @@ pub enum Invalid {
     /// A longitude that is none, NaN included.
     #[error("longitude {0} is not within -180 to 180")]
     Longitude(f64),
-    /// A heading that is none, NaN included.
-    #[error("heading {0} is not within 0 to 360 degrees")]
-    Heading(f64),
-    /// A negative or unbounded speed.
-    #[error("speed {0} is not a number of metres a second from 0 up")]
-    Speed(f64),
     /// `properties` that are no JSON object or above [`MAX_PROPERTIES_BYTES`].
     #[error("properties are not a JSON object of at most {MAX_PROPERTIES_BYTES} bytes: {0}")]
     Properties(String),
-    /// A timestamp before 1970, or so late that it must be of another unit.
-    #[error("timestamp {0} is not a number of milliseconds since 1970")]
-    Timestamp(i64),
+    /// A timestamp that must be of another unit.
+    #[error("timestamp {0}")]
+    Timestamp(WrongTime),
     /// A timestamp further ahead than [`MAX_AHEAD_MS`].
     #[error("timestamp is {0} ms ahead, at most {MAX_AHEAD_MS} ms are allowed")]
     Future(i64),
@@ -94,11 +106,18 @@ impl Invalid {
             Self::MediaIdTooLong(_) => "media_id_too_long",
             Self::Latitude(_) => "latitude",
             Self::Longitude(_) => "longitude",
-            Self::Heading(_) => "heading",
-            Self::Speed(_) => "speed",
             Self::Properties(_) => "properties",
             Self::Timestamp(_) => "timestamp",
             Self::Future(_) => "future",
+        }
+    }
+}
+
+impl From<json::Error> for Invalid {
+    fn from(error: json::Error) -> Self {
+        match error {
+            json::Error::NotJson(why) => Self::NotJson(why),
+            json::Error::WrongShape(why) => Self::WrongShape(why),
         }
     }
 }
@@ -108,13 +127,9 @@ impl Invalid {
 ///
 /// # Errors
 /// What is wrong with it, in an [`Invalid`].
-pub fn decode(format: Format, value: &[u8]) -> Result<Fix, Invalid> {
-    let fix = match format {
-        Format::Json => {
-            // Once for all of it: serde_json would do so for each name and string alone.
-            let text = str::from_utf8(value).map_err(|e| Invalid::NotJson(e.to_string()))?;
-            serde_json::from_str::<JsonFix>(text).map_err(|e| json_error(&e))?.into_fix()?
-        }
+pub fn decode(format: Format, value: &[u8]) -> Result<Decoded, Invalid> {
+    let mut fix = match format {
+        Format::Json => json::read::<JsonFix<'_>>(value)?.into_fix()?,
         Format::Protobuf => {
             let mut fix = Fix::decode(value).map_err(|e| Invalid::NotProtobuf(e.to_string()))?;
             if !fix.properties.is_empty() {
@@ -124,7 +139,19 @@ pub fn decode(format: Format, value: &[u8]) -> Result<Fix, Invalid> {
         }
     };
     check(&fix)?;
-    Ok(fix)
+    Ok(Decoded {
+        heading_left_out: fix.heading.take_if(|heading| !is_heading(*heading)).is_some(),
+        speed_left_out: fix.speed.take_if(|speed| !is_speed(*speed)).is_some(),
+        fix,
+    })
+}
+
+/// Checks when a fix or a removal was taken: that the time is in milliseconds.
+///
+/// # Errors
+/// [`Invalid::Timestamp`] if it is not.
+pub fn check_timestamp(timestamp_ms: i64) -> Result<(), Invalid> {
+    time::check(timestamp_ms).map_err(Invalid::Timestamp)
 }
 
 /// Checks that a timestamp is not further ahead of `now_ms` than allowed.
@@ -153,37 +180,29 @@ pub fn to_json(fix: &Fix) -> String {
     serde_json::to_string(&AsJson(fix)).expect("strings and finite numbers always serialise")
 }
 
-/// Year 9999: a timestamp above it is in microseconds or worse.
-const MAX_TIMESTAMP_MS: i64 = 253_402_300_799_999;
+/// The speed by which AIS says that there is none, in tenths of a knot, as it comes where nobody looked at it.
+const AIS_NO_SPEED: f64 = 1023.0;
+
+/// Whether a heading can be meant. AIS has 511 for "not available"; others have -1.
+fn is_heading(degrees: f64) -> bool {
+    (0.0..=360.0).contains(&degrees)
+}
+
+/// Whether a speed can be meant. AIS has 1023 for "not available"; others have -1.
+fn is_speed(metres_a_second: f64) -> bool {
+    metres_a_second >= 0.0 && metres_a_second.is_finite() && metres_a_second != AIS_NO_SPEED
+}
 
 fn check(fix: &Fix) -> Result<(), Invalid> {
     check_media_id(&fix.media_id)?;
-    if !(0..=MAX_TIMESTAMP_MS).contains(&fix.timestamp_ms) {
-        return Err(Invalid::Timestamp(fix.timestamp_ms));
-    }
+    check_timestamp(fix.timestamp_ms)?;
     if !(-90.0..=90.0).contains(&fix.latitude) {
         return Err(Invalid::Latitude(fix.latitude));
     }
     if !(-180.0..=180.0).contains(&fix.longitude) {
         return Err(Invalid::Longitude(fix.longitude));
     }
-    if let Some(heading) = fix.heading.filter(|h| !(0.0..=360.0).contains(h)) {
-        return Err(Invalid::Heading(heading));
-    }
-    if let Some(speed) = fix.speed.filter(|s| !(*s >= 0.0 && s.is_finite())) {
-        return Err(Invalid::Speed(speed));
-    }
     Ok(())
-}
-
-fn json_error(error: &serde_json::Error) -> Invalid {
-    // The column is kept, the input is not: it may be large, and it goes to a header and a log.
-    let mut text = error.to_string();
-    text.truncate(text.floor_char_boundary(200));
-    match error.classify() {
-        serde_json::error::Category::Data => Invalid::WrongShape(text),
-        _ => Invalid::NotJson(text),
-    }
 }
 
 /// The object on one line: a line feed would end the `data:` line of an event.
@@ -191,72 +210,59 @@ fn compact_object(text: &str) -> Result<String, Invalid> {
     if text.len() > 4 * MAX_PROPERTIES_BYTES {
         return Err(Invalid::Properties(format!("{} bytes", text.len())));
     }
-    let object: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_str(text).map_err(|e| Invalid::Properties(e.to_string()))?;
-    let compact = serde_json::to_string(&object).expect("parsed JSON always serialises");
+    json::check_any(text).map_err(|e| Invalid::Properties(e.to_string()))?;
+    let (compact, _) = json::compact(text);
+    if !compact.starts_with('{') {
+        return Err(Invalid::Properties("another JSON value".to_owned()));
+    }
     if compact.len() > MAX_PROPERTIES_BYTES {
         return Err(Invalid::Properties(format!("{} bytes", compact.len())));
     }
     Ok(compact)
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Default)]
 struct JsonFix<'a> {
-    #[serde(borrow)]
-    media_id: MediaId<'a>,
-    timestamp: i64,
-    latitude: f64,
-    longitude: f64,
+    media_id: Option<Name>,
+    timestamp: Option<i64>,
+    latitude: Option<f64>,
+    longitude: Option<f64>,
     heading: Option<f64>,
     speed: Option<f64>,
-    #[serde(borrow)]
     properties: Option<&'a RawValue>,
+}
+
+impl<'de: 'a, 'a> Object<'de> for JsonFix<'a> {
+    const FIELDS: &'static [&'static str] =
+        &["mediaId", "timestamp", "latitude", "longitude", "heading", "speed", "properties"];
+    const SKIPS_OTHERS: bool = true;
+
+    fn take<A: MapAccess<'de>>(&mut self, field: Field<'_, A>) -> Result<(), A::Error> {
+        match field.name {
+            "mediaId" => self.media_id = field.scalar()?,
+            "timestamp" => self.timestamp = field.scalar()?,
+            "latitude" => self.latitude = field.scalar()?,
+            "longitude" => self.longitude = field.scalar()?,
+            "heading" => self.heading = field.scalar()?,
+            "speed" => self.speed = field.scalar()?,
+            _ => self.properties = field.raw()?,
+        }
+        Ok(())
+    }
 }
 
 impl JsonFix<'_> {
     fn into_fix(self) -> Result<Fix, Invalid> {
         let properties = self.properties.map(|p| compact_object(p.get())).transpose()?;
         Ok(Fix {
-            media_id: self.media_id.0.into_owned(),
-            timestamp_ms: self.timestamp,
-            latitude: self.latitude,
-            longitude: self.longitude,
+            media_id: required(self.media_id, "mediaId")?.0,
+            timestamp_ms: required(self.timestamp, "timestamp")?,
+            latitude: required(self.latitude, "latitude")?,
+            longitude: required(self.longitude, "longitude")?,
             heading: self.heading,
             speed: self.speed,
             properties: properties.unwrap_or_default(),
         })
-    }
-}
-
-/// A string or an integer; both are one text from here on.
-struct MediaId<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for MediaId<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(MediaIdVisitor).map(Self)
-    }
-}
-
-struct MediaIdVisitor;
-
-impl<'de> Visitor<'de> for MediaIdVisitor {
-    type Value = Cow<'de, str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string or an integer as mediaId")
-    }
-    fn visit_borrowed_str<E: de::Error>(self, v: &'de str) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(v))
-    }
-    fn visit_str<E: de::Error>(self, v: &str) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(v.to_owned()))
-    }
-    fn visit_u64<E: de::Error>(self, v: u64) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(v.to_string()))
-    }
-    fn visit_i64<E: de::Error>(self, v: i64) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(v.to_string()))
     }
 }
 
@@ -291,8 +297,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const NOW: i64 = 1_700_000_000_000;
+
     fn json(text: &str) -> Result<Fix, Invalid> {
-        decode(Format::Json, text.as_bytes())
+        decode(Format::Json, text.as_bytes()).map(|decoded| decoded.fix)
     }
 
     fn reason(text: &str) -> &'static str {
@@ -307,46 +315,121 @@ mod tests {
 
     #[test]
     fn an_integer_media_id_becomes_its_text() {
-        let fix = json(r#"{"mediaId":7,"timestamp":1,"latitude":0,"longitude":0}"#).unwrap();
+        let fix = json(r#"{"mediaId":7,"timestamp":1700000000000,"latitude":0,"longitude":0}"#).unwrap();
         assert_eq!(fix.media_id, "7");
-        assert_eq!(reason(r#"{"mediaId":7.5,"timestamp":1,"latitude":0,"longitude":0}"#), "wrong_shape");
+        assert_eq!(
+            reason(r#"{"mediaId":7.5,"timestamp":1700000000000,"latitude":0,"longitude":0}"#),
+            "wrong_shape"
+        );
+    }
+
+    #[test]
+    fn null_is_absent_and_an_integer_may_be_written_with_a_fraction_of_nothing() {
+        let text = r#"{"mediaId":7.0,"timestamp":1700000000000.0,"latitude":0,"longitude":0,"heading":null,"speed":null,"properties":null}"#;
+        let plain = r#"{"mediaId":7,"timestamp":1700000000000,"latitude":0,"longitude":0}"#;
+        assert_eq!(json(text).unwrap(), json(plain).unwrap());
+    }
+
+    #[test]
+    fn the_message_names_the_field_and_what_it_is() {
+        let text = r#"{"mediaId":"a","timestamp":1700000000000,"latitude":"1","longitude":0}"#;
+        assert_eq!(
+            json(text).unwrap_err().to_string(),
+            "the JSON is not a fix: `latitude` must be a number, is a string"
+        );
+        let text = r#"{"mediaId":"a","timestamp":null,"latitude":1,"longitude":0}"#;
+        assert_eq!(json(text).unwrap_err().to_string(), "the JSON is not a fix: `timestamp` is missing");
+        let text = r#"{"mediaId":"a","timestamp":1700000000,"latitude":1,"longitude":0}"#;
+        let error = json(text).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "timestamp 1700000000 is before the year 2001: is it in seconds? milliseconds since 1970 are needed"
+        );
+    }
+
+    #[test]
+    fn values_that_stand_for_not_available_are_left_out_and_the_position_stays() {
+        let left_out = |heading: f64, speed: f64| {
+            let fix = Fix {
+                media_id: "a".into(),
+                timestamp_ms: NOW,
+                heading: Some(heading),
+                speed: Some(speed),
+                ..Fix::default()
+            };
+            let decoded = decode(Format::Protobuf, &fix.encode_to_vec()).unwrap();
+            assert_eq!(decoded.fix.heading.is_none(), decoded.heading_left_out);
+            assert_eq!(decoded.fix.speed.is_none(), decoded.speed_left_out);
+            (decoded.heading_left_out, decoded.speed_left_out)
+        };
+        for (heading, speed) in [(511.0, 1023.0), (456.0, -1.0), (-1.0, f64::INFINITY), (f64::NAN, f64::NAN)]
+        {
+            assert_eq!(left_out(heading, speed), (true, true), "{heading} {speed}");
+        }
+        for (heading, speed) in [(0.0, 0.0), (360.0, 102.2), (359.9, 7660.0)] {
+            assert_eq!(left_out(heading, speed), (false, false), "{heading} {speed}");
+        }
+    }
+
+    #[test]
+    fn digits_of_properties_are_kept() {
+        let text = r#"{"mediaId":"a","timestamp":1700000000000,"latitude":0,"longitude":0,"properties":{"b": 12345678901234567890123.50, "a": 1}}"#;
+        assert_eq!(json(text).unwrap().properties, r#"{"b":12345678901234567890123.50,"a":1}"#);
     }
 
     #[test]
     fn line_feeds_in_properties_do_not_reach_the_stream() {
-        let fix = json("{\"mediaId\":\"a\\nb\",\"timestamp\":1,\"latitude\":0,\"longitude\":0,\"properties\":{\n\"a\":\n1}}").unwrap();
+        let fix = json("{\"mediaId\":\"a\\nb\",\"timestamp\":1700000000000,\"latitude\":0,\"longitude\":0,\"properties\":{\n\"a\":\n1}}").unwrap();
         assert_eq!(fix.properties, r#"{"a":1}"#);
         assert!(!to_json(&fix).contains('\n'));
     }
 
     #[test]
     fn each_kind_of_garbage_has_its_reason() {
-        let latin = b"{\"mediaId\":\"\xe4\",\"timestamp\":1,\"latitude\":0,\"longitude\":0}";
+        let latin = b"{\"mediaId\":\"\xe4\",\"timestamp\":1700000000000,\"latitude\":0,\"longitude\":0}";
         assert_eq!(decode(Format::Json, latin).unwrap_err().reason(), "not_json");
         for (text, expected) in [
             ("", "not_json"),
             ("{", "not_json"),
             ("\u{0}\u{1}", "not_json"),
-            (r#"{"mediaId":"a","timestamp":1,"latitude":NaN,"longitude":0}"#, "not_json"),
+            (r#"{"mediaId":"a","timestamp":1700000000000,"latitude":NaN,"longitude":0}"#, "not_json"),
             ("[1]", "wrong_shape"),
             ("7", "wrong_shape"),
-            (r#"{"timestamp":1,"latitude":0,"longitude":0}"#, "wrong_shape"),
-            (r#"{"mediaId":null,"timestamp":1,"latitude":0,"longitude":0}"#, "wrong_shape"),
-            (r#"{"mediaId":"a","timestamp":"1","latitude":0,"longitude":0}"#, "wrong_shape"),
-            (r#"{"mediaId":"","timestamp":1,"latitude":0,"longitude":0}"#, "no_media_id"),
+            (r#"{"timestamp":1700000000000,"latitude":0,"longitude":0}"#, "wrong_shape"),
+            (r#"{"mediaId":null,"timestamp":1700000000000,"latitude":0,"longitude":0}"#, "wrong_shape"),
+            (r#"{"mediaId":"a","timestamp":"1700000000000","latitude":0,"longitude":0}"#, "wrong_shape"),
+            (r#"{"mediaId":"","timestamp":1700000000000,"latitude":0,"longitude":0}"#, "no_media_id"),
             (r#"{"mediaId":"a","timestamp":-1,"latitude":0,"longitude":0}"#, "timestamp"),
-            (r#"{"mediaId":"a","timestamp":1,"latitude":91,"longitude":0}"#, "latitude"),
-            (r#"{"mediaId":"a","timestamp":1,"latitude":0,"longitude":180.1}"#, "longitude"),
-            (r#"{"mediaId":"a","timestamp":1,"latitude":0,"longitude":0,"heading":361}"#, "heading"),
-            (r#"{"mediaId":"a","timestamp":1,"latitude":0,"longitude":0,"speed":-1}"#, "speed"),
-            (r#"{"mediaId":"a","timestamp":1,"latitude":0,"longitude":0,"properties":[]}"#, "properties"),
+            (r#"{"mediaId":"a","timestamp":1700000000000,"latitude":91,"longitude":0}"#, "latitude"),
+            (r#"{"mediaId":"a","timestamp":1700000000000,"latitude":0,"longitude":180.1}"#, "longitude"),
+            (r#"{"mediaId":"a","timestamp":1700000000,"latitude":0,"longitude":0}"#, "timestamp"),
+            (
+                r#"{"mediaId":"a","timestamp":1700000000000,"latitude":0,"longitude":0,"speed":"1"}"#,
+                "wrong_shape",
+            ),
+            (r#"["a",1700000000000,0,0,null,null,null]"#, "wrong_shape"),
+            (
+                r#"{"mediaId":"a","timestamp":1700000000000,"latitude":0,"latitude":1,"longitude":0}"#,
+                "wrong_shape",
+            ),
+            (
+                r#"{"mediaId":"a","timestamp":1700000000000,"latitude":0,"longitude":0,"properties":{"a":1,"a":2}}"#,
+                "properties",
+            ),
+            (
+                r#"{"mediaId":"a","timestamp":1700000000000,"latitude":0,"longitude":0,"properties":[]}"#,
+                "properties",
+            ),
         ] {
             assert_eq!(reason(text), expected, "{text}");
         }
-        let long = format!(r#"{{"mediaId":"{}","timestamp":1,"latitude":0,"longitude":0}}"#, "a".repeat(129));
+        let long = format!(
+            r#"{{"mediaId":"{}","timestamp":1700000000000,"latitude":0,"longitude":0}}"#,
+            "a".repeat(129)
+        );
         assert_eq!(reason(&long), "media_id_too_long");
         let big = format!(
-            r#"{{"mediaId":"a","timestamp":1,"latitude":0,"longitude":0,"properties":{{"p":"{}"}}}}"#,
+            r#"{{"mediaId":"a","timestamp":1700000000000,"latitude":0,"longitude":0,"properties":{{"p":"{}"}}}}"#,
             "p".repeat(1024)
         );
         assert_eq!(reason(&big), "properties");
@@ -356,7 +439,7 @@ mod tests {
 
     #[test]
     fn protobuf_is_checked_like_json() {
-        let nan = Fix { media_id: "a".into(), latitude: f64::NAN, ..Fix::default() };
+        let nan = Fix { media_id: "a".into(), timestamp_ms: NOW, latitude: f64::NAN, ..Fix::default() };
         let error = decode(Format::Protobuf, &nan.encode_to_vec()).unwrap_err();
         assert_eq!(error.reason(), "latitude");
         let whole = Fix { media_id: "abc".into(), latitude: 1.0, ..Fix::default() }.encode_to_vec();
@@ -373,7 +456,7 @@ mod tests {
 
         #[test]
         fn a_valid_fix_survives_both_forms(
-            id in "[^\\x00]{1,40}", timestamp_ms in 0i64..MAX_TIMESTAMP_MS,
+            id in "[^\\x00]{1,40}", timestamp_ms in time::FIRST_MS..=time::LAST_MS,
             latitude in -90_00000i32..=90_00000, longitude in -180_00000i32..=180_00000,
             heading in proptest::option::of(0u16..=360), speed in proptest::option::of(0u16..=999),
         ) {
@@ -382,8 +465,8 @@ mod tests {
             let (heading, speed) = (heading.map(f64::from), speed.map(f64::from));
             prop_assume!(id.len() <= MAX_MEDIA_ID_BYTES);
             let fix = Fix { media_id: id, timestamp_ms, latitude, longitude, heading, speed, properties: String::new() };
-            prop_assert_eq!(&decode(Format::Json, to_json(&fix).as_bytes()).unwrap(), &fix);
-            prop_assert_eq!(&decode(Format::Protobuf, &fix.encode_to_vec()).unwrap(), &fix);
+            prop_assert_eq!(&decode(Format::Json, to_json(&fix).as_bytes()).unwrap().fix, &fix);
+            prop_assert_eq!(&decode(Format::Protobuf, &fix.encode_to_vec()).unwrap().fix, &fix);
         }
     }
 }

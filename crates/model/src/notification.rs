@@ -1,11 +1,12 @@
 //! Notifications: what arrives on Kafka, checked, and the JSON that browsers get.
 
 use prost::Message as _;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
+use serde::de::MapAccess;
 use serde_json::value::RawValue;
 use sha1::{Digest as _, Sha1};
 
+use crate::json::{self, Field, Object};
 use crate::location::Format;
 use crate::{Notification, Recipients};
 
@@ -65,8 +66,8 @@ pub enum Invalid {
     /// `data` is too long.
     #[error("data has {0} bytes, at most {MAX_DATA_BYTES} are allowed")]
     Data(usize),
-    /// `data` is no JSON, or not such as every receiver can read: of text that is Unicode, and numbers that
-    /// are finite as doubles.
+    /// `data` is no JSON, or not such as every receiver reads alike: of text that is Unicode, of numbers that
+    /// are finite as doubles, with each name once in an object.
     #[error("data is not JSON that every receiver can read: {0}")]
     DataNotJson(String),
     /// `data` is nested too deep.
@@ -103,15 +104,22 @@ impl Invalid {
     }
 }
 
+impl From<json::Error> for Invalid {
+    fn from(error: json::Error) -> Self {
+        match error {
+            json::Error::NotJson(why) => Self::NotJson(why),
+            json::Error::WrongShape(why) => Self::WrongShape(why),
+        }
+    }
+}
+
 /// Reads a notification as it stands on Kafka or in a request, and checks it. Its id may be absent.
 ///
 /// # Errors
 /// What is wrong with it, in an [`Invalid`].
 pub fn decode(format: Format, value: &[u8]) -> Result<Notification, Invalid> {
     let notification = match format {
-        Format::Json => {
-            serde_json::from_slice::<Json>(value).map_err(|e| json_error(&e))?.into_notification()?
-        }
+        Format::Json => json::read::<Json<'_>>(value)?.into_notification()?,
         Format::Protobuf => Notification::decode(value).map_err(|e| Invalid::NotProtobuf(e.to_string()))?,
     };
     checked(notification)
@@ -151,17 +159,16 @@ pub fn checked(mut n: Notification) -> Result<Notification, Invalid> {
         return Err(Invalid::Ttl);
     }
     if !n.data.is_empty() {
-        let not_json = |e: serde_json::Error| Invalid::DataNotJson(short(&e.to_string()));
-        let raw: &RawValue = serde_json::from_str(&n.data).map_err(not_json)?;
-        let (data, depth) = compact(raw);
+        let (data, depth) = json::compact(&n.data);
         if data.len() > MAX_DATA_BYTES {
             return Err(Invalid::Data(data.len()));
         }
         if depth > MAX_DATA_DEPTH {
             return Err(Invalid::DataDepth(depth));
         }
-        // Raw JSON may hold what nobody can hold: halves of surrogate pairs, numbers beyond all bounds.
-        serde_json::from_str::<Value>(&data).map_err(not_json)?;
+        // Raw JSON may hold what not everybody can hold: halves of surrogate pairs, numbers beyond all bounds, a
+        // name that stands twice.
+        json::check_any(&n.data).map_err(|e| Invalid::DataNotJson(e.to_string()))?;
         n.data = data;
     }
     Ok(n)
@@ -251,69 +258,54 @@ struct Told<'a> {
     data: Option<&'a RawValue>,
 }
 
-/// A JSON text without the blanks between its parts, and how deep it is nested: a line feed would end the
-/// `data:` line of an event.
-fn compact(raw: &RawValue) -> (String, usize) {
-    let (mut text, mut in_string, mut escaped) = (String::with_capacity(raw.get().len()), false, false);
-    let (mut depth, mut deepest) = (0usize, 0);
-    for c in raw.get().chars() {
-        if in_string {
-            in_string = escaped || c != '"';
-            escaped = !escaped && c == '\\';
-        } else if c.is_ascii_whitespace() {
-            continue;
-        } else {
-            in_string = c == '"';
-            match c {
-                '[' | '{' => depth += 1,
-                ']' | '}' => depth = depth.saturating_sub(1),
-                _ => {}
-            }
-            deepest = deepest.max(depth);
-        }
-        text.push(c);
-    }
-    (text, deepest)
-}
-
-fn json_error(error: &serde_json::Error) -> Invalid {
-    // The place is kept, the input is not: it may be large, and it goes to a header and a log.
-    let text = short(&error.to_string());
-    match error.classify() {
-        serde_json::error::Category::Data => Invalid::WrongShape(text),
-        _ => Invalid::NotJson(text),
-    }
-}
-
-fn short(text: &str) -> String {
-    text[..text.floor_char_boundary(200)].to_owned()
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Json {
+#[derive(Default)]
+struct Json<'a> {
     id: Option<String>,
-    to: JsonTo,
-    #[serde(default)]
-    category: String,
-    #[serde(default)]
-    title: String,
-    #[serde(default)]
-    body: String,
-    data: Option<Box<RawValue>>,
+    to: Option<JsonTo>,
+    category: Option<String>,
+    title: Option<String>,
+    body: Option<String>,
+    data: Option<&'a RawValue>,
     ttl_seconds: Option<u64>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct JsonTo {
-    #[serde(default)]
-    users: Vec<String>,
-    #[serde(default)]
-    topic: String,
+impl<'de: 'a, 'a> Object<'de> for Json<'a> {
+    const FIELDS: &'static [&'static str] = &["id", "to", "category", "title", "body", "data", "ttlSeconds"];
+
+    fn take<A: MapAccess<'de>>(&mut self, field: Field<'_, A>) -> Result<(), A::Error> {
+        match field.name {
+            "id" => self.id = field.scalar()?,
+            "to" => self.to = field.object()?,
+            "category" => self.category = field.scalar()?,
+            "title" => self.title = field.scalar()?,
+            "body" => self.body = field.scalar()?,
+            "data" => self.data = field.raw()?,
+            _ => self.ttl_seconds = field.scalar()?,
+        }
+        Ok(())
+    }
 }
 
-impl Json {
+#[derive(Default)]
+struct JsonTo {
+    users: Option<Vec<String>>,
+    topic: Option<String>,
+}
+
+impl<'de> Object<'de> for JsonTo {
+    const FIELDS: &'static [&'static str] = &["users", "topic"];
+    const PATH: &'static str = "to.";
+
+    fn take<A: MapAccess<'de>>(&mut self, field: Field<'_, A>) -> Result<(), A::Error> {
+        match field.name {
+            "users" => self.users = field.list()?,
+            _ => self.topic = field.scalar()?,
+        }
+        Ok(())
+    }
+}
+
+impl Json<'_> {
     fn into_notification(self) -> Result<Notification, Invalid> {
         if self.ttl_seconds == Some(0) {
             return Err(Invalid::Ttl);
@@ -321,12 +313,13 @@ impl Json {
         if self.id.as_ref().is_some_and(String::is_empty) {
             return Err(Invalid::Id);
         }
+        let to = json::required(self.to, "to")?;
         Ok(Notification {
             id: self.id.unwrap_or_default(),
-            to: Some(Recipients { users: self.to.users, topic: self.to.topic }),
-            category: self.category,
-            title: self.title,
-            body: self.body,
+            to: Some(Recipients { users: to.users.unwrap_or_default(), topic: to.topic.unwrap_or_default() }),
+            category: self.category.unwrap_or_default(),
+            title: self.title.unwrap_or_default(),
+            body: self.body.unwrap_or_default(),
             data: self.data.map(|data| data.get().to_owned()).unwrap_or_default(),
             ttl_seconds: self.ttl_seconds.unwrap_or(0),
             created_at_ms: 0,
@@ -358,6 +351,14 @@ mod tests {
     }
 
     #[test]
+    fn a_notification_with_null_for_all_that_is_absent_is_the_same_without() {
+        let text = r#"{"id":null,"to":{"users":["7"],"topic":null},"category":null,"title":"a","body":null,"data":null,"ttlSeconds":null}"#;
+        assert_eq!(json(text), json(r#"{"to":{"users":["7"]},"title":"a"}"#));
+        let text = r#"{"to":{"users":null,"topic":"news"},"title":null,"body":"a","ttlSeconds":60.0}"#;
+        assert_eq!(json(text), json(r#"{"to":{"topic":"news"},"body":"a","ttlSeconds":60}"#));
+    }
+
+    #[test]
     fn each_kind_of_garbage_has_its_reason() {
         let users = (0..1001).map(|n| n.to_string()).collect::<Vec<_>>();
         for (text, expected) in [
@@ -376,6 +377,10 @@ mod tests {
             (&format!(r#"{{"to":{{"users":["7"]}},"data":"{}"}}"#, "x".repeat(16_384)), "data"),
             (r#"{"to":{"users":["7"]},"data":"\ud800"}"#, "data_not_json"),
             (r#"{"to":{"users":["7"]},"data":[1e99999]}"#, "data_not_json"),
+            (r#"{"to":{"users":["7"]},"data":[{"a":1,"a":2}]}"#, "data_not_json"),
+            (r#"[null,{"users":["7"]},null,"a"]"#, "wrong_shape"),
+            (r#"{"to":[["7"]],"title":"a"}"#, "wrong_shape"),
+            (r#"{"to":{"users":["7"]},"title":"a","title":"a"}"#, "wrong_shape"),
             (
                 &format!(r#"{{"to":{{"users":["7"]}},"data":{}1{}}}"#, "[".repeat(33), "]".repeat(33)),
                 "data_depth",
@@ -408,7 +413,7 @@ mod tests {
             prop_assert_eq!((&n.title, &n.body), (&title, &body));
             let told = to_json(&n, None, None, false);
             prop_assert!(!told.contains(['\n', '\r']));
-            let told: Value = serde_json::from_str(&told).unwrap();
+            let told: serde_json::Value = serde_json::from_str(&told).unwrap();
             prop_assert_eq!(told["body"].as_str().unwrap_or_default(), body);
         }
     }

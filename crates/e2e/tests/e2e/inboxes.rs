@@ -125,7 +125,11 @@ async fn what_one_device_reads_or_deletes_the_others_hear_and_so_do_those_that_w
     assert_eq!((gone.status.as_u16(), gone.body["unread"].as_u64()), (200, Some(1)), "once is enough");
     assert_eq!(call(Method::POST, format!("/v1/inbox/{}/read", ids[4]), "").await.status, 404);
     assert_eq!(call(Method::POST, "/v1/inbox/a%20b/read".into(), "").await.status, 400);
-    assert_eq!(call(Method::POST, "/v1/inbox/read".into(), "[]").await.status, 400);
+    for bad in ["[]", r#"["n-1"]"#, "{}", r#"{"upTo":null}"#, r#"{"upTo":7}"#, r#"{"upTo":"a","upTo":"a"}"#] {
+        let answer = call(Method::POST, "/v1/inbox/read".into(), bad).await;
+        assert_eq!(answer.status, 400, "{bad}");
+        assert!(answer.body["detail"].as_str().unwrap().contains("upTo"), "{bad}: {}", answer.body);
+    }
 
     eventually("the other device hears it", || async { here.look(|seen| !seen.deleted.is_empty()) }).await;
     let back = Device::start(&reqwest::Client::new(), &all[1..], "7", "", seen);
@@ -379,7 +383,7 @@ async fn any_service_may_write_to_the_topic_and_garbage_stops_nothing() {
     is_live(&device).await;
     let publisher = Publisher::new(inboxes.bed.brokers(), &inboxes.topic).unwrap();
     let json = br#"{"to":{"users":["7"]},"title":"json"}"#;
-    let named = br#"{"id":"their-own.1","to":{"users":["7"]},"title":"named"}"#;
+    let named = br#"{"id":"their-own.1","to":{"users":["7"],"topic":null},"category":null,"title":"named","body":null}"#;
     for value in [&json[..], b"{", b"[]", br#"{"to":{"users":[]},"title":"x"}"#, named, named, b"\xff\x00"] {
         publisher.send("7", Some(value)).await.unwrap();
     }
@@ -412,6 +416,11 @@ async fn what_is_sent_wrong_is_refused_with_a_reason() {
         (json!({"to": {"users": []}, "title": "a"}), "users"),
         (json!({"to": {"users": ["7"], "topic": "news"}, "title": "a"}), "users or a topic"),
         (json!({"to": {"users": ["7"]}}), "title"),
+        (json!([{"to": {"users": ["7"]}, "title": "a"}]), "must be one object, is an array: send each"),
+        (json!([null, {"users": ["7"]}, null, "a", null, null, null]), "must be one object, is an array"),
+        (json!({"to": [["7"], null], "title": "a"}), "`to` must be an object, is an array"),
+        (json!({"to": {"users": [7]}, "title": "a"}), "`to.users` must be a string, is 7"),
+        (json!({"to": {"users": ["7"]}, "title": {}}), "`title` must be a string, is an object"),
         (json!({"to": {"users": ["7"]}, "title": "a", "ttlSeconds": 0}), "ttlSeconds"),
         (json!({"to": {"users": ["7"]}, "title": long}), "4097"),
         (json!({"to": {"users": ["7"]}, "title": "a", "id": "b"}), "Idempotency-Key"),

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prost::Message as _;
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
@@ -72,6 +74,15 @@ async fn garbage_of_every_kind_is_set_aside_with_its_reason_and_the_flow_goes_on
             shape(&format!(r#""latitude":0,"longitude":0,"properties":{{"p":"{}"}}"#, "p".repeat(2000))),
             None,
         ),
+        ("wrong_shape", format!(r#"["x",{now},0,0,null,null,null]"#).into_bytes(), None),
+        ("wrong_shape", format!("[{}]", fix("x", now)).into_bytes(), None),
+        ("wrong_shape", shape(r#""latitude":0,"longitude":0,"latitude":0"#), None),
+        ("timestamp", fix("x", now / 1000).into_bytes(), None),
+        (
+            "timestamp",
+            Fix { media_id: "x".into(), timestamp_ms: now / 1000, ..Fix::default() }.encode_to_vec(),
+            Some("application/protobuf"),
+        ),
         ("future", fix("x", now + 3_600_000).into_bytes(), None),
         ("timestamp", fix("x", now * 1000).into_bytes(), None),
         ("not_protobuf", whole[..whole.len() - 1].to_vec(), Some("application/protobuf")),
@@ -137,6 +148,69 @@ async fn garbage_of_every_kind_is_set_aside_with_its_reason_and_the_flow_goes_on
     assert_eq!(cut.1, Some(65_536), "a huge value is cut");
     assert_eq!(ingest.metric("tutti_ingest_rejected_records_total").await, garbage.len() as f64);
     assert_eq!(ingest.metric("tutti_ingest_stale_records_total").await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_is_shown_without_the_values_that_are_not_available() {
+    let bed = Bed::new(1).await;
+    let (ingest, [edge]) = bed.up([&[]]).await;
+    let publisher = bed.publisher();
+    let now = now_ms();
+    let with = |id: &str, more: &str| {
+        format!(r#"{{"mediaId":"{id}","timestamp":{now}.0,"latitude":1,"longitude":2,{more}}}"#)
+    };
+    for (id, value) in [
+        ("ais", with("ais", r#""heading":511,"speed":1023"#)),
+        ("ios", with("ios", r#""heading":-1,"speed":-1"#)),
+        ("null", with("null", r#""heading":null,"speed":null,"properties":null"#)),
+        ("marked", format!("\u{feff}{}", with("marked", r#""heading":7,"speed":3"#))),
+    ] {
+        publisher.send(id, Some(value.as_bytes())).await.unwrap();
+    }
+    eventually("all are shown", async || edge.map().await.len() == 4).await;
+    let body = edge.locations().await.unwrap();
+    for fix in body["locations"].as_array().unwrap() {
+        let values = (fix["heading"].as_f64(), fix["speed"].as_f64());
+        let expected = if fix["mediaId"] == "marked" { (Some(7.0), Some(3.0)) } else { (None, None) };
+        assert_eq!(values, expected, "{fix}");
+        assert_eq!(fix["timestamp"], now, "{fix}");
+    }
+    assert_eq!(ingest.metric("tutti_ingest_left_out_values_total").await, 4.0);
+    assert_eq!(ingest.metric("tutti_ingest_rejected_records_total").await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_whose_kafka_timestamp_is_no_time_is_read_like_any_other() {
+    let bed = Bed::new(1).await;
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", bed.brokers()).create().unwrap();
+    let any = i64::MAX.to_string();
+    let any_timestamp = AlterConfig::new(ResourceSpecifier::Topic(&bed.topic))
+        .set("message.timestamp.after.max.ms", &any)
+        .set("message.timestamp.before.max.ms", &any);
+    let altered = admin.alter_configs([&any_timestamp], &AdminOptions::new()).await.unwrap();
+    assert!(altered.iter().all(Result::is_ok), "{altered:?}");
+    let (mut ingest, [edge]) = bed.up([&[]]).await;
+    let producer: FutureProducer =
+        ClientConfig::new().set("bootstrap.servers", bed.brokers()).create().unwrap();
+    let now = now_ms();
+    for timestamp in [i64::MAX, 1, now / 1000, now] {
+        let (id, payload) = (format!("at {timestamp}"), fix(&format!("at {timestamp}"), now));
+        let record = FutureRecord {
+            topic: &bed.topic,
+            partition: Some(0),
+            payload: Some(&payload),
+            key: Some(&id),
+            timestamp: Some(timestamp),
+            headers: None,
+        };
+        producer.send(record, Duration::from_secs(10)).await.unwrap();
+    }
+    eventually("all are shown", async || edge.map().await.len() == 4).await;
+    assert!(ingest.is_running(), "{}", ingest.log());
+    assert_eq!(ingest.metric("tutti_ingest_delay_seconds_count").await, 1.0, "the age of the last is known");
+    assert!(ingest.metric("tutti_ingest_delay_seconds_sum").await < 3600.0);
+    ingest.kill();
 }
 
 #[tokio::test]
