@@ -190,7 +190,7 @@ pub(crate) fn missed(mailbox: &Mailbox, shown: Shown, topic: Option<&str>) -> Ve
     }
     if let Some(last) = mailbox.items.last().filter(|_| mailbox.more) {
         // What came after it is read later.
-        missed.split_off(&(last.seq, last.time_us + 1));
+        missed.split_off(&(last.seq, last.time_us.saturating_add(1)));
     }
     missed.into_iter().map(|((seq, time_us), events)| Missed { place: at(seq, time_us), events }).collect()
 }

@@ -88,7 +88,7 @@ impl MapState {
                             self.view.shards[shard].gap = seq;
                         }
                         Some(change::Change::Fix(fix)) => {
-                            if fix.timestamp_ms > now_ms - self.stale_after_ms {
+                            if fix.timestamp_ms > now_ms.saturating_sub(self.stale_after_ms) {
                                 let entry = Entry::fix(&fix, shard, seq);
                                 self.put(fix.media_id.into(), entry, time_us);
                             }
@@ -124,7 +124,7 @@ impl MapState {
         if entry.removed {
             self.tombstones[entry.shard].push_back((time_us, entry.seq, id.clone()));
         } else {
-            let stale_at = entry.timestamp_ms + self.stale_after_ms;
+            let stale_at = entry.timestamp_ms.saturating_add(self.stale_after_ms);
             self.stale_at[entry.shard].push(Reverse((stale_at, id.clone())));
         }
         self.changed.entry(id.clone()).or_insert(was);
@@ -140,7 +140,8 @@ impl MapState {
             let Some(Reverse((stale_at, id))) = self.stale_at[shard].pop() else { break };
             let Some(held) = self.view.get(&id) else { continue };
             // A newer fix of the same mediaId has an expiry of its own.
-            if held.removed || held.shard != shard || held.timestamp_ms + self.stale_after_ms != stale_at {
+            let is_its_own = held.timestamp_ms.saturating_add(self.stale_after_ms) == stale_at;
+            if held.removed || held.shard != shard || !is_its_own {
                 continue;
             }
             let (entry, was) = (held.grown_stale(&id, seq), held.spot());
@@ -324,6 +325,16 @@ pub(crate) mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_time_of_a_change_overflows(
+            time_ms in prop_oneof![Just(i64::MIN), Just(i64::MAX), any::<i64>()],
+            time_us in prop_oneof![Just(1), Just(u64::MAX), 1..=u64::MAX],
+        ) {
+            let mut map = map(1);
+            map.apply(0, &record(2, time_us, vec![fix("a", time_ms), removal("b", time_ms)]));
+            map.apply(0, &record(3, u64::MAX, vec![fix("a", time_ms), removal("a", time_ms)]));
+        }
+
         /// However the records of two shards are interleaved, the map is the same.
         #[test]
         fn the_order_between_shards_does_not_matter(

@@ -178,7 +178,7 @@ impl TopicView {
     /// could read it.
     pub(crate) fn push(&mut self, record: &Record, max_bytes: usize) -> bool {
         if self.position.is_none() {
-            self.whole_after = record.position.seq - 1;
+            self.whole_after = record.position.seq.saturating_sub(1);
         }
         self.position = Some(record.position);
         let Some(entry) = Entry::of(record) else { return record.payload.is_empty() };
@@ -200,7 +200,8 @@ impl TopicView {
 
     /// The first entry after a number.
     fn after(&self, seq: u64) -> usize {
-        self.entries.binary_search_by(|entry| entry.position.seq.cmp(&(seq + 1))).unwrap_or_else(|at| at)
+        let next = seq.saturating_add(1);
+        self.entries.binary_search_by(|entry| entry.position.seq.cmp(&next)).unwrap_or_else(|at| at)
     }
 
     /// Whether a client that was shown all up to a place can go on from there. Records without events
@@ -322,6 +323,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_number_of_a_record_or_a_place_overflows(
+            first in prop_oneof![Just(0), Just(u64::MAX), any::<u64>()],
+            shown in prop_oneof![Just(0), Just(u64::MAX), any::<u64>()],
+            events in proptest::option::of(any::<usize>()),
+        ) {
+            let position = |seq| Position { epoch: 1, seq, time_us: seq };
+            let mut view = TopicView::default();
+            view.push(&Record { position: position(first), ..record(1, &["x"]) }, 1 << 20);
+            view.resume(Place { position: Some(position(shown)), events });
+        }
+
         #[test]
         fn a_place_survives_its_text(seq in 1u64..1 << 40, time_us in any::<u64>(), events in proptest::option::of(1usize..512)) {
             let place = Place { position: Some(Position { epoch: 7, seq, time_us }), events };

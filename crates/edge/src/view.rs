@@ -30,9 +30,12 @@ impl Shard {
     /// `life_us` is how long a fix may be on the map.
     pub(crate) fn advance(&mut self, record: &Record, life_us: u64, remember_us: u64) {
         let position = record.position;
-        debug_assert!(self.position.is_none_or(|held| held.seq + 1 == position.seq), "a record was left out");
+        debug_assert!(
+            self.position.is_none_or(|held| held.is_followed_by(position.seq)),
+            "a record was left out"
+        );
         if self.position.is_none() && position.seq > 1 {
-            self.knows_from_us = record.prev_time_us + life_us;
+            self.knows_from_us = record.prev_time_us.saturating_add(life_us);
         }
         self.position = Some(position);
         self.times.push_back(position.time_us);
@@ -130,7 +133,9 @@ impl MapView {
         }
         let mut from = Vec::with_capacity(self.shards.len());
         for (shard, place) in self.shards.iter().zip(&cursor.0) {
-            let oldest = shard.position.map_or(1, |p| p.seq + 1 - shard.times.len() as u64);
+            let oldest = shard
+                .position
+                .map_or(1, |p| (p.seq.saturating_add(1)).saturating_sub(shard.times.len() as u64));
             if place.map_or(0, |p| p.seq) < shard.gap {
                 return Resume::TooOld;
             }

@@ -67,7 +67,9 @@ impl Chain {
                 return Verdict::Old;
             }
             Some(held) => {
-                held.epoch == next.epoch && held.seq + 1 == next.seq && held.time_us == record.prev_time_us
+                held.epoch == next.epoch
+                    && held.is_followed_by(next.seq)
+                    && held.time_us == record.prev_time_us
             }
             None if self.open => from_log,
             None => next.seq == 1 && record.prev_time_us == 0,
@@ -116,6 +118,12 @@ mod tests {
         (1..=n).map(|i| record(i, i * 10, (i - 1) * 10)).collect()
     }
 
+    /// As a cursor that a client made up may have it.
+    fn any_position() -> impl Strategy<Value = Position> {
+        let number = || prop_oneof![Just(0), Just(u64::MAX - 1), Just(u64::MAX), any::<u64>()];
+        (0u32..2, number(), number()).prop_map(|(epoch, seq, time_us)| Position { epoch, seq, time_us })
+    }
+
     #[test]
     fn the_same_number_of_another_history_is_a_hole_not_a_duplicate() {
         let mut chain = Chain::after(Some(Position { epoch: 1, seq: 5, time_us: 50 }));
@@ -161,6 +169,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_position_overflows(held in any_position(), next in any_position(), prev_time_us: u64) {
+            let record = Record { position: next, prev_time_us, payload: Bytes::new() };
+            let mut chain = Chain::after(Some(held));
+            chain.offer(&record, false);
+            chain.compare(Some(next));
+        }
+
         /// Records lost, doubled and reordered in any way: with each hole refilled from the log,
         /// what is delivered is the history, each record once and in order.
         #[test]

@@ -14,6 +14,11 @@ pub struct Position {
 }
 
 impl Position {
+    /// Whether a record with this number comes next.
+    pub fn is_followed_by(self, seq: u64) -> bool {
+        self.seq.checked_add(1) == Some(seq)
+    }
+
     /// Whether who has this place has all up to the other. Places of two histories with the same epoch,
     /// as a failover makes them, cover one another only where nothing tells them apart.
     pub fn covers(self, other: Self) -> bool {

@@ -393,10 +393,10 @@ impl Follower {
         let Some(held) = followed.chain.held() else { return Ok(None) };
         match first {
             Some(first) if first.position.epoch != held.epoch => Ok(Some(ResetReason::NewEpoch)),
-            Some(first) if first.position.seq == held.seq + 1 && first.prev_time_us == held.time_us => {
-                Ok(None)
+            Some(first) if first.position.seq > held.seq && !held.is_followed_by(first.position.seq) => {
+                Ok(Some(ResetReason::Trimmed))
             }
-            Some(first) if first.position.seq > held.seq + 1 => Ok(Some(ResetReason::Trimmed)),
+            Some(first) if first.position.seq > held.seq && first.prev_time_us == held.time_us => Ok(None),
             Some(_) => Ok(Some(ResetReason::HistoryChanged)),
             None => Ok(match read_head(client, &followed.name).await? {
                 Some(head) if head == held => None,
