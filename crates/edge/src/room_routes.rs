@@ -2,19 +2,19 @@
 
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, web};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use bytes::Bytes;
+use serde_json::{Value, json};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 use tutti_feed::Cursor;
 use tutti_model::queue::{
-    JoinRequest, ListRoomsRequest, PutRoomRequest, RemoveRequest, Room, RoomName, SetModeRequest, Ticket,
-    TicketId,
+    JoinRequest, ListRoomsRequest, PatchRoomRequest, PutRoomRequest, RemoveRequest, Room, RoomName,
+    SetModeRequest, Ticket, TicketId,
 };
-use tutti_model::{Mode, RoomSettings, TicketState, room};
+use tutti_model::{Mode, TicketState, room};
 use uuid::Uuid;
 
-use crate::answer::{Answer, either, of_service, ok, problem, refused};
+use crate::answer::{Answer, bad, either, of_service, ok, problem, refused};
 use crate::auth::{NumericDate, Refusal, token_of};
 use crate::hub::{Visit, What};
 use crate::queue::QueueClient;
@@ -35,9 +35,10 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
     app.service(readable("/.well-known/jwks.json", async |s| either(jwks(s).await)))
         .service(readable("/v1/rooms", async |r, s| either(list(r, s).await)))
         .service(only(
-            "GET, HEAD, PUT, DELETE",
+            "GET, HEAD, PUT, PATCH, DELETE",
             readable("/v1/rooms/{room}", async |r, s, p| either(get(r, s, p).await))
                 .route(web::put().to(async |r, s, p, b| either(put(r, s, p, b).await)))
+                .route(web::patch().to(async |r, s, p, b| either(patch(r, s, p, b).await)))
                 .route(web::delete().to(async |r, s, p| either(set_mode(r, s, p, Mode::Closed).await))),
         ))
         .service(readable("/v1/rooms/{room}/lottery", async |s, p| either(lottery(s, p).await)))
@@ -67,40 +68,6 @@ enum Act {
     Claim,
     Renew,
     Leave,
-}
-
-/// Settings as an administrator writes them.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct Settings {
-    max_active: u64,
-    admit_per_second: f64,
-    claim_seconds: u64,
-    session_seconds: u64,
-    pass_seconds: u64,
-    grace_seconds: u64,
-    /// Absent: as it is. `null`: at once.
-    #[serde(deserialize_with = "given")]
-    opens_at: Option<Option<u64>>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            max_active: 100,
-            admit_per_second: 20.0,
-            claim_seconds: 60,
-            session_seconds: 600,
-            pass_seconds: 60,
-            grace_seconds: 120,
-            opens_at: None,
-        }
-    }
-}
-
-/// Tells `null` from nothing.
-fn given<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<u64>>, D::Error> {
-    Option::deserialize(value).map(Some)
 }
 
 async fn jwks(shared: web::Data<Shared>) -> Answer {
@@ -159,27 +126,37 @@ async fn put(
             "a room's name has 1 to 64 characters of a-z, 0-9, - and _, and begins with a letter or digit",
         ));
     }
-    let bad = |why: String| problem(StatusCode::BAD_REQUEST, &why);
-    let body = whole(body, MAX_BODY_BYTES).await?;
-    let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
-    let given = serde_json::from_slice::<Map<String, Value>>(body)
-        .and_then(|given| Settings::deserialize(Value::Object(given)))
-        .map_err(|e| bad(format!("the settings: {e}")))?;
-    let settings = RoomSettings {
-        max_active: given.max_active,
-        admit_per_second: given.admit_per_second,
-        claim_seconds: given.claim_seconds,
-        session_seconds: given.session_seconds,
-        pass_seconds: given.pass_seconds,
-        grace_seconds: given.grace_seconds,
-        opens_at_ms: given.opens_at.flatten().unwrap_or(0),
-        seed_sha256: String::new(),
-    };
-    room::check(&settings).map_err(bad)?;
-    let opens_at_ms = given.opens_at.map(|at| at.unwrap_or(0));
+    let body = settings_body(body).await?;
+    let (settings, opens_at_ms) = room::settings_of(&body).map_err(|why| bad(&why))?;
     let asked = PutRoomRequest { room: name, settings: Some(settings), opens_at_ms };
     let answer = ask(&shared, asked, |mut q, asked| async move { q.put_room(asked).await }).await?;
     Ok(ok(&room_json(&answer)))
+}
+
+async fn patch(
+    request: HttpRequest,
+    shared: web::Data<Shared>,
+    path: web::Path<String>,
+    body: web::Payload,
+) -> Answer {
+    administrator(&request, &shared)?;
+    let body = settings_body(body).await?;
+    let changes = room::changes_of(&body).map_err(|why| bad(&why))?;
+    let asked = PatchRoomRequest { room: path.into_inner(), changes: Some(changes) };
+    let answer = ask(&shared, asked, |mut q, asked| async move { q.patch_room(asked).await }).await?;
+    Ok(ok(&room_json(&answer)))
+}
+
+/// The body of a request that sets a room. One without a body is no request for the defaults: it is more likely one
+/// that lost its body.
+async fn settings_body(body: web::Payload) -> Result<Bytes, HttpResponse> {
+    let body = whole(body, MAX_BODY_BYTES).await?;
+    if body.is_empty() {
+        return Err(bad(
+            r#"the body is missing: it must be a JSON object with the room's settings, as {"maxActive":100}; a PUT of {} sets the defaults"#,
+        ));
+    }
+    Ok(body)
 }
 
 async fn set_mode(

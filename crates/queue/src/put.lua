@@ -1,13 +1,14 @@
 -- Makes a room or changes its settings; follows record.lua and room.lua.
 --
--- ARGV, from 3: max, rate, claim, session, pass, grace, opens (milliseconds since 1970, 0 for at once,
--- '' for as it is), a seed and its SHA-256 for a new room, and the event, without the last two fields,
--- which are added here.
--- Returns {'ok'}, or a word: closed, opened (the opening time of an open room cannot change).
+-- ARGV, from 3: max, rate, claim, session, pass, grace, opens (milliseconds since 1970, 0 for at once), each ''
+-- for as it is, and a seed and its SHA-256 for a new room, without which only a room that is there changes.
+-- Returns {'ok'}, or a word: no_room, closed, opened (the opening time of an open room cannot change).
 local settings = {max = tonumber(ARGV[3]), rate = tonumber(ARGV[4]), claim = tonumber(ARGV[5]),
   session = tonumber(ARGV[6]), pass = tonumber(ARGV[7]), grace = tonumber(ARGV[8]), opens = tonumber(ARGV[9])}
 local now_us = clock_us()
-if not room then
+if not room and not ARGV[10] then
+  return {'no_room'}
+elseif not room then
   -- Of an earlier life, where Redis has lost the room and not all of what it had.
   redis.call('DEL', base .. ':waiting', base .. ':early', base .. ':active', base .. ':edges')
   settings.opens = settings.opens or 0
@@ -32,7 +33,7 @@ elseif room.phase ~= EARLY then
 elseif settings.opens == 0 then
   settings.opens = math.floor(now_us / 1000)
 end
-local raised = settings.max > (room.max or settings.max)
+local raised = settings.max and settings.max > (room.max or settings.max)
 for name, value in pairs(settings) do
   room[name] = value
 end
@@ -42,7 +43,12 @@ room.pace = math.min(room.pace, room.rate)
 if raised or room.pace < 0.001 then
   room.pace = room.rate
 end
-local body = ARGV[12]
+-- The whole of the settings as protobuf, as `event` writes it: the second field is a double.
+local function field(number, value)
+  return string.char(number * 8) .. varint(value)
+end
+local body = field(1, room.max) .. string.char(2 * 8 + 1) .. struct.pack('<d', room.rate) .. field(3, room.claim)
+  .. field(4, room.session) .. field(5, room.pass) .. field(6, room.grace)
 if room.opens > 0 then
   body = body .. string.char(7 * 8) .. varint(room.opens)
     .. string.char(8 * 8 + 2) .. varint(#room.seed_sha256) .. room.seed_sha256

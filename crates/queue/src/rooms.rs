@@ -5,9 +5,10 @@ use std::fmt;
 use bytes::Bytes;
 use fred::prelude::*;
 use fred::types::scripts::Script;
-use prost::Message as _;
 use serde::Deserialize;
 use tutti_feed::{Client, Position, RECORD_LUA, Replicas, channel, feed_keys, is_script_failure, run_script};
+use tutti_model::queue::RoomChanges;
+use tutti_model::room::all_changed;
 use tutti_model::{Mode, RoomSettings, names};
 
 /// The names of all rooms.
@@ -298,7 +299,7 @@ impl Rooms {
         Self { client, scripts, max_unrelayed, replicas: Replicas::default() }
     }
 
-    /// Makes a room, or changes its settings; its opening time stays as it is if `opens_at_ms` is
+    /// Makes a room, or replaces its settings; its opening time stays as it is if `opens_at_ms` is
     /// `None`, and is now if it is 0. The seed and its SHA-256 are for a new room.
     ///
     /// # Errors
@@ -311,24 +312,37 @@ impl Rooms {
         seed: &str,
         sha256: &str,
     ) -> Result<(), Error> {
-        let event =
-            RoomSettings { opens_at_ms: 0, seed_sha256: String::new(), ..settings.clone() }.encode_to_vec();
-        let args: Vec<Value> = vec![
-            (settings.max_active as i64).into(),
-            settings.admit_per_second.into(),
-            (settings.claim_seconds as i64).into(),
-            (settings.session_seconds as i64).into(),
-            (settings.pass_seconds as i64).into(),
-            (settings.grace_seconds as i64).into(),
-            opens_at_ms.map_or(Value::from(""), |at| (at as i64).into()),
-            seed.into(),
-            sha256.into(),
-            Bytes::from(event).into(),
-        ];
         self.enlist(room).await?;
-        self.run(&self.scripts.put, "setting", room, args).await?;
+        self.change(room, &all_changed(settings, opens_at_ms), Some([seed, sha256])).await?;
         // A room that was just found to be gone may have been taken off the list meanwhile.
         self.enlist(room).await
+    }
+
+    /// Changes some settings of a room that is there. No change that is made at the same time is lost: those that
+    /// are absent stay as Redis has them.
+    ///
+    /// # Errors
+    /// [`Refusal::NoRoom`], [`Refusal::Closed`], [`Refusal::Opened`], or of Redis.
+    pub async fn patch(&self, room: &str, changes: &RoomChanges) -> Result<(), Error> {
+        self.change(room, changes, None).await
+    }
+
+    /// With the seed and its SHA-256, a room that is not there is made.
+    async fn change(&self, room: &str, changes: &RoomChanges, seed: Option<[&str; 2]>) -> Result<(), Error> {
+        fn word<T: ToString>(value: Option<T>) -> Value {
+            value.map(|value| value.to_string()).unwrap_or_default().into()
+        }
+        let mut args: Vec<Value> = vec![
+            word(changes.max_active),
+            word(changes.admit_per_second),
+            word(changes.claim_seconds),
+            word(changes.session_seconds),
+            word(changes.pass_seconds),
+            word(changes.grace_seconds),
+            word(changes.opens_at_ms),
+        ];
+        args.extend(seed.into_iter().flatten().map(Value::from));
+        self.run(&self.scripts.put, "setting", room, args).await.map(drop)
     }
 
     /// Puts a room on the list.
@@ -357,7 +371,7 @@ impl Rooms {
         let args: Vec<Value> = vec![
             Bytes::copy_from_slice(&key).into(),
             i64::from(bucket).into(),
-            (self.max_unrelayed as i64).into(),
+            lua_number(self.max_unrelayed),
         ];
         let answer = self.run(&self.scripts.join, "joining", room, args).await?;
         told("joining", room, &answer)
@@ -377,7 +391,7 @@ impl Rooms {
         joined_us: u64,
     ) -> Result<Told, Error> {
         let (epoch, joined) = (epoch.to_string(), joined_us.to_string());
-        let args = vec![act.word().into(), (number as i64).into(), epoch.into(), joined.into()];
+        let args = vec![act.word().into(), lua_number(number), epoch.into(), joined.into()];
         let answer = self.run(&self.scripts.ticket, "a ticket of", room, args).await?;
         told("a ticket of", room, &answer)
     }
@@ -387,7 +401,7 @@ impl Rooms {
     /// # Errors
     /// [`Refusal::NoRoom`], [`Refusal::NoTicket`], [`Refusal::Closed`], or of Redis.
     pub async fn remove(&self, room: &str, number: u64) -> Result<Told, Error> {
-        let args = vec!["remove".into(), (number as i64).into(), "".into(), "".into()];
+        let args = vec!["remove".into(), lua_number(number), "".into(), "".into()];
         let answer = self.run(&self.scripts.ticket, "removing a ticket of", room, args).await?;
         told("removing a ticket of", room, &answer)
     }
@@ -420,8 +434,8 @@ impl Rooms {
         closed: &[u64],
     ) -> Result<bool, Error> {
         let mut args: Vec<Value> =
-            vec![edge.into(), i64::from(all).into(), (lease_us as i64).into(), (opened.len() as i64).into()];
-        args.extend(opened.iter().chain(closed).map(|n| Value::from(*n as i64)));
+            vec![edge.into(), i64::from(all).into(), lua_number(lease_us), (opened.len() as i64).into()];
+        args.extend(opened.iter().chain(closed).map(|n| lua_number(*n)));
         let answer = self.run(&self.scripts.presence, "presence in", room, args).await?;
         match integers(&answer)[..] {
             [known] => Ok(known == 1),
@@ -444,7 +458,7 @@ impl Rooms {
         let texts = acknowledged.map_or_else(Default::default, |place| {
             [place.epoch.to_string(), place.seq.to_string(), place.time_us.to_string()]
         });
-        let mut args: Vec<Value> = vec![relay.into(), (lease_us as i64).into()];
+        let mut args: Vec<Value> = vec![relay.into(), lua_number(lease_us)];
         args.extend(texts.map(Value::from));
         let answer = self.run(&self.scripts.relay, "relaying", room, args).await?;
         match integers(&answer)[..] {
@@ -538,6 +552,11 @@ impl Rooms {
             None => Err(unexpected(doing, room, &answer)),
         }
     }
+}
+
+/// A number as scripts take it: Lua counts to 2^53, and what is beyond must stay beyond what there is.
+fn lua_number(number: u64) -> Value {
+    Value::from(number.min(1 << 53) as i64)
 }
 
 fn integers(answer: &[Value]) -> Vec<u64> {

@@ -6,11 +6,11 @@ use rand::Rng as _;
 use sha2::{Digest as _, Sha256};
 use tonic::{Code, Request, Response, Status};
 use tutti_model::queue::{
-    Figures, JoinRequest, KeysRequest, KeysResponse, ListRoomsRequest, PresenceRequest, PresenceResponse,
-    PutRoomRequest, RemoveRequest, Room, RoomName, RoomSnapshot, Rooms as RoomList, SetModeRequest, Ticket,
-    TicketId, Version,
+    Figures, JoinRequest, KeysRequest, KeysResponse, ListRoomsRequest, PatchRoomRequest, PresenceRequest,
+    PresenceResponse, PutRoomRequest, RemoveRequest, Room, RoomName, RoomSnapshot, Rooms as RoomList,
+    SetModeRequest, Ticket, TicketId, Version,
 };
-use tutti_model::room::{check, eta_seconds, is_name};
+use tutti_model::room::{all_changed, check, eta_seconds, is_name};
 use tutti_model::{GoneReason, Mode, RoomSettings, TicketState};
 use tutti_service::{Failures, grpc};
 use uuid::Uuid;
@@ -54,14 +54,22 @@ impl Queue for Server {
         let PutRoomRequest { room, settings, opens_at_ms } = request.into_inner();
         self.check_name(&room)?;
         let settings = settings.ok_or_else(|| invalid("the settings are missing"))?;
-        let opens = RoomSettings { opens_at_ms: opens_at_ms.unwrap_or(0), ..settings.clone() };
-        check(&opens).map_err(invalid)?;
+        check(&all_changed(&settings, opens_at_ms)).map_err(invalid)?;
         let seed: String = {
             let bytes: [u8; 16] = rand::rng().random();
             hex(&bytes)
         };
         let sha256 = hex(&Sha256::digest(seed.as_bytes()));
         self.done(self.rooms.put(&room, &settings, opens_at_ms, &seed, &sha256).await)?;
+        self.tell_room(room).await
+    }
+
+    async fn patch_room(&self, request: Request<PatchRoomRequest>) -> Answer<Room> {
+        let PatchRoomRequest { room, changes } = request.into_inner();
+        self.check_name(&room)?;
+        let changes = changes.unwrap_or_default();
+        check(&changes).map_err(invalid)?;
+        self.done(self.rooms.patch(&room, &changes).await)?;
         self.tell_room(room).await
     }
 

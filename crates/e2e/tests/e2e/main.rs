@@ -27,6 +27,7 @@ mod mailboxes;
 mod real_clients;
 mod room_faults;
 mod room_scripts;
+mod room_settings;
 mod rooms;
 mod secured;
 mod sentinel;

@@ -11,7 +11,8 @@ use prost::Message as _;
 use tutti_e2e::redis::Redis;
 use tutti_e2e::{eventually, unique};
 use tutti_feed::{Position, channel, head_key, read_log};
-use tutti_model::{GoneReason, Mode, RoomEvent, RoomSettings, lottery, names, room_event::Event};
+use tutti_model::queue::RoomChanges;
+use tutti_model::{GoneReason, Mode, RoomEvent, RoomSettings, lottery, names, room, room_event::Event};
 use tutti_queue::rooms::{Act, Error, Refusal, Rooms, Told};
 
 const SECOND: u64 = 1_000_000;
@@ -698,4 +699,51 @@ async fn a_key_of_an_earlier_life_of_a_room_gets_a_ticket_of_its_own() {
     eventually("the others are not waited for", async || rooms.tick("sale", 500).await.unwrap().waiting == 0)
         .await;
     assert_eq!(join(9).await.position, 1, "the line goes on");
+}
+
+#[tokio::test]
+async fn the_script_writes_settings_as_protobuf_has_them_whether_all_or_some_change() {
+    let redis = Redis::start().unwrap();
+    let (rooms, room) = (Rooms::new(redis.client().clone(), 1_000_000), unique("room"));
+    let newest = async || {
+        let log = read_log(redis.client(), &names::room_feed(&room), None, 100).await.unwrap();
+        log.last().unwrap().payload.clone()
+    };
+    let written = |settings: &RoomSettings| {
+        Bytes::from(RoomEvent { event: Some(Event::Settings(settings.clone())) }.encode_to_vec())
+    };
+    let opens_at_ms = 4_102_444_800_000;
+    let mut settings = RoomSettings {
+        max_active: 1_000_000,
+        admit_per_second: 0.1,
+        claim_seconds: 127,
+        session_seconds: 604_800,
+        pass_seconds: 128,
+        grace_seconds: 86_400,
+        opens_at_ms,
+        seed_sha256: "a hash".to_owned(),
+    };
+    rooms.put(&room, &settings, Some(opens_at_ms), SEED, "a hash").await.unwrap();
+    assert_eq!(newest().await, written(&settings));
+    let changes =
+        RoomChanges { admit_per_second: Some(1234.5), pass_seconds: Some(1), ..RoomChanges::default() };
+    rooms.patch(&room, &changes).await.unwrap();
+    (settings.admit_per_second, settings.pass_seconds) = (1234.5, 1);
+    assert_eq!(newest().await, written(&settings));
+    let missing = rooms.patch(&unique("room"), &changes).await;
+    assert!(matches!(missing, Err(Error::Refused(Refusal::NoRoom))), "{missing:?}");
+}
+
+#[tokio::test]
+async fn a_number_beyond_all_tickets_is_of_none_and_keeps_no_other_from_being_present() {
+    let redis = Redis::start().unwrap();
+    let (rooms, room) = (Rooms::new(redis.client().clone(), 1_000_000), unique("room"));
+    rooms.put(&room, &room::defaults(), None, SEED, "").await.unwrap();
+    rooms.join(&room, [1; 16]).await.unwrap();
+    for beyond in [2, 1 << 32, (1 << 53) + 1, i64::MAX as u64, u64::MAX] {
+        let present = rooms.presence(&room, "edge-0", true, LEASE, &[1, beyond], &[beyond]).await.unwrap();
+        assert!(present, "{beyond}");
+        let removed = rooms.remove(&room, beyond).await;
+        assert!(matches!(removed, Err(Error::Refused(Refusal::NoTicket))), "{beyond}: {removed:?}");
+    }
 }
