@@ -60,6 +60,37 @@ struct Held {
     generation: u64,
     revoked: CancellationToken,
     fetching: bool,
+    stable: Stable,
+}
+
+/// How far a partition can be read. An open transaction holds back all records from its first on, also those of
+/// others, for ingest reads only what is committed.
+#[derive(Default)]
+struct Stable {
+    /// Where the oldest open transaction began, if one was open at the last look.
+    open_since: Option<i64>,
+    /// Records from there on, if the same transaction was open at the last two looks: one look may fall on a
+    /// transaction that ends in a moment.
+    held_back: i64,
+}
+
+impl Stable {
+    /// Whether what comes after this position is held back. What was read from beyond where the transaction began
+    /// shows that it has ended since the last look.
+    fn is_held_back(&self, position: i64) -> bool {
+        self.held_back > 0 && self.open_since.is_some_and(|since| position <= since)
+    }
+
+    /// Takes what the driver knows of a partition's two ends, as of its newest answer; whether records are held back
+    /// now, and were not before, or the other way round.
+    fn look(&mut self, stable_end: i64, end: i64) -> bool {
+        let before = self.held_back > 0;
+        let open = (stable_end >= 0 && stable_end < end).then_some(stable_end);
+        let stands = open.is_some() && open == self.open_since;
+        self.held_back = if stands { end - stable_end } else { 0 };
+        self.open_since = open;
+        before != (self.held_back > 0)
+    }
 }
 
 impl GroupContext {
@@ -70,20 +101,39 @@ impl GroupContext {
     fn grant(&self, held: &mut HashMap<i32, Held>, partition: i32) -> Granted {
         let revoked = CancellationToken::new();
         let generation = self.grants.fetch_add(1, Ordering::Relaxed);
-        held.insert(partition, Held { generation, revoked: revoked.clone(), fetching: false });
+        let new = Held { generation, revoked: revoked.clone(), fetching: false, stable: Stable::default() };
+        held.insert(partition, new);
         Granted { partition, generation, revoked }
     }
 }
 
 impl ClientContext for GroupContext {
     fn stats(&self, statistics: Statistics) {
-        let held = self.held();
+        let mut held = self.held();
         for (topic, t) in statistics.topics {
             for (partition, p) in t.partitions {
-                // Of the offsets stored, not committed: librdkafka commits nothing while we go back.
-                if p.consumer_lag_stored >= 0 && held.get(&partition).is_some_and(|h| h.fetching) {
-                    let label = PartitionLabel { topic: topic.clone(), partition };
-                    self.metrics.lag.get_or_create(&label).set(p.consumer_lag_stored);
+                let Some(held) = held.get_mut(&partition).filter(|h| h.fetching) else { continue };
+                let label = PartitionLabel { topic: topic.clone(), partition };
+                let changed = held.stable.look(p.ls_offset, p.hi_offset);
+                let held_back = held.stable.held_back;
+                self.metrics.held_back.get_or_create(&label).set(held_back);
+                // Of the offsets stored, not committed: librdkafka commits nothing while we go back. It counts only
+                // to the offset that can be read.
+                if p.consumer_lag_stored >= 0 {
+                    let lag = p.consumer_lag_stored.saturating_add(held_back);
+                    self.metrics.lag.get_or_create(&label).set(lag);
+                }
+                if changed && held_back > 0 {
+                    warn!(
+                        topic,
+                        partition,
+                        offset = p.ls_offset,
+                        records = held_back,
+                        "a transaction of a producer is open and holds records back; clients are told that news is \
+                         stale; commit or abort it: kafka-transactions.sh find-hanging and abort"
+                    );
+                } else if changed {
+                    info!(topic, partition, "the transaction that held records back has ended");
                 }
             }
         }
@@ -108,6 +158,7 @@ impl ConsumerContext for GroupContext {
                     let label =
                         PartitionLabel { topic: element.topic().to_owned(), partition: element.partition() };
                     self.metrics.lag.remove(&label);
+                    self.metrics.held_back.remove(&label);
                     was.revoked.cancel();
                     if was.fetching {
                         fetched.add_partition(element.topic(), element.partition());
@@ -224,6 +275,7 @@ impl Group {
         list.add_partition_offset(&self.topic, granted.partition, Offset::Offset(offset))?;
         self.consumer.incremental_assign(&list)?;
         ours.fetching = true;
+        ours.stable = Stable::default();
         Ok(())
     }
 
@@ -243,6 +295,13 @@ impl Group {
             self.consumer.incremental_unassign(&list)?;
         }
         Ok(())
+    }
+
+    /// Whether an open transaction holds back what comes after `position` in a partition. Known some seconds after
+    /// the transaction began.
+    pub(crate) fn is_held_back(&self, granted: &Granted, position: i64) -> bool {
+        let held = self.consumer.context().held();
+        held.get(&granted.partition).is_some_and(|held| held.stable.is_held_back(position))
     }
 
     /// Notes that all before `offset` is done; the driver commits it in time. Only monitoring
@@ -436,4 +495,29 @@ fn client_config(config: &Config, settings: &[(&str, &str)]) -> ClientConfig {
         client.set(key, value);
     }
     client
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_held_back_while_the_stable_end_stands_before_the_end() {
+        let mut stable = Stable::default();
+        assert!(!stable.look(-1001, -1001), "nothing was fetched yet");
+        assert!(!stable.look(10, 15), "it may be a transaction that ends in a moment");
+        assert!(stable.look(10, 20));
+        assert_eq!(stable.held_back, 10);
+        assert!(stable.is_held_back(9) && stable.is_held_back(10));
+        assert!(!stable.is_held_back(11), "the transaction has ended");
+        assert!(!stable.look(10, 21), "it was so before");
+        assert_eq!(stable.held_back, 11);
+        assert!(stable.look(12, 21), "another transaction");
+        assert_eq!(stable.held_back, 0);
+        assert!(!stable.look(21, 21));
+        assert!(!stable.look(21, 21));
+        assert!(!stable.look(21, 22), "it began after the last look");
+        assert_eq!(stable.held_back, 0);
+        assert!(stable.look(21, 22));
+    }
 }

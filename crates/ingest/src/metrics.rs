@@ -91,6 +91,8 @@ pub struct Metrics {
     pub partitions: Family<Topic, Gauge>,
     /// Records behind the end of the partition.
     pub lag: Family<Partition, Gauge>,
+    /// Records that an open transaction holds back.
+    pub held_back: Family<Partition, Gauge>,
     /// From a record's Kafka timestamp to its time in the feed.
     pub delay: Histogram,
 }
@@ -107,12 +109,13 @@ impl Metrics {
             duplicates: Family::default(),
             stale: Family::default(),
             rejected: Family::default(),
+            left_out: Family::default(),
             rejected_lost: Family::default(),
             gaps: Family::default(),
-            left_out: Family::default(),
             append_errors: Family::default(),
             partitions: Family::default(),
             lag: Family::default(),
+            held_back: Family::default(),
             delay: Histogram::new(exponential_buckets(0.0005, 2.0, 18)),
         };
         registry.register("ingest_applied_records", "Records that reached Redis", m.applied.clone());
@@ -124,13 +127,13 @@ impl Metrics {
         registry.register("ingest_stale_records", "Records too old to count", m.stale.clone());
         registry.register("ingest_rejected_records", "Records that are not valid", m.rejected.clone());
         registry.register(
-            "ingest_rejected_lost_records",
-            "Rejected records that could not be written to the rejected topic",
-        registry.register(
             "ingest_left_out_values",
             "Optional values that were left out of fixes: not available, or out of range",
             m.left_out.clone(),
         );
+        registry.register(
+            "ingest_rejected_lost_records",
+            "Rejected records that could not be written to the rejected topic",
             m.rejected_lost.clone(),
         );
         registry.register("ingest_gaps", "Holes in Kafka itself, as after retention", m.gaps.clone());
@@ -142,13 +145,17 @@ impl Metrics {
         registry.register("ingest_partitions", "Partitions being read", m.partitions.clone());
         registry.register("ingest_lag_records", "Records behind the end of the partition", m.lag.clone());
         registry.register(
+            "ingest_held_back_records",
+            "Records behind a transaction that has been open for some seconds: they can be read when it ends",
+            m.held_back.clone(),
+        );
+        registry.register(
             "ingest_delay_seconds",
             "From a record's Kafka timestamp to its time in the feed",
             m.delay.clone(),
         );
         m
     }
-}
 
     /// The counters of what is left out of a topic's fixes.
     pub(crate) fn left_out_of(&self, topic: &str) -> LeftOut {
@@ -156,3 +163,4 @@ impl Metrics {
             |field| self.left_out.get_or_create_owned(&FieldLabel { topic: topic.to_owned(), field });
         LeftOut { heading: counter("heading"), speed: counter("speed") }
     }
+}

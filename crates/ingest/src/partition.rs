@@ -195,6 +195,11 @@ impl<S: Sink> Partition<S> {
             }
             last_append = Instant::now();
             let (from, to) = (batch.from(), batch.to());
+            if batch.records() == 0 && !fresh && self.shared.group.is_held_back(&self.granted, to) {
+                // An empty record would say that nothing came. Without one, edges say that news is stale.
+                batch = self.gather(records, to, clock, last_append).await?;
+                continue;
+            }
             // While Redis has one, the next is gathered.
             let (appended, next) =
                 tokio::join!(self.append(batch, fresh), self.gather(records, to, clock, last_append));

@@ -33,4 +33,5 @@ mod secured;
 mod sentinel;
 mod tokens;
 mod topics;
+mod transactions;
 mod up;
