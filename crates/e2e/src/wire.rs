@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use flate2::write::GzDecoder;
-use tutti_load::sse::Event;
+use tutti_load::sse::{CONNECTION_EVENTS, Event};
 use tutti_load::watch::Viewer;
 use zstd::stream::{raw, write, zio};
 
@@ -39,6 +39,10 @@ impl Wire {
         let mut request = format!("GET {path} HTTP/{version}\r\nhost: edge\r\n");
         if let Some(codings) = accept_encoding {
             request += &format!("accept-encoding: {codings}\r\n");
+            if codings.contains("zstd") {
+                // As browsers say it: to others the edge sends no Zstandard.
+                request += "sec-fetch-mode: cors\r\n";
+            }
         }
         if !self.viewer.last_id.is_empty() {
             request += &format!("last-event-id: {}\r\n", self.viewer.last_id);
@@ -121,6 +125,14 @@ impl Wire {
     }
 }
 
+/// Whether the whole of a stream says only that there is no room for it now, for a reason that begins so, and
+/// when to come back.
+pub fn is_busy(text: &str, reason: &str) -> bool {
+    text.starts_with(&format!("event: busy\ndata: {{\"reason\":\"{reason}"))
+        && text.contains("\nretry: ")
+        && text.find("\n\n") == Some(text.len() - 2)
+}
+
 /// What a new viewer of this text holds; the beginning of an event at its end is passed over.
 ///
 /// # Errors
@@ -145,8 +157,9 @@ fn hear(
         let event = event_of(&text[at..at + length])?;
         *retry = event.retry.unwrap_or(*retry);
         let has_id = !event.id.is_empty();
-        // The area of a box; and what is no event, but may have an id.
-        if !["", "view"].contains(&event.event.as_str()) {
+        // Neither the area of a box nor the state of the connection is anything that a viewer holds.
+        let name = event.event.as_str();
+        if name != "view" && !CONNECTION_EVENTS.contains(&name) {
             viewer.hear(&event)?;
         } else if has_id {
             viewer.last_id = event.id;

@@ -125,7 +125,9 @@ impl Approach {
             self.shown = Shown::Lost("too_old");
         }
         let mut begun = Events::default();
+        let mut is_first = false;
         if self.pass.is_none() {
+            is_first = matches!(self.shown, Shown::Nothing);
             match self.begin(tick, now, &mut begun, metrics) {
                 Begin::Pass(pass) => self.pass = Some(pass),
                 Begin::There => {}
@@ -136,6 +138,9 @@ impl Approach {
         let mut events = Events::default();
         if self.status.replace(tick.status) != Some(tick.status) {
             tick.status.write(&mut events);
+        }
+        if is_first {
+            events.id(INCOMPLETE);
         }
         events.append(&begun);
         if let Some(pass) = &mut self.pass {
@@ -204,10 +209,7 @@ impl Approach {
         let mut since = None;
         // Nothing: it is shown all.
         let from = match &self.shown {
-            Shown::Nothing => {
-                events.id(INCOMPLETE);
-                None
-            }
+            Shown::Nothing => None,
             // Nobody remembers what the cells were.
             Shown::UpTo(..) if matches!(self.view, View::Clusters(_)) => reset("clusters", events, metrics),
             Shown::UpTo(_, Some(generation)) if *generation != tick.generation => {
@@ -330,7 +332,7 @@ mod tests {
         let tick = edge.tick();
         let mut approach = Approach::new(Shown::Nothing, None, View::World);
         let first = edge.write(&mut approach, &tick);
-        assert!(first.starts_with("event: status\ndata: {\"state\":\"live\"}\n\nid: 0\n"), "{first}");
+        assert!(first.starts_with("event: status\ndata: {\"state\":\"live\"}\nid: 0\n\n"), "{first}");
         assert!(first.contains("m000") && !first.contains(&*tick.id));
         let mut last = String::new();
         loop {

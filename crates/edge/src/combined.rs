@@ -91,31 +91,34 @@ pub(crate) struct Rewriter {
     passing: bool,
     /// The event is one that every stream has: it is to say which it is of.
     control: bool,
+    /// The event is one that the whole has of its own: of this part's only the id counts.
+    skipped: bool,
     /// Something of this event has been written.
     begun: bool,
-    retry: Option<Vec<u8>>,
     over: bool,
 }
 
 impl Rewriter {
     pub(crate) fn new(part: Part) -> Self {
-        let (passing, control, begun, over) = (false, false, false, false);
-        Self { part, line: Vec::new(), passing, control, begun, retry: None, over }
+        Self {
+            part,
+            line: Vec::new(),
+            passing: false,
+            control: false,
+            skipped: false,
+            begun: false,
+            over: false,
+        }
     }
 
     /// Whether another part's event may come now.
     pub(crate) fn is_between(&self) -> bool {
-        !self.begun && !self.passing && self.line.is_empty()
+        !self.begun && !self.skipped && !self.passing && self.line.is_empty()
     }
 
     /// The part said that it ends for good.
     pub(crate) fn is_over(&self) -> bool {
         self.over && self.is_between()
-    }
-
-    /// The last `retry:` line that it wrote.
-    pub(crate) fn retry(&self) -> Option<&[u8]> {
-        self.retry.as_deref()
     }
 
     /// Takes what came, and adds what is to be written.
@@ -125,7 +128,9 @@ impl Rewriter {
             let (line, rest) = bytes.split_at(end.map_or(bytes.len(), |end| end + 1));
             bytes = rest;
             if self.passing {
-                out.extend_from_slice(line);
+                if !self.skipped {
+                    out.extend_from_slice(line);
+                }
                 self.passing = end.is_none();
                 continue;
             }
@@ -142,6 +147,10 @@ impl Rewriter {
     /// The beginning of a line of data, or all of it.
     fn data(&mut self, whole: bool, out: &mut Vec<u8>) {
         let line = std::mem::take(&mut self.line);
+        self.passing = !whole;
+        if self.skipped {
+            return;
+        }
         match line.strip_prefix(b"data: {") {
             Some(rest) if self.control => {
                 out.extend_from_slice(format!("data: {{\"stream\":\"{}\",", self.part.word()).as_bytes());
@@ -150,7 +159,6 @@ impl Rewriter {
             _ => out.extend_from_slice(&line),
         }
         self.begun = true;
-        self.passing = !whole;
     }
 
     fn whole_line(&mut self, line: &[u8], ids: &mut Ids, out: &mut Vec<u8>) {
@@ -159,16 +167,16 @@ impl Rewriter {
             if std::mem::take(&mut self.begun) {
                 out.push(b'\n');
             }
-            self.control = false;
+            (self.control, self.skipped) = (false, false);
         } else if let Some(id) = text.strip_prefix(b"id: ") {
             ids.set(self.part, &String::from_utf8_lossy(id));
-            out.extend_from_slice(format!("id: {}\n", ids.to_text()).as_bytes());
-            self.begun = true;
-        } else if text.starts_with(b"retry: ") {
-            self.retry = Some(line.to_vec());
-        } else if text.starts_with(b":") {
-            // The whole has heartbeats of its own.
-        } else {
+            if !self.skipped {
+                out.extend_from_slice(format!("id: {}\n", ids.to_text()).as_bytes());
+                self.begun = true;
+            }
+        } else if [&b"event: heartbeat"[..], b"event: reconnect"].contains(&text) {
+            self.skipped = true;
+        } else if !self.skipped {
             if let Some(name) = text.strip_prefix(b"event: ") {
                 self.control = [&b"status"[..], b"reset", b"end"].contains(&name);
                 self.over |= name == b"end";
@@ -195,15 +203,17 @@ mod tests {
     #[test]
     fn ids_are_one_and_control_events_say_of_which_stream_they_are() {
         let mut ids = Ids::parse("mABC").unwrap();
-        let text = b"retry: 1000\n\nevent: connected\ndata: {\"unread\":1}\nid: u.AA\n\n: heartbeat\n\n\
-            event: status\ndata: {\"state\":\"live\"}\n\nid: u.BB\nevent: notification\ndata: {\"status\":1}\n\n: h\nid: u.CC\n\n";
+        let text = b"event: heartbeat\ndata: {\"at\":1}\nretry: 1000\n\n\
+            event: connected\ndata: {\"unread\":1}\nid: u.AA\n\n\
+            event: status\ndata: {\"state\":\"live\"}\n\nid: u.BB\nevent: notification\ndata: {\"status\":1}\n\n\
+            event: heartbeat\ndata: {\"at\":2}\nid: u.CC\n\nevent: reconnect\ndata: {\"reason\":\"drain\"}\nretry: 5\n\n";
         let expected = "event: connected\ndata: {\"unread\":1}\nid: iu.AA!mABC\n\n\
             event: status\ndata: {\"stream\":\"inbox\",\"state\":\"live\"}\n\n\
-            id: iu.BB!mABC\nevent: notification\ndata: {\"status\":1}\n\nid: iu.CC!mABC\n\n";
+            id: iu.BB!mABC\nevent: notification\ndata: {\"status\":1}\n\n";
         let (told, rewriter) = rewritten(Part::Inbox, &[text], &mut ids);
         assert_eq!(told, expected);
         assert!(rewriter.is_between() && !rewriter.is_over());
-        assert_eq!(rewriter.retry(), Some(&b"retry: 1000\n"[..]));
+        assert_eq!(ids.of(Part::Inbox), Some("u.CC"), "the whole's next id tells");
         assert_eq!(Ids::parse(&ids.to_text()), Some(ids));
     }
 
@@ -222,8 +232,9 @@ mod tests {
     proptest! {
         #[test]
         fn however_the_bytes_are_cut_the_same_is_told(cuts in proptest::collection::vec(0usize..400, 0..20)) {
-            let text = "retry: 5\n\nevent: reset\ndata: {\"reason\":\"gap\"}\nid: 0\n\nevent: liveMapLocation\ndata: [{\"ä\":1},{\"b\":2}]\n\
-                id: XYZ\n\nevent: a\ndata: x\ndata: \ndata: y\n\n: c\n\nevent: status\ndata: {\"state\":\"live\"}\n\n".as_bytes();
+            let text = "event: heartbeat\ndata: {\"at\":1}\nretry: 5\n\nevent: reset\ndata: {\"reason\":\"gap\"}\nid: 0\n\n\
+                event: liveMapLocation\ndata: [{\"ä\":1},{\"b\":2}]\nid: XYZ\n\nevent: a\ndata: x\ndata: \ndata: y\n\n\
+                event: heartbeat\ndata: {\"at\":1}\nid: W\n\nevent: status\ndata: {\"state\":\"live\"}\n\n".as_bytes();
             let (whole, _) = rewritten(Part::Map, &[text], &mut Ids::default());
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut % text.len()).collect();
             cuts.sort_unstable();

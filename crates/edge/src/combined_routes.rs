@@ -20,7 +20,7 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
 }
 
 async fn stream(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
-    streamed(&shared, combine(&request, &shared).await)
+    streamed(&request, &shared, combine(&request, &shared).await)
 }
 
 async fn combine(request: &HttpRequest, shared: &Shared) -> Answer {

@@ -1,9 +1,9 @@
 //! Server-Sent Events, written once for all clients that see the same.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::io::Write as _;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
@@ -43,6 +43,12 @@ impl Frame {
     fn new(text: &str) -> Self {
         debug_assert!(!text.is_empty(), "an empty chunk ends a body");
         Self { plain: Body::new(text.as_bytes()), gzip: OnceLock::new(), zstd: OnceLock::new() }
+    }
+
+    /// The `id:` line of the event in the frame that is written next, for one client. That frame must have one
+    /// event only: a client takes the id as soon as it has read the first.
+    pub(crate) fn id_line(id: &str) -> Self {
+        Self::new(&format!("id: {id}\n"))
     }
 
     /// The bytes for a client that gets them as they are, by whether its body is chunked.
@@ -95,7 +101,10 @@ pub(crate) fn push_id_line(id: &str, chunked: bool, bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(if chunked { b"\n\r\n" } else { b"\n" });
 }
 
-/// The text of some events.
+/// The text of some events, each a block with a name and data.
+///
+/// An `id:` or `retry:` belongs to an event. Many client libraries hand a block without data to their program as
+/// an empty message, and a comment to nobody; so neither is ever written.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Events(String);
 
@@ -122,26 +131,39 @@ impl Events {
         self
     }
 
-    /// Moves the client's last id. All events that it covers must have been sent before.
+    /// Moves the client's last id, by the last of these events; where there is none, by a heartbeat. All events
+    /// that the id covers must have been sent before.
     pub(crate) fn id(&mut self, id: &str) -> &mut Self {
-        // The blank line that ends the last event is taken back, so that the id belongs to it.
-        if self.0.ends_with("\n\n") {
-            self.0.pop();
-        }
-        let _ = write!(self.0, "id: {id}\n\n");
-        self
+        self.field("id", id)
     }
 
-    /// How long the client waits before it comes back.
+    /// Tells the client how long it waits before it comes back; in the same event as [`Events::id`] would.
     pub(crate) fn retry(&mut self, after: Duration) -> &mut Self {
-        let _ = write!(self.0, "retry: {}\n\n", after.as_millis());
+        self.field("retry", after.as_millis())
+    }
+
+    /// One more field of the last event.
+    fn field(&mut self, name: &str, value: impl Display) -> &mut Self {
+        if self.is_empty() {
+            self.heartbeat();
+        }
+        // The blank line that ends the event is taken back.
+        self.0.pop();
+        let _ = write!(self.0, "{name}: {value}\n\n");
         self
     }
 
-    /// A line that clients ignore, to keep the connection alive.
-    pub(crate) fn comment(&mut self, text: &str) -> &mut Self {
-        let _ = write!(self.0, ": {text}\n\n");
-        self
+    /// An event that says only that the connection is alive, and what time it is here (milliseconds since 1970).
+    /// An EventSource passes over it unless its program listens to that name; a comment would reach no program.
+    pub(crate) fn heartbeat(&mut self) -> &mut Self {
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        self.event("heartbeat", &format!(r#"{{"at":{at}}}"#))
+    }
+
+    /// An event after which the body ends, and the client is to come back: with the reason, and after how long.
+    pub(crate) fn come_back(&mut self, name: &str, reason: &str, after: Duration) -> &mut Self {
+        let data = format!(r#"{{"reason":"{reason}","retryMs":{}}}"#, after.as_millis());
+        self.event(name, &data).retry(after)
     }
 
     /// An array of JSON objects as the data of an event; none, no event.
@@ -195,19 +217,31 @@ mod tests {
     }
 
     #[test]
-    fn an_id_may_stand_alone() {
+    fn every_block_has_a_name_and_data() {
         let mut events = Events::default();
-        events.id("x");
-        assert_eq!(events.into_text(), "id: x\n\n");
+        events.id("x").retry(Duration::from_secs(1));
+        let text = events.into_text();
+        let (head, rest) = text.split_at("event: heartbeat\ndata: {\"at\":".len());
+        assert_eq!(head, "event: heartbeat\ndata: {\"at\":");
+        assert!(rest.ends_with("}\nid: x\nretry: 1000\n\n"), "{rest}");
+        assert!(rest.starts_with(|first: char| first.is_ascii_digit()), "{rest}");
+    }
+
+    #[test]
+    fn a_client_that_is_to_come_back_hears_why_and_when() {
+        let mut events = Events::default();
+        events.come_back("reconnect", "drain", Duration::from_millis(700));
+        let expected = "event: reconnect\ndata: {\"reason\":\"drain\",\"retryMs\":700}\nretry: 700\n\n";
+        assert_eq!(events.into_text(), expected);
     }
 
     #[test]
     fn a_chunk_says_its_length_and_a_plain_client_gets_the_inside() {
         let mut events = Events::default();
-        events.comment("0123456789");
+        events.event("a", "0");
         let frame = events.frame();
-        assert_eq!(&frame.bytes(true)[..], b"e\r\n: 0123456789\n\n\r\n");
-        assert_eq!(&frame.bytes(false)[..], b": 0123456789\n\n");
+        assert_eq!(&frame.bytes(true)[..], b"12\r\nevent: a\ndata: 0\n\n\r\n");
+        assert_eq!(&frame.bytes(false)[..], b"event: a\ndata: 0\n\n");
     }
 
     #[test]

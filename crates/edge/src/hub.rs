@@ -209,7 +209,7 @@ impl Hub {
         now + left.mul_f64(rand::rng().random_range(0.0..1.0))
     }
 
-    /// When a client of a draining edge is to come back: not all at once.
+    /// When a client whose stream has ended is to come back: not all at once.
     fn retry(&self) -> Duration {
         Duration::from_millis(rand::rng().random_range(200..2000))
     }
@@ -232,7 +232,7 @@ impl Hub {
                         done = &mut awaited => return Ok(Some(done)),
                         () = self.pause(stream, until) => {}
                     }
-                    if let Some(rest) = self.beat(stream)? {
+                    if let Some(rest) = self.beat(stream, "")? {
                         break rest;
                     }
                     if stream.ends_at <= Instant::now() {
@@ -312,21 +312,31 @@ impl Hub {
 
     /// Sends a heartbeat if one is due, and notices a client that left.
     async fn keep_alive(&self, stream: &mut Stream) -> Result<(), End> {
-        match self.beat(stream)? {
+        self.keep_alive_at(stream, "").await
+    }
+
+    /// The same with the id that the client is at, unless that is empty.
+    async fn keep_alive_at(&self, stream: &mut Stream, id: &str) -> Result<(), End> {
+        match self.beat(stream, id)? {
             Some(rest) => self.write(stream, rest).await,
             None => Ok(()),
         }
     }
 
     /// The same as far as the socket takes it; what is left.
-    fn beat(&self, stream: &mut Stream) -> Result<Option<Bytes>, End> {
+    fn beat(&self, stream: &mut Stream, id: &str) -> Result<Option<Bytes>, End> {
         if stream.has_left() {
             return Err(End::Left);
         }
         if stream.last_write.elapsed() < self.config.heartbeat {
             return Ok(None);
         }
-        let bytes = stream.encode(&Events::default().comment("heartbeat").frame());
+        let mut heartbeat = Events::default();
+        heartbeat.heartbeat();
+        if !id.is_empty() {
+            heartbeat.id(id);
+        }
+        let bytes = stream.encode(&heartbeat.frame());
         match stream.try_write(bytes) {
             Written::Gone => Err(End::Left),
             Written::Rest(rest) => Ok(Some(rest)),

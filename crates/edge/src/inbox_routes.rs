@@ -103,7 +103,7 @@ struct InboxQuery {
 }
 
 async fn stream(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
-    streamed(&shared, listen(&request, &shared))
+    streamed(&request, &shared, listen(&request, &shared))
 }
 
 fn listen(request: &HttpRequest, shared: &Shared) -> Answer {

@@ -29,7 +29,7 @@ const PART_BYTES: usize = 32 * 1024;
 
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
     app.service(readable("/v1/map/stream", async |r: HttpRequest, s: web::Data<Shared>| {
-        streamed(&s, stream(&r, &s))
+        streamed(&r, &s, stream(&r, &s))
     }))
     .service(readable("/v1/map/locations", async |r, s| either(locations(r, s).await)));
 }

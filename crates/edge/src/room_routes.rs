@@ -243,7 +243,7 @@ async fn leave(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<
 }
 
 async fn stream(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> HttpResponse {
-    streamed(&shared, wait(&request, &shared, &path).await)
+    streamed(&request, &shared, wait(&request, &shared, &path).await)
 }
 
 async fn wait(request: &HttpRequest, shared: &Shared, room: &str) -> Answer {

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::body::MessageBody as _;
 use actix_web::http::header::{AcceptEncoding, ContentEncoding, Encoding, Header as _};
 use actix_web::http::{Method, StatusCode, Version, header};
 use actix_web::{
@@ -13,18 +14,18 @@ use actix_web::{
 };
 use bytes::Bytes;
 use rand::Rng as _;
-use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tutti_service::Failures;
 
 use crate::answer::{Answer, bad, either, problem};
-use crate::auth::User;
+use crate::auth::{User, query_of};
 use crate::client_address::{client_address, network_of};
 use crate::coding::Coding;
 use crate::config::{Config, Http};
 use crate::copies::Copies;
 use crate::counts::{Counted, Counts, Whose};
+use crate::frame::Events;
 use crate::handoff::{self, Slot};
 use crate::hub::{Admission, Hub, What};
 use crate::inboxes::Inboxes;
@@ -126,25 +127,30 @@ pub(crate) struct StreamQuery {
     longest: Option<Duration>,
 }
 
-/// The same as it stands in the query.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawStreamQuery {
-    since: Option<String>,
-    #[serde(default)]
-    max_seconds: String,
-}
-
 impl StreamQuery {
+    /// Reads what a request asks for. The last id is, of those that are there and not empty, the header
+    /// `Last-Event-ID`, which browsers send; `lastEventId` or `last-event-id` in the query, in any case of
+    /// letters, which polyfills and Mercure's clients send; or `since`. The first is the newest: a client that
+    /// reconnects repeats the rest of its URL.
+    ///
+    /// # Errors
+    /// The answer to a query in which one of these names stands twice, or that is none.
     pub(crate) fn of(request: &HttpRequest) -> Result<Self, HttpResponse> {
-        let query = web::Query::<RawStreamQuery>::from_query(request.query_string())
-            .map_err(|_| bad("in the query, each name may stand once"))?;
-        let RawStreamQuery { since, max_seconds } = query.into_inner();
-        let longest = duration_of(&max_seconds).map_err(bad)?;
-        // The browser's own header wins: it is newer than the URL, which a reconnect repeats.
-        let header =
-            request.headers().get("last-event-id").map(|value| value.to_str().unwrap_or("?").to_owned());
-        let last_id = header.filter(|id| !id.is_empty()).or(since).filter(|id| !id.is_empty());
+        let query = web::Query::<Vec<(String, String)>>::from_query(request.query_string())
+            .map_err(|_| bad("the query cannot be read: write it as name=value&name=value"))?;
+        let one = |names: &[&str]| {
+            let is_named = |name: &str| names.iter().any(|one| name.eq_ignore_ascii_case(one));
+            let mut found = query.iter().filter(|(name, _)| is_named(name)).map(|(_, value)| value.as_str());
+            let first = found.next();
+            match found.next() {
+                Some(_) => Err(bad(&format!("in the query, {} may stand once", names[0]))),
+                None => Ok(first.filter(|value| !value.is_empty())),
+            }
+        };
+        let header = request.headers().get("last-event-id").map(|value| value.to_str().unwrap_or("?"));
+        let (newer, older) = (one(&["lastEventId", "last-event-id"])?, one(&["since"])?);
+        let last_id = header.filter(|id| !id.is_empty()).or(newer).or(older).map(str::to_owned);
+        let longest = duration_of(one(&["maxSeconds"])?.unwrap_or_default()).map_err(bad)?;
         Ok(Self { last_id, longest })
     }
 }
@@ -178,7 +184,7 @@ pub(crate) fn open(
     let counted = match count(request, shared) {
         Ok(counted) => counted,
         Err(full) => {
-            return turn_away(shared, full.as_str(), "as many streams as there may be", 5_000..20_000);
+            return turn_away(shared, full.as_str(), 5_000..20_000);
         }
     };
     let Some(slot) = request.conn_data::<Slot>() else {
@@ -202,10 +208,14 @@ pub(crate) fn open(
     handoff::response(request, coding)
 }
 
-/// The best coding that a client takes.
+/// The best coding that a client takes. Zstandard only for those that say in which mode they fetch, as browsers
+/// do: of the others that offer it many cannot go on after the end of a frame (httpx, urllib3 and aiohttp of
+/// Python among them), and a stream has a frame for each of its events.
 fn coding_of(request: &HttpRequest) -> Coding {
+    let goes_on_after_a_frame = request.headers().contains_key("sec-fetch-mode");
     let ours = [Encoding::zstd(), Encoding::gzip(), Encoding::identity()];
-    let taken = AcceptEncoding::parse(request).ok().and_then(|accepts| accepts.negotiate(ours.iter()));
+    let ours = ours.iter().skip(usize::from(!goes_on_after_a_frame));
+    let taken = AcceptEncoding::parse(request).ok().and_then(|accepts| accepts.negotiate(ours));
     match taken {
         Some(Encoding::Known(ContentEncoding::Zstd)) => Coding::Zstd,
         Some(Encoding::Known(ContentEncoding::Gzip)) => Coding::Gzip,
@@ -239,28 +249,52 @@ pub(crate) fn address_of(request: &HttpRequest, http: &Http) -> Option<IpAddr> {
     Some(network_of(client_address(peer.ip(), lines, &http.trusted_proxies)))
 }
 
-/// The answer to who asked for a stream: where there may be one in a moment, a browser is to come back by itself.
-pub(crate) fn streamed(shared: &Shared, answer: Answer) -> HttpResponse {
+/// The answer to a request for a stream. Where there may be one in a moment, the client is to come back by itself.
+/// A browser's EventSource shows its program neither the status nor the body of a refusal: with `refusals=event` in
+/// the query that is told in an event.
+pub(crate) fn streamed(request: &HttpRequest, shared: &Shared, answer: Answer) -> HttpResponse {
     match answer {
-        Err(refusal) if refusal.status() == StatusCode::SERVICE_UNAVAILABLE => turn_away(
-            shared,
-            "unavailable",
-            "what is needed to check the token does not answer",
-            1_000..5_000,
-        ),
+        Err(refusal) if refusal.status() == StatusCode::SERVICE_UNAVAILABLE => {
+            turn_away(shared, "unavailable", 1_000..5_000)
+        }
+        Err(refusal)
+            if refusal.status().is_client_error()
+                && query_of(request, "refusals").as_deref() == Some("event") =>
+        {
+            refused_by_event(refusal)
+        }
         answer => either(answer),
     }
 }
 
+/// Tells a refusal as the event `end`, and in it what the problem document says. A client that comes back all the
+/// same does so late.
+fn refused_by_event(refusal: HttpResponse) -> HttpResponse {
+    let status = refusal.status();
+    let name = status.canonical_reason().unwrap_or("refused").to_ascii_lowercase().replace(' ', "_");
+    let problem = refusal.into_body().try_into_bytes().ok();
+    let problem = problem.and_then(|text| serde_json::from_slice::<Value>(&text).ok()).unwrap_or_default();
+    let data = json!({ "reason": name, "status": status.as_u16(), "detail": problem["detail"] });
+    let mut events = Events::default();
+    events.event("end", &data.to_string());
+    events.retry(Duration::from_millis(rand::rng().random_range(30_000..60_000)));
+    only_event(&events)
+}
+
 /// Any status but 200 would make a browser give up for good.
-fn turn_away(shared: &Shared, reason: &'static str, why: &str, retry_ms: Range<u64>) -> HttpResponse {
+fn turn_away(shared: &Shared, reason: &'static str, retry_ms: Range<u64>) -> HttpResponse {
     shared.metrics.turned_away.get_or_create(&TurnedAway { reason }).inc();
-    let retry = rand::rng().random_range(retry_ms);
+    let retry = Duration::from_millis(rand::rng().random_range(retry_ms));
+    only_event(Events::default().come_back("busy", reason, retry))
+}
+
+/// A stream of one event.
+fn only_event(events: &Events) -> HttpResponse {
     HttpResponse::Ok()
         .force_close()
         .content_type("text/event-stream; charset=utf-8")
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .body(format!("retry: {retry}\n: {why} ({reason})\n\n"))
+        .body(events.frame().bytes(false).clone())
 }
 
 #[cfg(test)]

@@ -203,8 +203,9 @@ impl Stream {
         let mut events = Events::default();
         match self.end {
             End::Token => drop(events.event("end", r#"{"reason":"token_expired"}"#)),
-            End::Drain => drop(events.retry(retry)),
-            End::Life | End::Left | End::Stalled | End::Over => {}
+            // Some clients stop for good at the end of a body, in silence, unless their program is told.
+            End::Life | End::Drain => drop(events.come_back("reconnect", self.end.as_str(), retry)),
+            End::Left | End::Stalled | End::Over => {}
         }
         let mut bytes = if events.is_empty() { Vec::new() } else { self.encode(&events.frame()).to_vec() };
         if let Some(whole) = &self.sum {

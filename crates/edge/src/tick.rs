@@ -61,9 +61,6 @@ pub(crate) struct Tick {
     pub(crate) status_frame: Option<Frame>,
     /// The same change for those who look at a part of the world.
     pub(crate) tiles: Tiles,
-    /// What to send where nothing was sent for a while: the id moves along, so that a client that
-    /// comes back after a quiet time is not taken for one from long ago.
-    pub(crate) heartbeat: Frame,
     /// Redis's own heads, and how often they have been asked for.
     pub(crate) heads: Vec<Option<Position>>,
     pub(crate) polls: u64,
@@ -109,7 +106,6 @@ impl Tick {
             events.id(&id);
         }
         let live = (!events.is_empty()).then(|| events.frame());
-        let heartbeat = Events::default().comment("heartbeat").id(&id).frame();
         let Step { no, generation, reset_reason, status, heads, polls, .. } = step;
         let cursor = Arc::new(cursor);
         Self {
@@ -123,7 +119,6 @@ impl Tick {
             status,
             status_frame,
             tiles: Tiles::new(changed),
-            heartbeat,
             heads,
             polls,
             copies: Default::default(),

@@ -28,7 +28,14 @@ pub(crate) struct TileChange {
     left: Vec<usize>,
     /// Who is here with something new, or was here and is on the map no more.
     news: Vec<usize>,
-    frames: OnceLock<(Option<Frame>, Option<Frame>)>,
+    frames: OnceLock<TileFrames>,
+}
+
+/// One event each: who is in the tile no more, and who is there with something new.
+#[derive(Debug, Default)]
+struct TileFrames {
+    removed: Option<Frame>,
+    fixes: Option<Frame>,
 }
 
 /// All that a step changes, by zoom and tile.
@@ -43,8 +50,8 @@ impl Tiles {
         Self { changes, zooms: Default::default() }
     }
 
-    /// What an area's clients are told. First who left a tile: who went to another tile of the area is told
-    /// of there.
+    /// What an area's clients are told, one event a frame. First who left a tile: who went to another tile of the
+    /// area is told of there.
     pub(crate) fn frames(&self, area: Area, metrics: &Metrics) -> Vec<&Frame> {
         let tiles = self.zooms[area.zoom() as usize].get_or_init(|| self.grouped(area.zoom()));
         let here: Vec<_> = area
@@ -52,8 +59,8 @@ impl Tiles {
             .filter_map(|tile| tiles.get(&tile))
             .map(|change| change.frames.get_or_init(|| self.encode(change, metrics)))
             .collect();
-        let left = here.iter().filter_map(|(left, _)| left.as_ref());
-        left.chain(here.iter().filter_map(|(_, news)| news.as_ref())).collect()
+        let removed = here.iter().filter_map(|frames| frames.removed.as_ref());
+        removed.chain(here.iter().filter_map(|frames| frames.fixes.as_ref())).collect()
     }
 
     fn grouped(&self, zoom: u8) -> HashMap<Tile, TileChange> {
@@ -70,22 +77,37 @@ impl Tiles {
         tiles
     }
 
-    fn encode(&self, change: &TileChange, metrics: &Metrics) -> (Option<Frame>, Option<Frame>) {
+    fn encode(&self, change: &TileChange, metrics: &Metrics) -> TileFrames {
         metrics.tiles_encoded.inc();
-        let frame_of = |events: Events| (!events.is_empty()).then(|| events.frame());
-        let (mut left, mut news) = (Events::default(), Events::default());
         let gone = change.left.iter().map(|at| &self.changes[*at]);
         let departures: Vec<_> = gone.map(|change| change.entry.departure(&change.id)).collect();
-        left.array("liveMapRemoved", departures.iter().map(|text| &**text));
-        write_news(change.news.iter().map(|at| &*self.changes[*at].entry), &mut news);
-        (frame_of(left), frame_of(news))
+        let news = change.news.iter().map(|at| &*self.changes[*at].entry);
+        let (removed, fixes) = removed_and_fixes(news);
+        let removed = removed.iter().map(|entry| &*entry.json);
+        TileFrames {
+            removed: frame_of("liveMapRemoved", departures.iter().map(|text| &**text).chain(removed)),
+            fixes: frame_of("liveMapLocation", fixes.iter().map(|entry| &*entry.json)),
+        }
     }
+}
+
+/// A frame of one event; none, if that would tell nothing.
+fn frame_of<'a>(name: &str, items: impl Iterator<Item = &'a str>) -> Option<Frame> {
+    let mut events = Events::default();
+    events.array(name, items);
+    (!events.is_empty()).then(|| events.frame())
+}
+
+/// Separates what is removed from the fixes, which are put in order, the oldest first.
+fn removed_and_fixes<'a>(entries: impl Iterator<Item = &'a Entry>) -> (Vec<&'a Entry>, Vec<&'a Entry>) {
+    let (removed, mut fixes): (Vec<_>, Vec<_>) = entries.partition(|entry| entry.removed);
+    fixes.sort_by_key(|entry| entry.timestamp_ms);
+    (removed, fixes)
 }
 
 /// Entries as the events that clients get: what is removed, then fixes, the oldest first.
 pub(crate) fn write_news<'a>(entries: impl Iterator<Item = &'a Entry>, events: &mut Events) {
-    let (removed, mut fixes): (Vec<_>, Vec<_>) = entries.partition(|entry| entry.removed);
-    fixes.sort_by_key(|entry| entry.timestamp_ms);
+    let (removed, fixes) = removed_and_fixes(entries);
     events.array("liveMapRemoved", removed.iter().map(|entry| &*entry.json));
     events.array("liveMapLocation", fixes.iter().map(|entry| &*entry.json));
 }

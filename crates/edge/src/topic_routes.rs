@@ -37,7 +37,7 @@ async fn list(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
 }
 
 async fn stream(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> HttpResponse {
-    streamed(&shared, listen(&request, &shared, &path))
+    streamed(&request, &shared, listen(&request, &shared, &path))
 }
 
 fn listen(request: &HttpRequest, shared: &Shared, name: &str) -> Answer {

@@ -1,8 +1,7 @@
 //! Reads a stream as a browser's EventSource does.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,11 +12,13 @@ pub use eventsource_stream::Event;
 
 type Bytes = Pin<Box<dyn Stream<Item = reqwest::Result<Vec<u8>>> + Send>>;
 
+/// Events about the connection alone; a program that does not listen to them misses nothing.
+pub const CONNECTION_EVENTS: [&str; 3] = ["heartbeat", "busy", "reconnect"];
+
 /// One connection of an EventSource.
 pub struct Source {
     events: EventStream<Bytes>,
-    /// Milliseconds; 0, none was told.
-    retry: Arc<AtomicU64>,
+    retry: Option<Duration>,
 }
 
 /// What to ask for.
@@ -66,49 +67,43 @@ impl Source {
             let text = response.text().await.unwrap_or_default();
             anyhow::bail!("{} answered {status}: {text}", request.url);
         }
-        let retry = Arc::new(AtomicU64::new(0));
-        let told = retry.clone();
-        let bytes: Bytes = Box::pin(response.bytes_stream().map(move |chunk| {
-            let chunk = chunk.map(|c| c.to_vec());
-            if let Some(after) = chunk.as_ref().ok().and_then(|chunk| retry_of(chunk)) {
-                told.store(after, Ordering::Relaxed);
-            }
-            chunk
-        }));
+        let bytes: Bytes = Box::pin(response.bytes_stream().map(|chunk| chunk.map(|c| c.to_vec())));
         let mut events = EventStream::new(bytes);
         if let Some(id) = &request.last_event_id {
             events.set_last_event_id(id.clone());
         }
-        Ok(Self { events, retry })
+        Ok(Self { events, retry: None })
     }
 
-    /// The next event; `None` at the stream's end.
+    /// Returns the next event that says something of what the stream shows: none of [`CONNECTION_EVENTS`]. `None`
+    /// at the stream's end.
     ///
     /// # Errors
     /// If the connection breaks, or what came is no event stream.
     pub async fn next(&mut self) -> anyhow::Result<Option<Event>> {
-        match self.events.next().await {
-            None => Ok(None),
-            Some(Ok(event)) => Ok(Some(event)),
-            Some(Err(EventStreamError::Transport(error))) => Err(error).context("the stream broke off"),
-            Some(Err(error)) => Err(anyhow::anyhow!("not an event stream: {error}")),
+        loop {
+            let event = match self.events.next().await {
+                None => return Ok(None),
+                Some(Ok(event)) => event,
+                Some(Err(EventStreamError::Transport(error))) => {
+                    return Err(error).context("the stream broke off");
+                }
+                Some(Err(error)) => anyhow::bail!("not an event stream: {error}"),
+            };
+            self.retry = event.retry.or(self.retry);
+            if !CONNECTION_EVENTS.contains(&event.event.as_str()) {
+                return Ok(Some(event));
+            }
         }
     }
 
-    /// The last id, from events and from ids that stood alone.
+    /// The last id, of any event.
     pub fn last_event_id(&self) -> &str {
         self.events.last_event_id()
     }
 
     /// How long to wait before coming back, as the server last said.
     pub fn retry(&self) -> Option<Duration> {
-        let after = self.retry.load(Ordering::Relaxed);
-        (after > 0).then(|| Duration::from_millis(after))
+        self.retry
     }
-}
-
-/// The parser passes over a `retry:` without an event. Edges begin a chunk with it.
-fn retry_of(chunk: &[u8]) -> Option<u64> {
-    let line = chunk.strip_prefix(b"retry: ".as_slice())?.split(|byte| *byte == b'\n').next()?;
-    std::str::from_utf8(line).ok()?.trim().parse().ok()
 }

@@ -16,30 +16,32 @@ pub async fn watch(urls: &[String], token: Option<String>) -> anyhow::Result<()>
     for url in urls.iter().cycle() {
         let last_event_id = (!viewer.last_id.is_empty()).then(|| viewer.last_id.clone());
         let request = Request { url: url.clone(), last_event_id, token: token.clone() };
+        let mut wait = Duration::from_secs(1);
         match Source::open(&request).await {
             Err(error) if streams == 0 && urls.len() == 1 => return Err(error),
             Err(error) => eprintln!("{error:#}; trying the next"),
-            Ok(source) => {
+            Ok(mut source) => {
                 streams += 1;
                 println!(
                     "# {url}{}",
                     if viewer.last_id.is_empty() { "" } else { ", going on from the last id" }
                 );
-                if let Err(error) = follow(source, &mut viewer).await {
+                if let Err(error) = follow(&mut source, &mut viewer).await {
                     eprintln!("{error:#}");
                 }
+                wait = source.retry().unwrap_or(wait);
                 if let Some(reason) = &viewer.end {
                     println!("# the server says not to come back: {reason}");
                     return Ok(());
                 }
             }
         }
-        sleep(Duration::from_secs(1)).await;
+        sleep(wait).await;
     }
     Ok(())
 }
 
-async fn follow(mut source: Source, viewer: &mut Viewer) -> anyhow::Result<()> {
+async fn follow(source: &mut Source, viewer: &mut Viewer) -> anyhow::Result<()> {
     let mut seconds = interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut events, mut since) = (0u32, Instant::now());

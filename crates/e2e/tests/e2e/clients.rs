@@ -1,5 +1,6 @@
 //! Clients that are slow, that stop, that leave, and an edge that says goodbye.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -8,11 +9,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 use tutti_e2e::bed::{Bed, Edge, Input, map_of_viewer, padded_fix};
 use tutti_e2e::eventually;
+use tutti_e2e::rooms::SECRET;
 use tutti_e2e::viewer::Following;
+use tutti_e2e::wire::is_busy;
 use tutti_load::now_ms;
-use tutti_load::sse::Event;
+use tutti_load::sse::{CONNECTION_EVENTS, Event};
 use tutti_load::watch::Viewer;
 
 /// A client of HTTP/1.0 (no chunks), with a small socket buffer, that reads as told.
@@ -51,10 +55,10 @@ impl Slow {
                     Some(("event", value)) => event.event = value.to_owned(),
                     Some(("data", value)) => event.data = value.to_owned(),
                     Some(("id", value)) => event.id = value.to_owned(),
-                    _ => {} // the response's head, retry and comments
+                    _ => {} // the response's head, and retry
                 }
             }
-            if !event.event.is_empty() {
+            if !event.event.is_empty() && !CONNECTION_EVENTS.contains(&event.event.as_str()) {
                 self.viewer.hear(&event).unwrap();
             }
         }
@@ -179,7 +183,7 @@ async fn an_edge_above_its_limit_and_an_edge_that_stops_send_clients_away_gently
     eventually("three are open", || async { edge.service.metric("tutti_edge_streams").await == 3.0 }).await;
     let turned_away = reqwest::get(edge.stream()).await.unwrap();
     assert_eq!(turned_away.status(), 200, "any other status ends an EventSource for good");
-    assert!(turned_away.text().await.unwrap().starts_with("retry: "));
+    assert!(is_busy(&turned_away.text().await.unwrap(), "all"));
 
     edge.service.signal(Signal::SIGTERM);
     for stream in streams {
@@ -253,27 +257,94 @@ async fn an_id_that_no_edge_ever_sent_gets_a_reset_and_everything() {
     }
 }
 
-/// By the HTML standard a client forgets its last id at the first event of a connection that has none.
+/// The fields of each block of a stream, as a program reads them that knows nothing of ours.
+fn blocks(text: &str) -> Vec<BTreeMap<String, String>> {
+    let field = |line: &str| {
+        let (name, value) = line.split_once(": ").expect("a field");
+        (name.to_owned(), value.to_owned())
+    };
+    text.split_terminator("\n\n").map(|block| block.lines().map(field).collect()).collect()
+}
+
+/// By the HTML standard a client forgets its last id at the first event of a connection that has none. And many
+/// client libraries hand a block without data to their program, as an empty message.
 #[tokio::test]
-async fn who_comes_back_is_told_the_own_id_before_any_event() {
+async fn each_block_is_an_event_with_data_and_the_first_tells_the_clients_own_id() {
     let bed = Bed::new(1).await;
-    let edge = bed.edge(&[]);
-    edge.service.wait_ready().await;
-    let first_block = async |path: &str, header: Option<&str>| {
+    let (_ingest, [edge]) = bed.up([&[("streams.heartbeat_seconds", "1")]]).await;
+    let told = async |path: &str, header: Option<&str>| {
         let mut request = tutti_e2e::client().get(format!("{}{path}", edge.url));
         if let Some(id) = header {
             request = request.header("last-event-id", id);
         }
-        let (mut response, mut text) = (request.send().await.unwrap(), String::new());
-        while !text.contains("\n\n") {
-            text += std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap();
-        }
-        text.split_once("\n\n").unwrap().0.to_owned()
+        blocks(&request.send().await.unwrap().text().await.unwrap())
     };
-    assert_eq!(first_block("/v1/map/stream", None).await, "retry: 1000");
-    assert_eq!(first_block("/v1/map/stream", Some("a.b")).await, "retry: 1000\nid: a.b");
-    assert_eq!(first_block("/v1/map/stream?since=c", None).await, "retry: 1000\nid: c");
-    assert_eq!(first_block("/v1/map/stream?since=c", Some("d")).await, "retry: 1000\nid: d");
-    assert_eq!(first_block("/v1/stream?map&since=m.e", None).await, "retry: 1000\nid: m.e");
-    assert_eq!(first_block("/v1/map/stream?since=c%0Adata:x", None).await, "retry: 1000");
+    let asked = [
+        ("/v1/map/stream?maxSeconds=4", None, None),
+        ("/v1/map/stream?maxSeconds=4&bbox=1,1,2,2", None, None),
+        ("/v1/map/stream?maxSeconds=1", Some("a.b"), Some("a.b")),
+        ("/v1/map/stream?maxSeconds=1&since=c", None, Some("c")),
+        ("/v1/map/stream?maxSeconds=1&since=c", Some("d"), Some("d")),
+        ("/v1/stream?map&since=m.e&maxSeconds=4", None, Some("m.e")),
+        ("/v1/map/stream?maxSeconds=1&since=c%0Adata:x", None, None),
+        // What polyfills and Mercure's clients write into the URL when they come back.
+        ("/v1/map/stream?maxSeconds=1&since=c&lastEventId=f", None, Some("f")),
+        ("/v1/map/stream?maxSeconds=1&lastEventID=g&since=", None, Some("g")),
+        ("/v1/map/stream?maxSeconds=1&Last-Event-ID=h", None, Some("h")),
+        ("/v1/map/stream?maxSeconds=1&lastEventId=&since=c", None, Some("c")),
+        ("/v1/map/stream?maxSeconds=1&lastEventId=f", Some("d"), Some("d")),
+    ];
+    let all = asked.map(async |(path, header, id)| (path, id, told(path, header).await));
+    for (path, id, blocks) in futures_util::future::join_all(all).await {
+        for block in &blocks {
+            assert!(block.contains_key("event"), "{path}: {block:?}");
+            let data: Value = serde_json::from_str(&block["data"]).unwrap();
+            assert!(data.is_object() || data.is_array(), "{path}: {block:?}");
+        }
+        let (first, last) = (&blocks[0], &blocks[blocks.len() - 1]);
+        assert_eq!((&*first["event"], &*first["retry"]), ("heartbeat", "1000"), "{path}");
+        assert_eq!(first.get("id").map(String::as_str), id, "{path}");
+        assert_eq!(last["event"], "reconnect", "{path}");
+        let data: Value = serde_json::from_str(&last["data"]).unwrap();
+        assert_eq!((&data["reason"], data["retryMs"].to_string()), (&json!("life"), last["retry"].clone()));
+        if path.contains("maxSeconds=4") {
+            let heartbeats = blocks[1..].iter().filter(|block| block["event"] == "heartbeat");
+            let newest = heartbeats.last().expect("the stream was quiet for longer than a heartbeat");
+            assert!(newest["id"].len() > 1, "{path}: {newest:?}");
+            assert!(serde_json::from_str::<Value>(&newest["data"]).unwrap()["at"].as_u64() > Some(1 << 40));
+        }
+    }
+    let twice = tutti_e2e::client().get(format!("{}?lastEventId=a&lastEventID=b", edge.stream()));
+    assert_eq!(twice.send().await.unwrap().status(), 400);
+}
+
+/// A browser's EventSource shows its program neither the status nor the body of an answer that is no stream.
+#[tokio::test]
+async fn a_refusal_is_an_event_for_those_who_ask_for_that() {
+    let bed = Bed::new(1).await;
+    let edge = bed.edge(&[("map.public", "false"), ("auth.hs256_secret", SECRET)]);
+    edge.service.wait_ready().await;
+    let cases = [
+        ("/v1/map/stream", 401, "unauthorized"),
+        ("/v1/stream?map", 401, "unauthorized"),
+        ("/v1/stream", 400, "bad_request"),
+        ("/v1/inbox/stream", 401, "unauthorized"),
+        ("/v1/rooms/sale/stream", 404, "not_found"),
+        ("/v1/topics/nothing/stream", 401, "unauthorized"),
+    ];
+    for (path, status, reason) in cases {
+        let plain = tutti_e2e::client().get(format!("{}{path}", edge.url)).send().await.unwrap();
+        assert_eq!(plain.status(), status, "{path}");
+        let detail = plain.json::<Value>().await.unwrap()["detail"].clone();
+        let mark = if path.contains('?') { '&' } else { '?' };
+        let url = format!("{}{path}{mark}refusals=event", edge.url);
+        let answer = tutti_e2e::client().get(url).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        assert_eq!(answer.headers()["content-type"], "text/event-stream; charset=utf-8");
+        let blocks = blocks(&answer.text().await.unwrap());
+        assert_eq!((blocks.len(), &*blocks[0]["event"]), (1, "end"), "{path}");
+        let told: Value = serde_json::from_str(&blocks[0]["data"]).unwrap();
+        assert_eq!(told, json!({ "reason": reason, "status": status, "detail": detail }), "{path}");
+        assert!(blocks[0]["retry"].parse::<u64>().unwrap() >= 30_000, "who comes back does so late");
+    }
 }

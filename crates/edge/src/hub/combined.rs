@@ -18,7 +18,7 @@ use crate::coding::Coding;
 use crate::combined::{Ids, Part, Rewriter};
 use crate::frame::{Events, chunk_of};
 use crate::pipe::{PipeReader, pipe};
-use crate::stream::{End, Socket, Stream, Written};
+use crate::stream::{End, Socket, Stream};
 
 /// What a part's pipe holds for a client that is slow.
 const HELD_BYTES: usize = 16 * 1024;
@@ -93,7 +93,10 @@ impl Hub {
                     // It was cut off within an event, which must not look whole.
                     Ok(false) if !inlets[at].rewriter.is_between() => return End::Stalled,
                     // The client is to come back: without this part it would miss something in silence.
-                    Ok(false) => return self.part_ended(stream, &inlets[at].rewriter),
+                    Ok(false) => {
+                        stream.end = if self.draining.is_cancelled() { End::Drain } else { End::Life };
+                        return stream.close(self.retry());
+                    }
                     Err(end) => return end,
                 }
             }
@@ -109,7 +112,7 @@ impl Hub {
                     () = self.pause(&mut stream, Instant::now() + LOOK) => {}
                 }
             }
-            if let Err(end) = self.keep_alive(&mut stream).await {
+            if let Err(end) = self.keep_alive_at(&mut stream, &ids.to_text()).await {
                 return end;
             }
         }
@@ -157,26 +160,14 @@ impl Hub {
         }
     }
 
-    /// A part's time was over: so is that of all.
-    fn part_ended(&self, mut stream: Stream, part: &Rewriter) -> End {
-        if let Some(retry) = part.retry() {
-            let retry = [retry, b"\n"].concat();
-            if !matches!(stream.try_write(chunk_of(&retry, stream.chunked)), Written::All) {
-                return End::Left;
-            }
-        }
-        stream.end = End::Life;
-        stream.close(self.retry())
-    }
-
-    /// A stream of any kind, and the last id that its client was told: a client forgets it at the first event of
-    /// a connection on which it has not been told another.
+    /// A stream of any kind. It begins with a heartbeat, so that bytes flow at once, which tells the client's last id
+    /// again: a client forgets it at the first event of a connection on which it has not been told another.
     pub(super) fn take_over(self: Rc<Self>, mut stream: Stream, what: What, last_id: Option<&str>) {
         self.metrics.opened.inc();
         self.metrics.streams.inc();
         let begin = stream.begin();
         let mut hello = Events::default();
-        hello.retry(Duration::from_secs(1));
+        hello.heartbeat().retry(Duration::from_secs(1));
         if let Some(id) = last_id {
             hello.id(id);
         }

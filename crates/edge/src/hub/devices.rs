@@ -292,7 +292,7 @@ impl Hub {
             }
             // The feeds went on with what others were told.
             let id = id_of(&served.device.addresses, |at| &post.texts[served.device.addresses[at].bucket]);
-            let heartbeat = Events::default().comment("heartbeat").id(&id).frame();
+            let heartbeat = Events::default().heartbeat().id(&id).frame();
             let bytes = served.stream.encode(&heartbeat);
             match self.deliver(&mut served.stream, bytes) {
                 Written::All => {}

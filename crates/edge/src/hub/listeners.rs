@@ -170,7 +170,7 @@ impl Hub {
             }
             let Some(step) = &topic.step else { continue };
             let id = Place::after(step.view.position()).to_text();
-            let heartbeat = Events::default().comment("heartbeat").id(&id).frame();
+            let heartbeat = Events::default().heartbeat().id(&id).frame();
             let mut at = 0;
             while let Some(listener) = topic.live.get_mut(at) {
                 if now - listener.stream.last_write < self.config.heartbeat {

@@ -4,6 +4,7 @@
 //! same, are written to each of them without waiting. A viewer whose socket would block, that is new, or that
 //! resumes, leaves the list and becomes a task, until it has been brought to the newest step.
 
+use std::cell::LazyCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 use super::Hub;
 use crate::approach::{Approach, NextWrite, Shown, View};
 use crate::counts::Whose;
-use crate::frame::Events;
+use crate::frame::{Events, Frame};
 use crate::stream::{End, Stream, Written};
 use crate::tick::Tick;
 use crate::turns::Turn;
@@ -76,21 +77,20 @@ impl Hub {
         }
         let mut scratch = self.scratch.borrow_mut();
         scratch.clear();
-        match *view {
-            View::World => {}
-            View::Area(area) => {
-                let frames = tick.tiles.frames(area, &self.metrics);
-                frames.iter().for_each(|frame| scratch.extend_from_slice(&stream.encode(frame)));
-            }
+        // Each has one event, and the id is that of the last.
+        let frames = match *view {
+            View::World => Vec::new(),
+            View::Area(area) => tick.tiles.frames(area, &self.metrics),
             View::Clusters(area) => {
                 let clusters = tick.clusters(before, area.zoom());
-                let here = area.each().filter_map(|tile| clusters.get(&tile));
-                here.for_each(|frame| scratch.extend_from_slice(&stream.encode(frame)));
+                area.each().filter_map(|tile| clusters.get(&tile)).collect()
             }
-        }
-        if !scratch.is_empty() {
-            let id = Events::default().id(&view.id(&tick.id)).frame();
-            scratch.extend_from_slice(&stream.encode(&id));
+        };
+        if let Some((last, others)) = frames.split_last() {
+            let id = Frame::id_line(&view.id(&tick.id));
+            for frame in others.iter().copied().chain([&id, last]) {
+                scratch.extend_from_slice(&stream.encode(frame));
+            }
         }
         if let Some(status) = &tick.status_frame {
             scratch.extend_from_slice(&stream.encode(status));
@@ -151,13 +151,14 @@ impl Hub {
         }
         let heartbeat = self.config.heartbeat;
         if let Some(tick) = self.current() {
+            // The id moves along, so that a client that comes back after a quiet time is not taken for one from
+            // long ago.
+            let of = |id: &str| Events::default().heartbeat().id(id).frame();
+            let world = LazyCell::new(|| of(&tick.id));
             self.write_to_all(&mut live, &tick, |Viewer { stream, view, .. }| {
                 (now - stream.last_write >= heartbeat).then(|| match view {
-                    View::World => stream.encode(&tick.heartbeat),
-                    _ => {
-                        let id = view.id(&tick.id);
-                        stream.encode(&Events::default().comment("heartbeat").id(&id).frame())
-                    }
+                    View::World => stream.encode(&world),
+                    _ => stream.encode(&of(&view.id(&tick.id))),
                 })
             });
         }

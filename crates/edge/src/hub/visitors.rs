@@ -223,7 +223,7 @@ impl Hub {
             }
             let mut events = visitor.news(key.0, view, step, all);
             if events.is_empty() && all && visitor.stream.last_write.elapsed() >= heartbeat {
-                events.comment("heartbeat").id(&step.id);
+                events.heartbeat().id(&step.id);
             }
             match self.write_visitor(visitor, &events) {
                 Written::All => {}
@@ -250,7 +250,7 @@ impl Hub {
             let mut events = Events::default();
             visitor.tell_status(step.status, &mut events);
             if events.is_empty() && visitor.stream.last_write.elapsed() >= heartbeat {
-                events.comment("heartbeat");
+                events.heartbeat();
             }
             let inside = view.is_inside(visitor.id.number);
             match self.write_visitor(visitor, &events) {
