@@ -8,16 +8,19 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 
-use crate::routes::readable;
+use crate::routes::{Shared, readable};
 
 /// The map listens to other edges too, of which it is told.
 static MAP: LazyLock<Page> = LazyLock::new(|| Page::new(include_str!("../../../web/index.html"), "*"));
 static ROOM: LazyLock<Page> = LazyLock::new(|| Page::new(include_str!("../../../web/room.html"), "'self'"));
 
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
-    app.service(readable("/", async || MAP.answer()))
-        .service(readable("/rooms/{room}", async || ROOM.answer()));
+    app.service(readable("/", async |shared: web::Data<Shared>| MAP.answer(&shared)))
+        .service(readable("/rooms/{room}", async |shared: web::Data<Shared>| ROOM.answer(&shared)));
 }
+
+/// How often a stream brings an event at least, as it stands in the files.
+const HEARTBEAT: &str = r#"data-heartbeat-seconds="15""#;
 
 struct Page {
     text: &'static str,
@@ -36,14 +39,18 @@ impl Page {
         Self { text, policy }
     }
 
-    fn answer(&self) -> HttpResponse {
+    /// Answers with the page, in which it writes how often an open stream brings an event at least. By that the
+    /// page knows when its connection is dead.
+    fn answer(&self, shared: &Shared) -> HttpResponse {
+        let seconds = shared.config.streams.heartbeat.as_secs();
+        let attribute = format!(r#"data-heartbeat-seconds="{seconds}""#);
         HttpResponse::Ok()
             .content_type("text/html; charset=utf-8")
             .insert_header((header::CACHE_CONTROL, "no-cache"))
             .insert_header((header::CONTENT_SECURITY_POLICY, self.policy.as_str()))
             .insert_header((header::REFERRER_POLICY, "no-referrer"))
             .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-            .body(self.text)
+            .body(self.text.replacen(HEARTBEAT, &attribute, 1))
     }
 }
 
@@ -67,6 +74,7 @@ mod tests {
             "'sha256-qznLcsROx4GACP2dm0UCKCzCG+HiZ1guq6ZZDob/Tng='"
         );
         for page in [&MAP, &ROOM] {
+            assert_eq!(page.text.matches(HEARTBEAT).count(), 1);
             for tag in ["script", "style"] {
                 assert_eq!(page.text.matches(&format!("<{tag}")).count(), 1, "{tag} without attributes");
                 assert_eq!(page.policy.matches("'sha256-").count(), 2);

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod boxes;
+mod browser;
+mod cable;
 mod clients;
 mod cluster;
 mod combined;
@@ -24,6 +26,7 @@ mod input;
 mod jwks;
 mod limits;
 mod mailboxes;
+mod pages;
 mod real_clients;
 mod room_faults;
 mod room_scripts;

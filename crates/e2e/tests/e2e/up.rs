@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use fantoccini::{Client, ClientBuilder};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reqwest::Method;
 use serde_json::json;
-use tutti::local::{Owned, find, wait_for_port};
+use tutti::local::{Owned, wait_for_port};
 use tutti::token::{DEVELOPMENT_SECRET, sign};
 use tutti_e2e::bed::{Bed, Input, Map, fix};
 use tutti_e2e::rooms::{Rooms, key};
@@ -19,6 +18,8 @@ use tutti_e2e::viewer::Following;
 use tutti_e2e::{eventually, free_port};
 use tutti_load::now_ms;
 use tutti_load::publisher::Publisher;
+
+use crate::browser::Browser;
 
 /// Ports in a row that are free now, for `--port-base`, away from those of other tests.
 fn port_base() -> u16 {
@@ -110,48 +111,6 @@ async fn tutti_up_runs_everything_takes_fixes_from_any_kafka_client_and_ends_cle
         .await;
     }
     assert!(said().contains("stopping"));
-}
-
-/// A headless Chromium.
-struct Browser {
-    client: Client,
-    _driver: Owned,
-}
-
-impl Browser {
-    async fn start(folder: &std::path::Path) -> Self {
-        let needed = "apt-get install chromium chromium-driver";
-        let driver = find("chromedriver").expect(needed);
-        let chromium = find("chromium").expect(needed);
-        let port = free_port();
-        let command = [driver.into_os_string(), format!("--port={port}").into()];
-        let process = Owned::start(&command, "TERM", &folder.join("chromedriver.log")).unwrap();
-        wait_for_port(port, Duration::from_secs(30)).unwrap();
-        let profile = format!("--user-data-dir={}", folder.join("profile").display());
-        let arguments = [
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            &profile,
-        ];
-        let options = json!({ "binary": chromium, "args": arguments });
-        let capabilities = [("goog:chromeOptions".to_owned(), options)].into_iter().collect();
-        let client = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new())
-            .capabilities(capabilities)
-            .connect(&format!("http://127.0.0.1:{port}"))
-            .await
-            .expect("Chromium starts");
-        Self { client, _driver: process }
-    }
-
-    async fn tell(&self, script: &str) -> serde_json::Value {
-        self.client.execute(&format!("return {script}"), Vec::new()).await.unwrap_or_default()
-    }
 }
 
 #[tokio::test]
