@@ -34,6 +34,7 @@ mod room_settings;
 mod rooms;
 mod secured;
 mod sentinel;
+mod snippets;
 mod tokens;
 mod topics;
 mod transactions;
