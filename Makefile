@@ -21,7 +21,10 @@ fi
 endef
 
 BUILD_NEEDS := cc:build-essential make:build-essential perl:perl pkg-config:pkg-config
-TEST_NEEDS := redis-server:redis-server openssl:openssl java:default-jre-headless mvn:maven chromium:chromium chromedriver:chromium-driver node:nodejs nginx:nginx-light
+# Debian's python3 comes without what venv needs.
+TEST_NEEDS = redis-server:redis-server openssl:openssl curl:curl java:default-jre-headless mvn:maven \
+  chromium:chromium chromedriver:chromium-driver node:nodejs npm:npm nginx:nginx-light go:golang-go python3:python3-venv \
+  $(if $(shell python3 -c 'import ensurepip' 2>&1),ensurepip:python3-venv)
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16

@@ -6,6 +6,7 @@
 mod boxes;
 mod browser;
 mod cable;
+mod client_libraries;
 mod clients;
 mod cluster;
 mod combined;
