@@ -60,7 +60,7 @@ mod tests {
             let streams = streams_by_default(workers, limit);
             let each = connections_of_a_worker(streams, workers, 25_000, limit).expect("a default fits");
             let all = streams as u64 + workers as u64 * each as u64 + others(workers as u64);
-            assert!(all <= limit && each >= 64 && each <= 25_000, "{workers} {limit}: {streams} {each}");
+            assert!(all <= limit && (64..=25_000).contains(&each), "{workers} {limit}: {streams} {each}");
         }
         assert_eq!(streams_by_default(2, 1 << 20), 50_000);
         let refused = connections_of_a_worker(700, 2, 25_000, 1000).unwrap_err();

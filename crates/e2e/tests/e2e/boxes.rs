@@ -183,9 +183,11 @@ async fn a_box_as_libraries_for_maps_write_it_is_the_same_box_of_this_world() {
     ] {
         let watching = Watching::start(&format!("{}?maxSeconds=60.0&bbox={text}", edge.stream())).await;
         eventually("its devices are shown", async || watching.now().settled).await;
-        let screen = watching.now();
-        screen.looks_at(same);
-        assert_eq!(screen.by_timestamps().into_keys().collect::<Vec<_>>(), devices, "{text}");
+        {
+            let screen = watching.now();
+            screen.looks_at(same);
+            assert_eq!(screen.by_timestamps().into_keys().collect::<Vec<_>>(), devices, "{text}");
+        }
         let (_, listed) = get(&format!("{}?bbox={text}", snapshot(&edge)), "application/json").await;
         assert_eq!(listed["locations"].as_array().unwrap().len(), devices.len(), "{text}");
     }

@@ -308,8 +308,8 @@ async fn each_block_is_an_event_with_data_and_the_first_tells_the_clients_own_id
         let data: Value = serde_json::from_str(&last["data"]).unwrap();
         assert_eq!((&data["reason"], data["retryMs"].to_string()), (&json!("life"), last["retry"].clone()));
         if path.contains("maxSeconds=4") {
-            let heartbeats = blocks[1..].iter().filter(|block| block["event"] == "heartbeat");
-            let newest = heartbeats.last().expect("the stream was quiet for longer than a heartbeat");
+            let mut heartbeats = blocks[1..].iter().filter(|block| block["event"] == "heartbeat");
+            let newest = heartbeats.next_back().expect("the stream was quiet for longer than a heartbeat");
             assert!(newest["id"].len() > 1, "{path}: {newest:?}");
             assert!(serde_json::from_str::<Value>(&newest["data"]).unwrap()["at"].as_u64() > Some(1 << 40));
         }

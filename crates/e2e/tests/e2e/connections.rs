@@ -259,8 +259,9 @@ async fn a_combined_stream_is_one_open_file_however_many_parts_it_has() {
     }
     let streams = async || edge.service.metric("tutti_edge_streams").await;
     eventually("all are open, and their parts", || async { streams().await == 3.0 * STREAMS as f64 }).await;
-    let more = files(&edge.service) - before;
-    assert!((STREAMS..STREAMS + 10).contains(&more), "{more} files more");
+    // Some more or fewer are of connections that come and go: to Redis, and of what asks for metrics.
+    let files = files(&edge.service);
+    assert!(files < before + STREAMS + 10, "{before} files before, {files} with {STREAMS} streams");
 }
 
 /// An edge as a shell starts it that may open so many files; its listener, its admin port and its log.

@@ -80,7 +80,7 @@ async fn a_list_of_notifications_is_compressed_where_it_is_long() {
     for n in 0..20 {
         let body =
             json!({"to": {"users": ["7"]}, "title": "Shipped", "body": format!("Number {n} is on its way.")});
-        inboxes.send_until_accepted(&[edge.url.clone()], &format!("key-{n}"), &body).await;
+        inboxes.send_until_accepted(std::slice::from_ref(&edge.url), &format!("key-{n}"), &body).await;
     }
     let bearer = format!("Bearer {}", token("7"));
     let list = async |query: &str, coding: &str| {

@@ -11,8 +11,8 @@ use rand::{Rng as _, SeedableRng as _};
 use tutti_e2e::redis::Redis;
 use tutti_e2e::{eventually, unique};
 use tutti_feed::{
-    Filed, Filing, Keep, Letter, Mailbox, MailboxMetrics, Mailboxes, Mark, News, Page, Position, Record,
-    Since, read_log,
+    Filed, Filing, Item, Keep, Letter, Mailbox, MailboxMetrics, Mailboxes, Mark, News, Page, Position,
+    Record, Since, read_log,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -365,7 +365,7 @@ async fn pages_of_any_size_are_together_the_whole_mailbox_newest_first() {
                 assert_eq!((page.unread, page.position), (whole.unread, whole.position));
                 let marked: HashSet<&String> = page.marks.keys().collect();
                 assert_eq!(marked, page.items.iter().map(|item| &item.id).filter(|id| is_read(id)).collect());
-                before = page.items.last().map(|item| item.place());
+                before = page.items.last().map(Item::place);
                 told.extend(page.items);
                 if !page.more {
                     break;
@@ -392,7 +392,7 @@ async fn a_page_goes_on_before_an_id_or_a_place_also_where_its_item_has_gone() {
         boxes.read_page("a", page).await.unwrap().map(|page| ids(&page))
     };
     let places: Vec<String> =
-        boxes.read("a", Since::All).await.unwrap().items.iter().map(|item| item.place()).collect();
+        boxes.read("a", Since::All).await.unwrap().items.iter().map(Item::place).collect();
     assert_eq!(before(&places[2]).await.unwrap(), ["2", "1"]);
     assert_eq!(before("9-9").await.unwrap(), ["2", "1"]);
     assert_eq!(before("2").await.unwrap(), ["1"]);
