@@ -296,13 +296,11 @@ mod tests {
         fn tick(&mut self) -> Tick {
             self.no += 1;
             let step = Step {
-                no: self.no,
                 generation: self.generation,
                 reset_reason: "gap",
-                status: Status::Live,
-                status_changed: false,
                 heads: self.map.view().cursor().0,
                 polls: self.polls,
+                ..Step::numbered(self.no)
             };
             Tick::new(&mut self.map, step)
         }

@@ -209,7 +209,7 @@ mod tests {
     use crate::map::MapState;
     use crate::map::tests::{map, record};
     use crate::snapshot::Format;
-    use crate::tick::{Status, Step};
+    use crate::tick::Step;
 
     const T0: u64 = 1_700_000_000_000_000;
     const JSON: Form = Form { format: Format::Json, gzip: false };
@@ -249,16 +249,7 @@ mod tests {
             };
             let change = Change { change: Some(change::Change::Fix(fix)) };
             self.map.apply(0, &record(no, T0 + no, vec![change]));
-            let step = Step {
-                no,
-                generation: 0,
-                reset_reason: "start",
-                status: Status::Live,
-                status_changed: false,
-                heads: Vec::new(),
-                polls: 0,
-            };
-            *self.newest.borrow_mut() = Some(Arc::new(Tick::new(&mut self.map, step)));
+            *self.newest.borrow_mut() = Some(Arc::new(Tick::new(&mut self.map, Step::numbered(no))));
         }
 
         fn newest(&self) -> impl Fn() -> Option<Arc<Tick>> + 'static {

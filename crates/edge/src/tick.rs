@@ -83,6 +83,22 @@ pub(crate) struct Step {
     pub(crate) polls: u64,
 }
 
+#[cfg(test)]
+impl Step {
+    /// A step of an edge that is live and has had no reset.
+    pub(crate) fn numbered(no: u64) -> Self {
+        Self {
+            no,
+            generation: 0,
+            reset_reason: "start",
+            status: Status::Live,
+            status_changed: false,
+            heads: Vec::new(),
+            polls: 0,
+        }
+    }
+}
+
 impl Tick {
     /// Takes what changed out of the map, and encodes it: the only place where a live event is
     /// written.

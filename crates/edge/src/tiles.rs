@@ -166,7 +166,7 @@ mod tests {
     use crate::map::MapState;
     use crate::map::tests::{map, record, removal};
     use crate::replay::Replay;
-    use crate::tick::{Status, Step, Tick};
+    use crate::tick::{Step, Tick};
     use crate::view::Resume;
     use prometheus_client::registry::Registry;
     use proptest::prelude::*;
@@ -223,18 +223,7 @@ mod tests {
     }
 
     fn step(map: &mut MapState, no: u64) -> Tick {
-        Tick::new(
-            map,
-            Step {
-                no,
-                generation: 0,
-                reset_reason: "start",
-                status: Status::Live,
-                status_changed: false,
-                heads: Vec::new(),
-                polls: 0,
-            },
-        )
+        Tick::new(map, Step::numbered(no))
     }
 
     proptest! {

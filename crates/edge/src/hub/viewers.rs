@@ -286,7 +286,7 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::pipe::pipe;
     use crate::stream::Socket;
-    use crate::tick::{Status, Step};
+    use crate::tick::Step;
 
     const T0: u64 = 1_700_000_000_000_000;
 
@@ -324,16 +324,7 @@ mod tests {
             (0..1000).map(|n| fix_at(&format!("far-{n}"), -30.0, f64::from(n) / 10.0)).collect();
         fixes.extend((0..3).map(|n| fix_at(&format!("near-{n}"), 47.37, 8.54)));
         map.apply(0, &record(1, T0, fixes));
-        let step = Step {
-            no: 1,
-            generation: 0,
-            reset_reason: "start",
-            status: Status::Live,
-            status_changed: false,
-            heads: Vec::new(),
-            polls: 0,
-        };
-        hub.step(&Arc::new(Tick::new(&mut map, step)));
+        hub.step(&Arc::new(Tick::new(&mut map, Step::numbered(1))));
         hub
     }
 
