@@ -46,6 +46,8 @@ pub(crate) struct Conductor {
     heads: Option<Heads>,
     polls: u64,
     heard: Vec<Heard>,
+    /// Records of each feed that lie in Kafka and cannot be read yet.
+    held_back: Vec<u64>,
     status: Status,
     generation: u64,
     reset_reason: &'static str,
@@ -82,6 +84,7 @@ impl Conductor {
             heads: None,
             polls: 0,
             heard: vec![Heard::default(); shards],
+            held_back: vec![0; shards],
             status: Status::Stale { since_ms: None },
             generation: 0,
             reset_reason: "start",
@@ -102,6 +105,7 @@ impl Conductor {
             warn!(reason, "the live map begins anew from the logs; its clients get a reset");
             // The last word of this generation: nothing is known of what Redis has now.
             self.heard.fill(Heard::default());
+            self.held_back.fill(0);
             if self.caught_up {
                 self.publish();
             }
@@ -167,6 +171,7 @@ impl Conductor {
                     // Clients that wait for a poll learn of it by a tick.
                     self.dirty = true;
                 }
+                Event::HeldBack { feed, records } => self.held_back[feed] = records,
                 Event::Reset { reason, .. } => return Next::BeginAnew(reason.as_str()),
                 Event::Record { feed, record } => {
                     let applied = self.map.apply(feed, &record);
@@ -209,17 +214,20 @@ impl Conductor {
         }
     }
 
-    /// Stale where a feed that has records brings none.
+    /// Stale where a feed that has records brings none, or not all that there are.
     fn watch_status(&mut self) {
         let known: Vec<Heard> = self.heard.iter().copied().filter(|h| h.at.is_some()).collect();
-        let quiet = known.iter().filter(|h| h.at.is_some_and(|at| at.elapsed() >= STALE_AFTER));
-        let since_ms = quiet.map(|h| (h.time_us / 1000) as i64).min();
+        let oldest = |heard: &mut dyn Iterator<Item = &Heard>| heard.map(|h| (h.time_us / 1000) as i64).min();
+        let since_ms =
+            oldest(&mut known.iter().filter(|h| h.at.is_some_and(|at| at.elapsed() >= STALE_AFTER)));
+        // The time since when stays the same while it lasts.
+        let lasts = |since_ms| self.status.since_ms().or(since_ms);
+        let records = self.held_back.iter().fold(0, |sum: u64, records| sum.saturating_add(*records));
         let status = match since_ms {
+            _ if records > 0 => Status::HeldBack { since_ms: lasts(oldest(&mut known.iter())), records },
             None if known.is_empty() => Status::Stale { since_ms: None },
             None => Status::Live,
-            // The time since when stays the same while it lasts.
-            Some(_) if matches!(self.status, Status::Stale { since_ms: Some(_) }) => self.status,
-            Some(since_ms) => Status::Stale { since_ms: Some(since_ms) },
+            Some(_) => Status::Stale { since_ms: lasts(since_ms) },
         };
         // Nobody misses what there never was.
         let unused = !self.used && self.heads.is_some();

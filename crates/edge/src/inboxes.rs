@@ -63,6 +63,8 @@ pub(crate) struct Conductor {
     places: Vec<Option<Position>>,
     status: Status,
     heard_at: Option<Instant>,
+    /// Records that lie in Kafka and cannot be read yet, as each bucket's feed says.
+    held_back: Vec<u64>,
 }
 
 impl Conductor {
@@ -73,8 +75,9 @@ impl Conductor {
         steps: broadcast::Sender<Arc<InboxStep>>,
     ) -> Self {
         let places = vec![None; mailboxes.feeds().len()];
-        let status = Status::Stale { since_ms: None };
-        Self { config, metrics, mailboxes, steps, no: 0, changes: Vec::new(), places, status, heard_at: None }
+        let (status, held_back) = (Status::Stale { since_ms: None }, vec![0; places.len()]);
+        let (no, changes, heard_at) = (0, Vec::new(), None);
+        Self { config, metrics, mailboxes, steps, no, changes, places, status, heard_at, held_back }
     }
 
     /// Runs for ever.
@@ -102,6 +105,7 @@ impl Conductor {
             }
             warn!("following the inboxes ended by itself; beginning anew");
             (0..names.len()).for_each(|bucket| self.begin_anew(bucket));
+            self.held_back.fill(0);
         }
     }
 
@@ -109,6 +113,7 @@ impl Conductor {
         match event {
             Event::Heads(heads) if heads.contains(&Head::Unknown) => {}
             Event::Heads(_) => self.heard_at = Some(Instant::now()),
+            Event::HeldBack { feed, records } => self.held_back[feed] = records,
             Event::Reset { feed, .. } => self.begin_anew(feed),
             Event::Record { feed, record } => {
                 let position = record.position;
@@ -131,7 +136,10 @@ impl Conductor {
     }
 
     fn publish(&mut self) {
+        // A partition says the same to all buckets.
+        let records = self.held_back.iter().copied().max().unwrap_or(0);
         let status = match self.heard_at {
+            _ if records > 0 => Status::HeldBack { since_ms: None, records },
             Some(at) if at.elapsed() < STALE_AFTER => Status::Live,
             _ => Status::Stale { since_ms: None },
         };

@@ -195,7 +195,7 @@ impl Conductor<'_> {
             tokio::select! {
                 event = following.next() => match event {
                     None | Some(Event::Reset { .. }) => return Ok(Ended::Reset),
-                    Some(Event::Heads(_)) => {}
+                    Some(Event::Heads(_) | Event::HeldBack { .. }) => {}
                     Some(Event::Record { record, .. }) => {
                         heard_at = Instant::now();
                         dirty = true;

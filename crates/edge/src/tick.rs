@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use serde_json::json;
 use tutti_feed::{Cursor, Position};
 
 use crate::area::{Area, ByZoom, Tile};
@@ -25,6 +26,8 @@ pub(crate) enum Status {
     Live,
     /// Nothing was heard since then (milliseconds since 1970, by the feeds' time), if ever.
     Stale { since_ms: Option<i64> },
+    /// So many records lie in Kafka and cannot be read yet; since about then.
+    HeldBack { since_ms: Option<i64>, records: u64 },
 }
 
 impl Status {
@@ -32,11 +35,22 @@ impl Status {
     pub(crate) fn write(self, events: &mut Events) {
         match self {
             Self::Live => events.event("status", r#"{"state":"live"}"#),
-            Self::Stale { since_ms: None } => events.event("status", r#"{"state":"stale","since":null}"#),
-            Self::Stale { since_ms: Some(ms) } => {
-                events.event("status", &format!(r#"{{"state":"stale","since":{ms}}}"#))
+            Self::Stale { since_ms } => {
+                events.event("status", &format!(r#"{{"state":"stale","since":{}}}"#, json!(since_ms)))
+            }
+            Self::HeldBack { since_ms, records } => {
+                let since = json!(since_ms);
+                events.event("status", &format!(r#"{{"state":"stale","since":{since},"lag":{records}}}"#))
             }
         };
+    }
+
+    /// Since when nothing was heard, where that is known.
+    pub(crate) fn since_ms(self) -> Option<i64> {
+        match self {
+            Self::Live => None,
+            Self::Stale { since_ms } | Self::HeldBack { since_ms, .. } => since_ms,
+        }
     }
 }
 

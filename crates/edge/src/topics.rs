@@ -41,6 +41,8 @@ struct Followed {
     steps: watch::Sender<Option<Arc<TopicStep>>>,
     step: TopicStep,
     heard_at: Option<Instant>,
+    /// Records that lie in Kafka and cannot be read yet.
+    held_back: u64,
     caught_up: bool,
     dirty: bool,
 }
@@ -68,7 +70,7 @@ impl Conductor {
                 head: None,
                 polls: 0,
             };
-            Followed { name, steps, step, heard_at: None, caught_up: false, dirty: false }
+            Followed { name, steps, step, heard_at: None, held_back: 0, caught_up: false, dirty: false }
         });
         let followed = followed.collect();
         (Self { config, metrics, topics: followed }, Arc::new(topics))
@@ -98,7 +100,10 @@ impl Conductor {
                 self.topics.iter_mut().for_each(Followed::publish);
             }
             warn!("following the topics ended by itself; beginning anew");
-            self.topics.iter_mut().for_each(|topic| topic.begin_anew("follower_ended"));
+            for topic in &mut self.topics {
+                topic.begin_anew("follower_ended");
+                topic.held_back = 0;
+            }
         }
     }
 
@@ -113,6 +118,7 @@ impl Conductor {
                     topic.dirty = true;
                 }
             }
+            Event::HeldBack { feed, records } => self.topics[feed].held_back = records,
             Event::Reset { feed, reason } => self.topics[feed].begin_anew(reason.as_str()),
             Event::Record { feed, record } => {
                 let topic = &mut self.topics[feed];
@@ -138,10 +144,13 @@ impl Followed {
     }
 
     fn publish(&mut self) {
+        let newest_ms = || self.step.view.position().map(|p| (p.time_us / 1000) as i64);
+        // The time since when stays the same while it lasts.
+        let since_ms = self.step.status.since_ms().or_else(newest_ms);
         let status = match self.heard_at {
+            _ if self.held_back > 0 => Status::HeldBack { since_ms, records: self.held_back },
             Some(at) if at.elapsed() < STALE_AFTER => Status::Live,
-            _ if matches!(self.step.status, Status::Stale { since_ms: Some(_) }) => self.step.status,
-            _ => Status::Stale { since_ms: self.step.view.position().map(|p| (p.time_us / 1000) as i64) },
+            _ => Status::Stale { since_ms },
         };
         self.dirty |= status != self.step.status;
         self.step.status = status;

@@ -9,6 +9,7 @@ use fred::types::MultipleKeys;
 use fred::types::scripts::Script;
 
 use crate::error::Error;
+use crate::held_back::write_note;
 use crate::metrics::AppendMetrics;
 use crate::record::Position;
 use crate::replicas::Replicas;
@@ -126,6 +127,15 @@ impl Feed {
             .hget(&self.head, format!("source:{source}"))
             .await
             .map_err(Error::redis(format!("reading the position of {source} in feed {}", self.name)))
+    }
+
+    /// Notes for all who follow that so many records cannot be read yet, though they lie in Kafka; 0 that none are. To
+    /// be said again every few seconds, each time with another `at_ms`.
+    ///
+    /// # Errors
+    /// [`Error::Redis`] if Redis does not answer.
+    pub async fn note_held_back(&self, records: u64, at_ms: i64) -> Result<(), Error> {
+        write_note(&self.client, &self.name, records, at_ms).await
     }
 
     /// Appends a record if its source stands at `from`: all of it, or nothing. May be repeated

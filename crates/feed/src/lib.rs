@@ -13,13 +13,15 @@
 //!
 //! A [`Cursor`] is a place in several feeds, as the short text that browsers send back.
 //!
-//! *Invariant:* only `redis.rs` configures the driver, and only scripts write a feed.
+//! *Invariant:* only `redis.rs` configures the driver, and only scripts write a feed; `held_back.rs` writes a note beside
+//! it.
 
 mod append;
 pub mod chain;
 mod cursor;
 mod error;
 mod eviction;
+mod held_back;
 mod history;
 mod mailbox;
 mod metrics;

@@ -8,10 +8,12 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes};
 use fred::prelude::*;
 use fred::types::scripts::Script;
+use futures_util::future::try_join_all;
 use sha1::{Digest as _, Sha1};
 
 use crate::append::{Limits, channel};
 use crate::error::Error;
+use crate::held_back::write_note;
 use crate::metrics::MailboxMetrics;
 use crate::record::Position;
 use crate::replicas::Replicas;
@@ -226,6 +228,18 @@ impl Mailboxes {
     pub fn bucket_of(&self, address: &[u8]) -> u32 {
         let hash = Sha1::digest(address);
         u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]) % self.buckets
+    }
+
+    /// Notes in the feeds of all buckets that so many records cannot be read yet; as [`Feed::note_held_back`] does.
+    ///
+    /// [`Feed::note_held_back`]: crate::Feed::note_held_back
+    ///
+    /// # Errors
+    /// [`Error::Redis`] if Redis does not answer.
+    pub async fn note_held_back(&self, records: u64, at_ms: i64) -> Result<(), Error> {
+        let feeds = self.feeds();
+        try_join_all(feeds.iter().map(|feed| write_note(&self.client, feed, records, at_ms))).await?;
+        Ok(())
     }
 
     /// How many buckets there are.

@@ -10,12 +10,13 @@ use futures_util::future::join_all;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
 use crate::append::{channel, head_key, log_key};
 use crate::chain::{Chain, Look, Verdict};
 use crate::error::Error;
+use crate::held_back::{self, Notice};
 use crate::metrics::FollowMetrics;
 use crate::record::{Position, Record};
 use crate::redis::{Connection, connect};
@@ -48,6 +49,13 @@ pub enum Event {
     },
     /// Each feed's head as Redis had it at a poll; a record up to a head may still be on its way.
     Heads(Vec<Head>),
+    /// How many records for this feed lie in Kafka and cannot be read yet has changed; 0 at first.
+    HeldBack {
+        /// Which feed.
+        feed: usize,
+        /// Records, some seconds ago.
+        records: u64,
+    },
 }
 
 /// What a poll told of a feed.
@@ -160,7 +168,10 @@ fn start(
     let url = url.to_owned();
     let mut follower = Follower {
         by_channel: feeds.iter().enumerate().map(|(i, (name, _))| (channel(name), i)).collect(),
-        feeds: feeds.into_iter().map(|(name, chain)| Followed { name, chain, dirty: true }).collect(),
+        feeds: feeds
+            .into_iter()
+            .map(|(name, chain)| Followed { name, chain, dirty: true, notice: Notice::default() })
+            .collect(),
         newest,
         events,
         metrics,
@@ -188,6 +199,8 @@ struct Followed {
     chain: Chain,
     /// To be subscribed to and refilled: neither was done, or only half of it, or who knows.
     dirty: bool,
+    /// What is said of records that cannot be read yet.
+    notice: Notice,
 }
 
 struct Follower {
@@ -280,7 +293,12 @@ impl Follower {
         let (mut told, mut failed) = (Vec::new(), None);
         for (feed, head) in heads.into_iter().enumerate() {
             let looked = match head {
-                Ok(head) => self.look(client, feed, head).await.map(|()| head),
+                Ok((head, note)) => {
+                    if let Some(records) = self.feeds[feed].notice.look(note, Instant::now()) {
+                        let _ = self.events.send(Event::HeldBack { feed, records }).await;
+                    }
+                    self.look(client, feed, head).await.map(|()| head)
+                }
                 Err(error) => Err(error),
             };
             told.push(looked.as_ref().map_or(Head::Unknown, |head| Head::Known(*head)));
@@ -398,7 +416,7 @@ impl Follower {
             }
             Some(first) if first.position.seq > held.seq && first.prev_time_us == held.time_us => Ok(None),
             Some(_) => Ok(Some(ResetReason::HistoryChanged)),
-            None => Ok(match read_head(client, &followed.name).await? {
+            None => Ok(match read_head(client, &followed.name).await?.0 {
                 Some(head) if head == held => None,
                 Some(head) if head.epoch == held.epoch => Some(ResetReason::HistoryChanged),
                 _ => Some(ResetReason::NewEpoch),
@@ -415,15 +433,17 @@ impl Follower {
     }
 }
 
-async fn read_head(client: &Client, name: &str) -> Result<Option<Position>, Error> {
-    let head: (Option<u32>, Option<u64>, Option<u64>) = client
-        .hmget(head_key(name), vec!["epoch", "seq", "time_us"])
+/// Where a feed's head is, and the note of what is held back.
+async fn read_head(client: &Client, name: &str) -> Result<(Option<Position>, Option<String>), Error> {
+    let (epoch, seq, time_us, note): (Option<u32>, Option<u64>, Option<u64>, Option<String>) = client
+        .hmget(head_key(name), vec!["epoch", "seq", "time_us", held_back::FIELD])
         .await
         .map_err(Error::redis(format!("reading the head of feed {name}")))?;
-    Ok(match head {
+    let position = match (epoch, seq, time_us) {
         (Some(epoch), Some(seq), Some(time_us)) => Some(Position { epoch, seq, time_us }),
         _ => None,
-    })
+    };
+    Ok((position, note))
 }
 
 /// At most so many of a log's entries from `from` on, itself included; from the oldest if there is none.

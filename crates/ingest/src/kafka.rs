@@ -75,10 +75,11 @@ struct Stable {
 }
 
 impl Stable {
-    /// Whether what comes after this position is held back. What was read from beyond where the transaction began
-    /// shows that it has ended since the last look.
-    fn is_held_back(&self, position: i64) -> bool {
-        self.held_back > 0 && self.open_since.is_some_and(|since| position <= since)
+    /// How many records are held back from one who has read up to this position. What was read from beyond where the
+    /// transaction began shows that it has ended since the last look.
+    fn held_back_from(&self, position: i64) -> u64 {
+        let stands = self.open_since.is_some_and(|since| position <= since);
+        if stands { self.held_back.max(0) as u64 } else { 0 }
     }
 
     /// Takes what the driver knows of a partition's two ends, as of its newest answer; whether records are held back
@@ -297,11 +298,11 @@ impl Group {
         Ok(())
     }
 
-    /// Whether an open transaction holds back what comes after `position` in a partition. Known some seconds after
-    /// the transaction began.
-    pub(crate) fn is_held_back(&self, granted: &Granted, position: i64) -> bool {
+    /// How many records an open transaction holds back from one who has read a partition up to `position`. Known some
+    /// seconds after the transaction began.
+    pub(crate) fn held_back(&self, granted: &Granted, position: i64) -> u64 {
         let held = self.consumer.context().held();
-        held.get(&granted.partition).is_some_and(|held| held.stable.is_held_back(position))
+        held.get(&granted.partition).map_or(0, |held| held.stable.held_back_from(position))
     }
 
     /// Notes that all before `offset` is done; the driver commits it in time. Only monitoring
@@ -508,8 +509,8 @@ mod tests {
         assert!(!stable.look(10, 15), "it may be a transaction that ends in a moment");
         assert!(stable.look(10, 20));
         assert_eq!(stable.held_back, 10);
-        assert!(stable.is_held_back(9) && stable.is_held_back(10));
-        assert!(!stable.is_held_back(11), "the transaction has ended");
+        assert_eq!([9, 10].map(|position| stable.held_back_from(position)), [10, 10]);
+        assert_eq!(stable.held_back_from(11), 0, "the transaction has ended");
         assert!(!stable.look(10, 21), "it was so before");
         assert_eq!(stable.held_back, 11);
         assert!(stable.look(12, 21), "another transaction");

@@ -128,9 +128,19 @@ impl Sink for MailSink {
         Ok(true)
     }
 
-    async fn store(&self, batch: &Batch<Vec<Arc<Filing>>>, fresh: bool) -> Result<Stored, Error> {
+    async fn note_held_back(&self, records: u64, at_ms: i64) -> Result<(), Error> {
+        // Whom they are for is not known.
+        self.mailboxes.note_held_back(records, at_ms).await
+    }
+
+    async fn stands_at(&self, _: i64) -> Result<bool, Error> {
+        // What is in the mailboxes is known since the last connection.
         let connect = self.noted().connect;
-        if *self.connects.borrow() != connect {
+        Ok(*self.connects.borrow() == connect)
+    }
+
+    async fn store(&self, batch: &Batch<Vec<Arc<Filing>>>, fresh: bool) -> Result<Stored, Error> {
+        if !self.stands_at(batch.from()).await? {
             return Ok(Stored::GoBack);
         }
         if fresh {

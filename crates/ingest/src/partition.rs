@@ -7,7 +7,7 @@ use futures_util::future::FutureExt as _;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use tutti_feed::{Client, Error as FeedError, Replicas};
 
 use crate::batch::Batch;
@@ -24,6 +24,8 @@ const QUIET: Duration = Duration::from_secs(1);
 const SILENT: Duration = Duration::from_secs(3);
 /// Between attempts at something that failed.
 const RETRY: Duration = Duration::from_millis(500);
+/// While records are held back, that is noted again each time this has passed.
+const NOTED_AGAIN: Duration = Duration::from_secs(5);
 /// A position beyond the partition's end is looked at so often before it is believed: a broker
 /// that just restarted may not know its end yet.
 const LOOKS_BEYOND_END: u32 = 4;
@@ -75,6 +77,13 @@ struct Place {
     /// Redis did not know the source when it was asked.
     fresh: bool,
     clock: FeedClock,
+}
+
+/// What was last noted of records that are held back.
+#[derive(Default)]
+struct Noted {
+    records: u64,
+    at: Option<Instant>,
 }
 
 /// The feed's time between two records, by our own monotonic clock.
@@ -184,6 +193,7 @@ impl<S: Sink> Partition<S> {
         let Place { position, mut fresh, mut clock } = place;
         let mut last_append = Instant::now();
         let mut last_proof = Instant::now();
+        let mut noted = Noted::default();
         let mut batch = self.gather(records, position, clock, last_append).await?;
         loop {
             if batch.records() > 0 {
@@ -195,8 +205,18 @@ impl<S: Sink> Partition<S> {
             }
             last_append = Instant::now();
             let (from, to) = (batch.from(), batch.to());
-            if batch.records() == 0 && !fresh && self.shared.group.is_held_back(&self.granted, to) {
-                // An empty record would say that nothing came. Without one, edges say that news is stale.
+            let is_quiet = batch.records() == 0 && !fresh;
+            let held_back = if is_quiet { self.shared.group.held_back(&self.granted, to) } else { 0 };
+            self.note_held_back(held_back, &mut noted, clock).await;
+            if held_back > 0 {
+                // An empty record would say that nothing came. Without one, a Redis that lost something is noticed here.
+                if matches!(self.sink.stands_at(to).await, Ok(false)) {
+                    warn!(
+                        source = self.source,
+                        from, "Redis may have lost records; going back to where it stands"
+                    );
+                    return Ok(());
+                }
                 batch = self.gather(records, to, clock, last_append).await?;
                 continue;
             }
@@ -220,6 +240,18 @@ impl<S: Sink> Partition<S> {
                 let there = batch.skip_to(position) as u64;
                 self.shared.metrics.duplicates.get_or_create(&self.topic).inc_by(there);
             }
+        }
+    }
+
+    /// Notes in Redis how many records are held back, if that is to be said now.
+    async fn note_held_back(&self, records: u64, noted: &mut Noted, clock: FeedClock) {
+        let is_due = noted.at.is_none_or(|at| at.elapsed() >= NOTED_AGAIN);
+        if records == noted.records && (records == 0 || !is_due) {
+            return;
+        }
+        match self.sink.note_held_back(records, clock.now_ms()).await {
+            Ok(()) => *noted = Noted { records, at: Some(Instant::now()) },
+            Err(error) => debug!(source = self.source, %error, "what is held back is noted later"),
         }
     }
 

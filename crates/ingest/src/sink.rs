@@ -48,6 +48,12 @@ pub(crate) trait Sink: Send + Sync {
         reason: &str,
     ) -> impl Future<Output = Result<bool, Error>> + Send;
 
+    /// Notes for all who follow that so many records of the partition cannot be read yet; 0 that none are.
+    fn note_held_back(&self, records: u64, at_ms: i64) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Whether Redis still has all that was stored up to this position, as far as can be told without a write.
+    fn stands_at(&self, position: i64) -> impl Future<Output = Result<bool, Error>> + Send;
+
     /// Stores a batch, which may have no records: then only time has passed. `fresh` says that Redis did
     /// not know the partition. May be repeated.
     fn store(
@@ -86,6 +92,14 @@ impl Sink for FeedSink {
         let payload = self.judge.gap(gap).into();
         let append = Append { source: &self.source, from, to, fresh: false, payload };
         Ok(matches!(self.feed.append(append).await?, Outcome::Appended(_)))
+    }
+
+    async fn note_held_back(&self, records: u64, at_ms: i64) -> Result<(), Error> {
+        self.feed.note_held_back(records, at_ms).await
+    }
+
+    async fn stands_at(&self, position: i64) -> Result<bool, Error> {
+        Ok(self.feed.position(&self.source).await? == Some(position))
     }
 
     async fn store(&self, batch: &Batch<Vec<u8>>, fresh: bool) -> Result<Stored, Error> {

@@ -106,15 +106,26 @@ pub fn check_any(text: &str) -> Result<(), Error> {
 }
 
 /// A JSON text without the blanks between its parts, and how deep it is nested: a line feed would end the
-/// `data:` line of an event.
+/// `data:` line of an event. Letters that are written as numbers (`\u0416`), as some writers do with all that is not
+/// ASCII, become themselves, which is a third of the bytes.
 pub fn compact(json: &str) -> (String, usize) {
-    let (mut text, mut in_string, mut escaped) = (String::with_capacity(json.len()), false, false);
+    let (mut text, mut in_string) = (String::with_capacity(json.len()), false);
     let (mut depth, mut deepest) = (0usize, 0);
-    for c in json.chars() {
-        if in_string {
-            in_string = escaped || c != '"';
-            escaped = !escaped && c == '\\';
+    let mut rest = json;
+    while let Some(c) = rest.chars().next() {
+        let mut length = c.len_utf8();
+        if in_string && c == '\\' {
+            if let Some((letter, length)) = letter_of(rest) {
+                text.push(letter);
+                rest = &rest[length..];
+                continue;
+            }
+            // A quotation mark behind it ends nothing.
+            length += rest[1..].chars().next().map_or(0, char::len_utf8);
+        } else if in_string {
+            in_string = c != '"';
         } else if c.is_ascii_whitespace() {
+            rest = &rest[length..];
             continue;
         } else {
             in_string = c == '"';
@@ -125,9 +136,25 @@ pub fn compact(json: &str) -> (String, usize) {
             }
             deepest = deepest.max(depth);
         }
-        text.push(c);
+        text.push_str(&rest[..length]);
+        rest = &rest[length..];
     }
     (text, deepest)
+}
+
+/// The letter that an escape at the beginning of a text stands for, and how long the escape is; none where it is
+/// another escape, or the letter cannot stand in a string by itself.
+fn letter_of(text: &str) -> Option<(char, usize)> {
+    let unit = |at: usize| {
+        let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
+        digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok())?
+    };
+    let first = unit(0)?;
+    let (letter, length) = match char::from_u32(first.into()) {
+        Some(letter) => (letter, 6),
+        None => (char::decode_utf16([first, unit(6)?]).next()?.ok()?, 12),
+    };
+    (!letter.is_control() && !['"', '\\'].contains(&letter)).then_some((letter, length))
 }
 
 /// A field of an object, whose value is still to be read.
@@ -634,6 +661,23 @@ mod tests {
 
     fn outer(text: &str) -> Result<Outer, Error> {
         read(text.as_bytes())
+    }
+
+    #[test]
+    fn compacting_keeps_what_a_text_says_and_writes_letters_as_themselves() {
+        let cases = [
+            (r#" { "a" : [ 1.50 , "x \" y" ] } "#, r#"{"a":[1.50,"x \" y"]}"#),
+            (r#""\u0416\u0436 \u00e9""#, r#""Жж é""#),
+            (r#""\ud83d\ude95 a\\u0416""#, r#""🚕 a\\u0416""#),
+            (r#""\u0022 \u005c \u000a \u0085 \n""#, r#""\u0022 \u005c \u000a \u0085 \n""#),
+            (r#""\ud83d \ude95 \u+041 \u04""#, r#""\ud83d \ude95 \u+041 \u04""#),
+            ("\"\\", "\"\\"),
+            ("\"\\é", "\"\\é"),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(compact(text).0, wanted);
+        }
+        assert_eq!(compact("[[{}]]").1, 3);
     }
 
     #[test]

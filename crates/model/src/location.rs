@@ -378,6 +378,15 @@ mod tests {
     }
 
     #[test]
+    fn letters_in_properties_count_as_themselves_however_they_are_written() {
+        let place = r"\u041f\u043b\u043e\u0449\u0430\u0434\u044c".repeat(30);
+        let text = format!(
+            r#"{{"mediaId":"a","timestamp":1700000000000,"latitude":0,"longitude":0,"properties":{{"at":"{place}"}}}}"#
+        );
+        assert_eq!(json(&text).unwrap().properties, format!(r#"{{"at":"{}"}}"#, "Площадь".repeat(30)));
+    }
+
+    #[test]
     fn line_feeds_in_properties_do_not_reach_the_stream() {
         let fix = json("{\"mediaId\":\"a\\nb\",\"timestamp\":1700000000000,\"latitude\":0,\"longitude\":0,\"properties\":{\n\"a\":\n1}}").unwrap();
         assert_eq!(fix.properties, r#"{"a":1}"#);

@@ -34,7 +34,7 @@ async fn next_record(following: &mut Following) -> Record {
     loop {
         match following.next().await.unwrap() {
             Event::Record { record, .. } => return record,
-            Event::Heads(_) => {}
+            Event::Heads(_) | Event::HeldBack { .. } => {}
             Event::Reset { reason, .. } => panic!("reset: {reason:?}"),
         }
     }
@@ -227,7 +227,7 @@ async fn a_log_that_no_longer_reaches_back_is_a_reset_not_a_hole() {
     let reason = loop {
         match following.next().await.unwrap() {
             Event::Reset { reason, .. } => break reason,
-            Event::Heads(_) => {}
+            Event::Heads(_) | Event::HeldBack { .. } => {}
             Event::Record { record, .. } => panic!("{record:?}"),
         }
     };

@@ -54,7 +54,7 @@ async fn read_feeds(url: &str, shards: u32, fixes: u64) -> HashMap<String, Vec<i
                     }
                 }
                 Event::Reset { reason, .. } => panic!("reset: {reason:?}"),
-                Event::Heads(_) => {}
+                Event::Heads(_) | Event::HeldBack { .. } => {}
             }
         }
     };

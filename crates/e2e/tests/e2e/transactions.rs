@@ -4,13 +4,74 @@ use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use serde_json::Value;
 use tokio::task::block_in_place;
+use tokio::time::timeout;
 use tutti_e2e::bed::{Bed, fix};
-use tutti_e2e::eventually;
+use tutti_e2e::inboxes::{Inboxes, token};
 use tutti_e2e::viewer::Following;
+use tutti_e2e::{eventually, kafka, unique};
 use tutti_load::now_ms;
+use tutti_load::publisher::Publisher;
+use tutti_load::sse::{Request, Source};
 
 const LONG: Duration = Duration::from_secs(60);
+
+/// A producer whose records can be read when it says so.
+struct Transactional(BaseProducer);
+
+impl Transactional {
+    fn new(brokers: &str, id: &str) -> Self {
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", brokers)
+            .set("transactional.id", id)
+            .set("transaction.timeout.ms", "600000")
+            .create()
+            .unwrap();
+        block_in_place(|| producer.init_transactions(LONG)).unwrap();
+        Self(producer)
+    }
+
+    /// Begins a transaction with one record, which Kafka has then.
+    fn begin(&self, topic: &str, partition: i32, key: &str, value: &str) {
+        self.0.begin_transaction().unwrap();
+        let record = BaseRecord::to(topic).partition(partition).key(key).payload(value);
+        self.0.send(record).unwrap();
+        block_in_place(|| self.0.flush(LONG)).unwrap();
+    }
+
+    fn commit(&self) {
+        block_in_place(|| self.0.commit_transaction(LONG)).unwrap();
+    }
+
+    fn abort(&self) {
+        block_in_place(|| self.0.abort_transaction(LONG)).unwrap();
+    }
+}
+
+/// Reads a stream until its status is this; events that came before it, by name and data.
+async fn until_status(source: &mut Source, is_wanted: impl Fn(&Value) -> bool) -> Vec<(String, String)> {
+    let mut events = Vec::new();
+    let reading = async {
+        while let Some(event) = source.next().await.unwrap() {
+            if event.event == "status" && is_wanted(&serde_json::from_str(&event.data).unwrap()) {
+                return;
+            }
+            events.push((event.event, event.data));
+        }
+        panic!("the stream ended");
+    };
+    timeout(Duration::from_secs(90), reading).await.expect("the status comes");
+    events
+}
+
+fn is_live(status: &Value) -> bool {
+    status["state"] == "live"
+}
+
+fn lags_by_one(status: &Value) -> bool {
+    status["state"] == "stale" && status["lag"] == 1
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_behind_an_open_transaction_make_the_map_stale_until_it_ends() {
@@ -24,19 +85,8 @@ async fn records_behind_an_open_transaction_make_the_map_stale_until_it_ends() {
     let is_live = || viewer.viewer().statuses.last().is_some_and(|status| status == "live");
     eventually("the map is live", async || is_live()).await;
 
-    let transactional: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", bed.brokers())
-        .set("transactional.id", &bed.topic)
-        .set("transaction.timeout.ms", "600000")
-        .create()
-        .unwrap();
-    block_in_place(|| transactional.init_transactions(LONG)).unwrap();
-    let in_transaction = |id: &str| {
-        transactional.begin_transaction().unwrap();
-        let value = fix(id, now_ms());
-        transactional.send(BaseRecord::to(&bed.topic).key(id).payload(&value)).unwrap();
-        block_in_place(|| transactional.flush(LONG)).unwrap();
-    };
+    let transactional = Transactional::new(bed.brokers(), &bed.topic);
+    let in_transaction = |id: &str| transactional.begin(&bed.topic, 0, id, &fix(id, now_ms()));
     in_transaction("inside");
     publisher.send("behind", Some(fix("behind", now_ms()).as_bytes())).await.unwrap();
     publisher.flush(LONG).await.unwrap();
@@ -47,7 +97,10 @@ async fn records_behind_an_open_transaction_make_the_map_stale_until_it_ends() {
     assert_eq!(warnings(), 1, "{}", ingest.log());
     assert!(viewer.viewer().devices.keys().eq(["before"]), "nothing was read that may yet be aborted");
 
-    block_in_place(|| transactional.commit_transaction(LONG)).unwrap();
+    let mut told = Source::open(&Request { url: edge.stream(), ..Request::default() }).await.unwrap();
+    until_status(&mut told, |status| status["state"] == "stale" && status["lag"] == 2).await;
+
+    transactional.commit();
     eventually("all are shown", async || viewer.viewer().devices.len() == 3).await;
     eventually("and the map is live", async || is_live()).await;
     eventually("nothing is held back", async || held_back().await == 0.0).await;
@@ -56,8 +109,71 @@ async fn records_behind_an_open_transaction_make_the_map_stale_until_it_ends() {
     in_transaction("aborted");
     eventually("it is counted", async || held_back().await == 1.0).await;
     eventually("viewers are told", async || !is_live()).await;
-    block_in_place(|| transactional.abort_transaction(LONG)).unwrap();
+    transactional.abort();
     eventually("the map is live again", async || is_live()).await;
     assert!(!viewer.viewer().devices.contains_key("aborted"));
     assert_eq!(warnings(), 2, "{}", ingest.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listeners_of_a_topic_hear_that_one_partition_stands_while_another_goes_on() {
+    let (bed, topic) = (Bed::on(kafka::shared(), 1).await, unique("events"));
+    kafka::shared().create_topic(&topic, 2).await.unwrap();
+    let settings = [
+        ("kafka.brokers", bed.brokers().to_owned()),
+        ("ingest.routes", "e".to_owned()),
+        ("routes.e.kind", "events".to_owned()),
+        ("routes.e.topic", topic.clone()),
+        ("routes.e.group", format!("{topic}-group")),
+    ];
+    let ingest = bed.service("tutti-ingest", &settings);
+    let edge = bed.edge(&[("topics.names", &topic), ("topics.public", &topic)]);
+    ingest.wait_ready().await;
+    let url = format!("{}/v1/topics/{topic}/stream", edge.url);
+    let publisher = Publisher::new(bed.brokers(), &topic).unwrap();
+    let transactional = Transactional::new(bed.brokers(), &topic);
+    let mut source = Source::open(&Request { url, ..Request::default() }).await.unwrap();
+    until_status(&mut source, is_live).await;
+
+    transactional.begin(&topic, 0, "a", "inside");
+    until_status(&mut source, lags_by_one).await;
+    // Of the keys some go to the other partition, which stands in no transaction.
+    let goes_on = async {
+        loop {
+            let event = source.next().await.unwrap().expect("the stream goes on");
+            if event.data == "beside" {
+                return;
+            }
+            assert!(event.event != "status" || !event.data.contains("live"), "{}", event.data);
+        }
+    };
+    for n in 0..20 {
+        publisher.send(&format!("key-{n}"), Some(b"beside")).await.unwrap();
+    }
+    timeout(Duration::from_secs(90), goes_on).await.expect("the other partition goes on");
+
+    transactional.commit();
+    let mut heard = until_status(&mut source, is_live).await;
+    while !heard.iter().any(|(_, data)| data == "inside") {
+        let event = source.next().await.unwrap().expect("the stream goes on");
+        heard.push((event.event, event.data));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_hear_that_notifications_wait_behind_an_open_transaction() {
+    let inboxes = Inboxes::start(kafka::shared(), 1).await;
+    let (ingest, edge) = (inboxes.ingest(), inboxes.edge(&[]).await);
+    ingest.wait_ready().await;
+    let url = format!("{}/v1/inbox/stream", edge.url);
+    let request = Request { url, token: Some(token("7")), ..Request::default() };
+    let mut source = Source::open(&request).await.unwrap();
+    until_status(&mut source, is_live).await;
+
+    let transactional = Transactional::new(inboxes.bed.brokers(), &inboxes.topic);
+    transactional.begin(&inboxes.topic, 0, "7", r#"{"to":{"users":["7"]},"title":"Inside"}"#);
+    until_status(&mut source, lags_by_one).await;
+    transactional.abort();
+    let heard = until_status(&mut source, is_live).await;
+    assert!(!heard.iter().any(|(name, _)| name == "notification"), "{heard:?}");
 }
