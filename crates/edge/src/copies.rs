@@ -102,8 +102,8 @@ impl Copies {
         }))
     }
 
-    /// A copy of the whole map at the step that is the newest now, or at a later one. Call it on a worker's thread;
-    /// `newest` gives the newest step.
+    /// A copy of the whole map at about the newest step; workers see a step at slightly different moments. Call it
+    /// on a worker's thread; `newest` gives the newest step.
     ///
     /// # Errors
     /// If there are as many copies as there may be.
@@ -114,7 +114,7 @@ impl Copies {
     ) -> Result<MapCopy, Refusal> {
         let found = newest().ok_or(Refusal::Busy)?;
         if let Some(made) = found.copy(form) {
-            return made.clone().ok_or(Refusal::Busy);
+            return Ok(made.clone());
         }
         let made = {
             let mut making = self.making(form);

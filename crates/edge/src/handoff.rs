@@ -18,7 +18,8 @@
 //! take that as the answer to a request that it is just then writing. Such a connection ends without a word.
 //!
 //! What actix answers by itself, to what it cannot read as a request, has no body. Here a problem document takes its
-//! place ([`own_answer`]).
+//! place ([`own_answer`]). Behind the answer to a request whose body is malformed actix adds one of its own, without a
+//! body, and ends the connection.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future as _;
@@ -113,13 +114,13 @@ impl Drop for Answering {
 }
 
 /// A body that is being answered with.
-pub(crate) struct AnswerBody<B> {
-    body: B,
+pub(crate) struct AnswerBody {
+    body: BoxBody,
     _until_it_is_written: Option<Answering>,
 }
 
-impl<B: MessageBody + Unpin> MessageBody for AnswerBody<B> {
-    type Error = B::Error;
+impl MessageBody for AnswerBody {
+    type Error = <BoxBody as MessageBody>::Error;
 
     fn size(&self) -> BodySize {
         self.body.size()
@@ -159,7 +160,7 @@ impl Drop for RequestBody {
 pub(crate) async fn in_turn<B: MessageBody + 'static>(
     mut request: ServiceRequest,
     next: Next<B>,
-) -> Result<ServiceResponse<AnswerBody<BoxBody>>, actix_web::Error> {
+) -> Result<ServiceResponse<AnswerBody>, actix_web::Error> {
     let slot = request.conn_data::<Slot>().cloned();
     let answering = slot.map(|slot| {
         let payload = request.take_payload();
@@ -176,7 +177,17 @@ pub(crate) async fn in_turn<B: MessageBody + 'static>(
         InternalError::from_response(error, problem)
     })?;
     let response = match response.response().error().map(problem_of_error) {
-        Some(problem) => response.into_response(problem),
+        Some(problem) => {
+            // Whether a page of another origin may read it was decided for the answer that it replaces.
+            let kept = response.headers().clone();
+            let mut response = response.into_response(problem);
+            for (name, value) in kept {
+                if !response.headers().contains_key(&name) {
+                    response.headers_mut().append(name, value);
+                }
+            }
+            response
+        }
         None => response.map_into_boxed_body(),
     };
     Ok(response.map_body(|_, body| AnswerBody { body, _until_it_is_written: answering }))
@@ -344,6 +355,10 @@ impl AsyncRead for Io {
         if most == 0 {
             this.slot.0.reader.set(Some(cx.waker().clone()));
             return this.poll_patience(cx).map(Err);
+        }
+        // A client that always has more of a body to send must not get around the timer.
+        if this.inflow.is_in_a_request() && this.slot.0.moved.get() + this.terms.patience <= Instant::now() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let buffer = buf.initialize_unfilled_to(most);
         let mut n = this.inflow.unhold(buffer);

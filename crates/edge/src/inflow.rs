@@ -51,6 +51,11 @@ impl Inflow {
         matches!(&self.phase, Phase::Body(body) if !body.is_answered)
     }
 
+    /// Whether a request has begun whose body, if it has one, may not have ended yet.
+    pub(crate) fn is_in_a_request(&self) -> bool {
+        matches!(&self.phase, Phase::Body(_))
+    }
+
     /// Takes note that actix-web has made a request of what it was handed.
     pub(crate) fn begin(&mut self, framing: Framing) {
         self.phase = Phase::Body(Body::new(framing));

@@ -74,11 +74,11 @@ pub(crate) fn encode(
     let more = if form.format == Format::GeoJson { FEATURE_BYTES } else { 1 };
     let text_bytes =
         DOCUMENT_BYTES + id.len() + fixes.iter().map(|entry| entry.json.len() + more).sum::<usize>();
-    fixes.sort_by_key(|entry| entry.timestamp_ms);
     let id = area.map_or_else(|| id.to_owned(), |area| format!("{id}.{area}"));
     let gzip = form.gzip && text_bytes >= MIN_COMPRESSED_BYTES;
     let part = if area.is_some() { "area" } else { "whole" };
     let bytes = copies.one_more(part, text_bytes, || {
+        fixes.sort_by_key(|entry| entry.timestamp_ms);
         let written = if gzip {
             let mut coder = gzip_writer();
             write(&mut coder, &id, &fixes, form.format).and_then(|()| coder.finish())

@@ -79,7 +79,7 @@ pub(crate) struct Tick {
     pub(crate) heads: Vec<Option<Position>>,
     pub(crate) polls: u64,
     /// By form; also that there may be none holds for this step: each that asks would try again.
-    copies: [OnceLock<Option<MapCopy>>; Form::COUNT],
+    copies: [OnceLock<MapCopy>; Form::COUNT],
     cells: ByZoom<Cells>,
     /// What clients of each tile are told of its cells, by zoom.
     clusters: ByZoom<HashMap<Tile, Frame>>,
@@ -157,17 +157,20 @@ impl Tick {
         }
     }
 
-    /// The copy of the whole map in this form, if one was made, or `Some(None)` if there were as many copies as
-    /// there may be.
-    pub(crate) fn copy(&self, form: Form) -> Option<&Option<MapCopy>> {
+    /// The copy of the whole map in this form, if one was made.
+    pub(crate) fn copy(&self, form: Form) -> Option<&MapCopy> {
         self.copies[form.index()].get()
     }
 
     /// The whole map as one document, encoded once for all that ask for this step. Returns `None` if there are as
     /// many copies as there may be.
     pub(crate) fn make_copy(&self, form: Form, copies: &Copies) -> Option<MapCopy> {
-        let encode = || snapshot::encode(&self.view, &self.id, None, form, copies);
-        self.copies[form.index()].get_or_init(encode).clone()
+        if let Some(made) = self.copy(form) {
+            return Some(made.clone());
+        }
+        // That there is no room is not kept: while Redis is away there is no other step.
+        let made = snapshot::encode(&self.view, &self.id, None, form, copies)?;
+        Some(self.copies[form.index()].get_or_init(|| made).clone())
     }
 
     /// An area as one document. Returns `None` if there are as many copies as there may be.
