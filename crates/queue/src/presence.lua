@@ -13,12 +13,10 @@ advance()
 local edges, edge = base .. ':edges', ARGV[3]
 local lease = redis.call('HGET', edges, edge)
 if ARGV[4] == '1' then
-  if lease then
-    -- What it had before is another edge's, whose lease is over.
-    local before = edge .. '~' .. nonce
-    if redis.call('EXISTS', base .. ':seen:' .. edge) == 1 then
-      redis.call('RENAME', base .. ':seen:' .. edge, base .. ':seen:' .. before)
-    end
+  -- What it had before, be it in an earlier life of the room, is another edge's, whose lease is over.
+  local before = edge .. '~' .. nonce
+  if redis.call('EXISTS', base .. ':seen:' .. edge) == 1 then
+    redis.call('RENAME', base .. ':seen:' .. edge, base .. ':seen:' .. before)
     redis.call('HSET', edges, before, 0)
   end
 elseif not lease or tonumber(lease) <= room.now then
@@ -31,8 +29,9 @@ for i = 7, #ARGV do
   if n <= room.tickets then
     redis.call('SETBIT', seen, n, i <= last_opened and 1 or 0)
     local ticket = i > last_opened and read_ticket(n)
-    if ticket then
-      see(n, ticket)
+    -- Not whether it has its place still, as in `see`: after an opening that takes long for many.
+    if ticket and ticket[STATE] == WAITING then
+      begin_grace(n, ticket)
     end
   end
 end

@@ -10,6 +10,10 @@ if not room and not ARGV[10] then
   return {'no_room'}
 elseif not room then
   -- Of an earlier life, where Redis has lost the room and not all of what it had.
+  local edges = redis.call('HKEYS', base .. ':edges')
+  for i = 1, #edges do
+    redis.call('DEL', base .. ':seen:' .. edges[i])
+  end
   redis.call('DEL', base .. ':waiting', base .. ':early', base .. ':active', base .. ':edges')
   settings.opens = settings.opens or 0
   room = {

@@ -94,8 +94,9 @@ local function finish()
   end
 end
 
+-- A number that was not given out yet may have a ticket of an earlier life of the room.
 local function read_ticket(n)
-  local packed = redis.call('HGET', base .. ':tickets:' .. math.floor(n / 64), n % 64)
+  local packed = n <= room.tickets and redis.call('HGET', base .. ':tickets:' .. math.floor(n / 64), n % 64)
   return packed and cmsgpack.unpack(packed)
 end
 
@@ -164,8 +165,7 @@ local function go(n, ticket, reason)
   if was == WAITING then
     place = leave_line(n)
   else
-    redis.call('ZREM', base .. ':active', n)
-    room.active = room.active - 1
+    room.active = room.active - redis.call('ZREM', base .. ':active', n)
   end
   ticket[STATE], ticket[DEADLINE] = reason, room.now
   write_ticket(n, ticket)
@@ -176,7 +176,7 @@ end
 -- The deadline of an admission or a session: in room time, and as the wall's clock would show it.
 local function set_deadline(n, ticket, seconds)
   ticket[DEADLINE] = room.now + seconds * 1000000
-  redis.call('ZADD', base .. ':active', string.format('%d', ticket[DEADLINE]), n)
+  room.active = room.active + redis.call('ZADD', base .. ':active', string.format('%d', ticket[DEADLINE]), n)
   return math.floor((room.at + seconds * 1000000) / 1000)
 end
 
@@ -198,7 +198,6 @@ local function admit(most)
     redis.call('SETBIT', base .. ':waiting', place, 0)
     room.next = place + 1
     room.waiting = room.waiting - 1
-    room.active = room.active + 1
     room.admitted = room.admitted + 1
     room.credit = room.credit - 1
     local claim_by_ms = set_deadline(n, ticket, room.claim)
@@ -230,16 +229,21 @@ local function is_present(n)
   return false
 end
 
+-- Begins the grace of one who waits anew.
+local function begin_grace(n, ticket)
+  ticket[SEEN_AT] = room.now
+  if ticket[LISTED] == 0 and not is_present(n) then
+    list_away(n, ticket)
+  end
+  write_ticket(n, ticket)
+end
+
 -- A sign of life of one who waits. Who has no place in line any more, for Redis has lost it, waits in vain.
 local function see(n, ticket)
   if ticket[STATE] == WAITING and room.phase == OPENED and redis.call('GETBIT', base .. ':waiting', place_of(n)) == 0 then
     go(n, ticket, REMOVED)
   elseif ticket[STATE] == WAITING then
-    ticket[SEEN_AT] = room.now
-    if ticket[LISTED] == 0 and not is_present(n) then
-      list_away(n, ticket)
-    end
-    write_ticket(n, ticket)
+    begin_grace(n, ticket)
   end
 end
 

@@ -160,10 +160,11 @@ end
 -- The pulse, once a second; with it the pace of the last ten seconds or so, while people waited.
 local passed = room.now - room.pulse_at
 if passed >= 1000000 then
+  -- Who waits or is inside may have been lost.
   if room.phase == OPENED then
-    -- Who waits may have been lost.
-    room.waiting = redis.call('BITCOUNT', base .. ':waiting')
+    room.waiting = redis.call('BITCOUNT', base .. ':waiting', math.floor(room.next / 8), -1)
   end
+  room.active = redis.call('ZCARD', base .. ':active')
   if room.waiting > 0 and room.phase == OPENED and room.mode ~= PAUSED then
     local lately = (room.admitted - room.pulse_admitted) * 1000000 / passed
     room.pace = room.pace + (lately - room.pace) * math.min(1, passed / 10000000)

@@ -747,3 +747,90 @@ async fn a_number_beyond_all_tickets_is_of_none_and_keeps_no_other_from_being_pr
         assert!(matches!(removed, Err(Error::Refused(Refusal::NoTicket))), "{beyond}: {removed:?}");
     }
 }
+
+#[tokio::test]
+async fn a_room_whose_list_of_those_inside_is_lost_has_room_again() {
+    let redis = Redis::start().unwrap();
+    let settings = RoomSettings {
+        max_active: 2,
+        admit_per_second: 1000.0,
+        claim_seconds: 1,
+        session_seconds: 600,
+        pass_seconds: 60,
+        grace_seconds: 600,
+        ..RoomSettings::default()
+    };
+    let mut pair = Pair::new(&redis, settings, 500).await;
+    for n in 0..4u8 {
+        pair.rooms.join(&pair.room, [n; 16]).await.unwrap();
+    }
+    let active = async |pair: &Pair| pair.rooms.read(&pair.room, true).await.unwrap().kept.active;
+    assert_eq!(active(&pair).await, 2.0);
+    let first = pair.rooms.join(&pair.room, [0; 16]).await.unwrap();
+    let lost = format!("{}:active", channel(&names::room_feed(&pair.room)));
+    assert_eq!(redis.client().del::<u64, _>(lost).await.unwrap(), 1);
+    // Who was inside stays, and counts once.
+    for act in [Act::Claim, Act::Renew] {
+        pair.rooms.act(&pair.room, act, 1, first.epoch, first.joined_us).await.unwrap();
+    }
+    pair.model.clock += SECOND;
+    pair.set_clock().await;
+    for active in [1, 2] {
+        let ticked = pair.rooms.tick(&pair.room, 500).await.unwrap();
+        assert_eq!(ticked.active, active, "it is counted, and then another comes in");
+    }
+    pair.rooms.act(&pair.room, Act::Leave, 1, first.epoch, first.joined_us).await.unwrap();
+    assert_eq!(active(&pair).await, 1.0);
+    // One that was inside is in no list any more, and takes nothing along.
+    let second = pair.rooms.join(&pair.room, [1; 16]).await.unwrap();
+    pair.rooms.act(&pair.room, Act::Leave, 2, second.epoch, second.joined_us).await.unwrap();
+    assert_eq!(active(&pair).await, 1.0);
+}
+
+#[tokio::test]
+async fn what_an_edge_had_in_an_earlier_life_of_a_room_counts_for_nobody_in_the_next() {
+    for are_edges_lost in [false, true] {
+        let redis = Redis::start().unwrap();
+        let settings = RoomSettings {
+            max_active: 1,
+            admit_per_second: 1000.0,
+            claim_seconds: 600,
+            session_seconds: 600,
+            pass_seconds: 60,
+            grace_seconds: 3,
+            ..RoomSettings::default()
+        };
+        let mut pair = Pair::new(&redis, settings.clone(), 500).await;
+        for n in 1..=3u8 {
+            pair.rooms.join(&pair.room, [n; 16]).await.unwrap();
+        }
+        for edge in ["edge-0", "edge-1"] {
+            assert!(pair.rooms.presence(&pair.room, edge, true, LEASE, &[2], &[]).await.unwrap());
+        }
+        let base = channel(&names::room_feed(&pair.room));
+        let () = redis.client().del(head_key(&names::room_feed(&pair.room))).await.unwrap();
+        if are_edges_lost {
+            let () = redis.client().del(format!("{base}:edges")).await.unwrap();
+        }
+        pair.rooms.put(&pair.room, &settings, None, SEED, "").await.unwrap();
+        let seen: i64 = redis.client().exists(format!("{base}:seen:edge-1")).await.unwrap();
+        assert_eq!(seen, i64::from(are_edges_lost), "what can be named is cleared away");
+
+        for n in 4..=5u8 {
+            pair.rooms.join(&pair.room, [n; 16]).await.unwrap();
+        }
+        assert!(pair.rooms.presence(&pair.room, "edge-0", true, LEASE, &[], &[]).await.unwrap());
+        for _ in 0..4 {
+            pair.model.clock += 2 * SECOND;
+            pair.set_clock().await;
+            pair.rooms.tick(&pair.room, 500).await.unwrap();
+        }
+        let kept = pair.rooms.read(&pair.room, true).await.unwrap().kept;
+        // Not the third of the earlier life, whose number nobody has yet.
+        assert_eq!(
+            (kept.tickets, kept.waiting, kept.away),
+            (2.0, 0.0, 1.0),
+            "only its stream held the place"
+        );
+    }
+}
