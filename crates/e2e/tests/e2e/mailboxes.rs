@@ -1169,3 +1169,18 @@ async fn a_list_that_redis_has_lost_is_a_reset_and_one_that_is_empty_is_not() {
     }
     assert_eq!(reset("renewed", last).await.0, None, "who was shown all before it has missed nothing");
 }
+
+#[tokio::test]
+async fn what_is_filed_beside_expired_items_whose_count_is_lost_stays() {
+    let redis = Redis::start().unwrap();
+    let boxes = boxes(&redis, Keep { items: 5, ..KEEP });
+    let soon = later(Duration::from_secs(2));
+    let short = ["1", "2", "3", "4", "5"].map(|id| Filing { expires_us: soon, ..filing("a", id, "") });
+    assert_eq!(file_all(&boxes, &short).await, filed(5, 0, 0));
+    let state = format!("{}:state:a", tutti_feed::channel(&boxes.feed(0)));
+    assert_eq!(redis.client().del::<u64, _>(state).await.unwrap(), 1);
+    eventually("they expire", async || later(Duration::ZERO) > soon).await;
+    assert_eq!(file_all(&boxes, &[filing("a", "new", "")]).await, filed(1, 0, 0));
+    let mailbox = boxes.read("a", Since::All).await.unwrap();
+    assert_eq!((ids(&mailbox), mailbox.unread), (vec!["new".to_owned()], 1));
+}

@@ -62,7 +62,7 @@ local function file(id, expires_us, payload)
   if (items > 1) ~= (box.bytes > 0) then
     call('RPOP', name)
     expire(now_us, items - 1)
-    call('RPUSH', name, item)
+    items = call('RPUSH', name, item)
   end
   if box.mark_seq > 0 then
     -- It was deleted once, so long ago that its id is not known any more.
