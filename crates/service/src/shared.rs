@@ -44,6 +44,16 @@ pub fn redis_url(settings: &mut Settings) -> SecretString {
 fn is_cut_short(url: &str) -> bool {
     let rest = url.split_once("://").map_or("", |(_, rest)| rest);
     let (host, more) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    // What is said of Sentinels and nodes may hold an @.
+    let more = match more.split_once('?') {
+        Some((before, query))
+            if !query.contains('?')
+                && ["sentinelServiceName=", "node="].iter().any(|name| query.contains(name)) =>
+        {
+            before
+        }
+        _ => more,
+    };
     rest.contains('#') || (!host.contains('@') && more.contains('@'))
 }
 
@@ -207,7 +217,13 @@ mod tests {
 
     #[test]
     fn a_password_that_must_be_percent_encoded_is_found_and_any_other_url_is_not() {
-        for url in ["redis://u:p#w@h:1", "redis://u:p/w@h:1/0", "redis://:1?w@h:1", "redis://u:p@h:1/#"] {
+        for url in [
+            "redis://u:p#w@h:1",
+            "redis://u:p/w@h:1/0",
+            "redis://:1?w@h:1",
+            "redis://u:p@h:1/#",
+            "redis-sentinel://u:p?w@s:1/0?sentinelServiceName=main&node=t:1",
+        ] {
             assert!(is_cut_short(url), "{url}");
         }
         for url in [
@@ -216,6 +232,7 @@ mod tests {
             "redis://u:p@w@h:1/0",
             "redis://u:p%23w@h:1",
             "redis-sentinel://u:p@s:1/0?sentinelServiceName=main&sentinelPassword=a@b",
+            "redis-sentinel://s1:26379/0?sentinelServiceName=main&sentinelPassword=p@ss",
             "nonsense",
         ] {
             assert!(!is_cut_short(url), "{url}");
