@@ -50,8 +50,8 @@ pub enum Error {
     /// It may evict.
     #[error(
         "the Redis at redis.url has the maxmemory-policy {0}: it throws inboxes, tickets and logs away once its memory \
-         is full. Run: CONFIG SET maxmemory-policy noeviction, and set it in its configuration; or set \
-         redis.allow_eviction = true, if what is lost does not matter"
+         is full. Run: CONFIG SET maxmemory-policy noeviction, and set it in its configuration, or in the \
+         parameter group of a managed Redis; or set redis.allow_eviction = true, if what is lost does not matter"
     )]
     Evicts(String),
     /// Fewer replicas than wanted have a write, which is in the primary.

@@ -1,11 +1,13 @@
 //! Whether Redis evicts. A Redis that does throws inboxes, tickets and logs away once its memory is full, and says
 //! nothing of it, so services refuse to start on one.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use fred::prelude::*;
 use fred::types::InfoKind;
 use fred::types::config::Server;
+use fred::types::scripts::Script;
 use futures_util::future::join_all;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{MissedTickBehavior, interval};
@@ -14,16 +16,20 @@ use tracing::{error, info, warn};
 use crate::error::Error;
 use crate::mailbox::Mailboxes;
 use crate::metrics::RedisMetrics;
+use crate::script::run_script;
 
 /// What keeps Redis from evicting.
 const NO_EVICTION: &str = "noeviction";
 /// How often the policy is read, besides on each reconnect.
 const LOOK: Duration = Duration::from_secs(60);
-/// How often evictions are looked for where mailboxes may suffer from them: each one found costs every device a
-/// reset.
+/// How often evictions are looked for where mailboxes may suffer from them.
 const LOOK_FOR_EVICTED: Duration = Duration::from_secs(60);
+/// While a node goes on evicting it is told so often at most, in seconds: each time costs every device a reset.
+const TELL_AGAIN: u64 = 3600;
 /// The hash with the evictions of each node that followers have been told of.
 const TOLD: &str = "tutti:evicted";
+/// Lets one of all services tell of a node's evictions.
+static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("eviction/claim.lua")));
 /// The word for why something is missing.
 const EVICTED: &str = "evicted";
 
@@ -62,7 +68,8 @@ pub async fn watch_eviction(client: &Client, metrics: &RedisMetrics, is_allowed:
             (Some(policy), false) => {
                 error!(
                     policy,
-                    "Redis may evict: inboxes, tickets and logs may be lost; run: CONFIG SET maxmemory-policy noeviction"
+                    "Redis may evict: inboxes, tickets and logs may be lost; run: CONFIG SET maxmemory-policy noeviction, or \
+                     set it in the parameter group of a managed Redis"
                 );
                 evicts = true;
             }
@@ -89,7 +96,8 @@ pub async fn tell_evictions(client: &Client, mailboxes: &Mailboxes) {
     }
 }
 
-/// Tells followers of mailboxes if Redis has evicted something of which they were not told.
+/// Tells followers of mailboxes if Redis has evicted something of which they were not told, unless they were told within
+/// the last hour.
 ///
 /// # Errors
 /// [`Error::Redis`] if Redis does not answer; some may have been told then, and are told again.
@@ -97,17 +105,19 @@ pub async fn tell_new_evictions(client: &Client, mailboxes: &Mailboxes) -> Resul
     let doing = "noting what Redis has evicted";
     for (server, stats) in infos(client, InfoKind::Default).await? {
         let evicted = field(&stats, "evicted_keys").and_then(|count| count.parse::<u64>().ok());
-        let (Some(node), Some(evicted @ 1..)) = (field(&stats, "run_id"), evicted) else { continue };
         // What it holds is lost with the process, and so is the count.
-        let told: Option<u64> = client.hget(TOLD, node).await.map_err(Error::redis(doing))?;
-        if told.is_some_and(|told| told >= evicted) {
+        let (Some(node), Some(evicted)) = (field(&stats, "run_id"), evicted) else { continue };
+        let words: Vec<Value> = vec![node.into(), evicted.to_string().into()];
+        let now: u64 = run_script(client, &CLAIM, TOLD, words).await.map_err(Error::redis(doing))?;
+        if now == 0 {
             continue;
         }
         warn!(?server, evicted, "Redis has evicted keys; devices with inboxes get a reset");
         for bucket in 0..mailboxes.buckets() {
             mailboxes.announce_gap(bucket, EVICTED).await?;
         }
-        let () = client.hset(TOLD, (node, evicted)).await.map_err(Error::redis(doing))?;
+        let fields = vec![(node.to_owned(), evicted), (format!("{node}:until"), now + TELL_AGAIN)];
+        let () = client.hset(TOLD, fields).await.map_err(Error::redis(doing))?;
     }
     Ok(())
 }
@@ -115,8 +125,10 @@ pub async fn tell_new_evictions(client: &Client, mailboxes: &Mailboxes) -> Resul
 /// The policy of a node that may evict, if there is one. Nodes that do not answer, or do not tell, are passed over.
 async fn evicting_policy(client: &Client) -> Result<Option<String>, Error> {
     let infos = infos(client, InfoKind::Memory).await?;
-    let policies = infos.iter().filter_map(|(_, memory)| field(memory, "maxmemory_policy"));
-    Ok(policies.into_iter().find(|policy| *policy != NO_EVICTION).map(str::to_owned))
+    // Without a limit on its memory a node never evicts.
+    let limited = infos.iter().filter(|(_, memory)| field(memory, "maxmemory") != Some("0"));
+    let mut policies = limited.filter_map(|(_, memory)| field(memory, "maxmemory_policy"));
+    Ok(policies.find(|policy| *policy != NO_EVICTION).map(str::to_owned))
 }
 
 /// What each node that is written to tells of itself.

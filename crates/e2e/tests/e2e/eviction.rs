@@ -1,20 +1,24 @@
 //! A Redis that evicts: services refuse it, and where they may not, they say that something is missing.
 
 use std::process::Command;
+use std::time::Duration;
 
+use fred::prelude::*;
 use serde_json::json;
 use tutti_e2e::bed::Bed;
 use tutti_e2e::eventually;
 use tutti_e2e::inboxes::{Device, Inboxes};
 use tutti_e2e::kafka;
+use tutti_e2e::redis::Redis;
 use tutti_e2e::rooms::Rooms;
 use tutti_e2e::service::program;
-use tutti_feed::tell_new_evictions;
+use tutti_feed::{Keep, MailboxMetrics, Mailboxes, Since, tell_new_evictions};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_service_starts_on_a_redis_that_may_evict_unless_that_is_allowed() {
     let bed = Bed::new(1).await;
     let () = bed.redis.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await.unwrap();
+    let () = bed.redis.command(&["CONFIG", "SET", "maxmemory", "1gb"]).await.unwrap();
     let key = bed.folder().join("pass-key.pem");
     std::fs::write(&key, tutti::passes::new_key()).unwrap();
     for name in ["tutti-ingest", "tutti-edge", "tutti-queue", "tutti-notify"] {
@@ -28,7 +32,12 @@ async fn no_service_starts_on_a_redis_that_may_evict_unless_that_is_allowed() {
         let ended = tokio::task::block_in_place(|| command.output()).unwrap();
         let log = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.code(), Some(64), "{name}: {log}");
-        for word in ["allkeys-lru", "CONFIG SET maxmemory-policy noeviction", "redis.allow_eviction"] {
+        for word in [
+            "allkeys-lru",
+            "CONFIG SET maxmemory-policy noeviction",
+            "redis.allow_eviction",
+            "parameter group",
+        ] {
             assert!(log.contains(word), "{name} does not say {word}: {log}");
         }
     }
@@ -49,6 +58,7 @@ async fn a_redis_that_comes_to_evict_is_told_of_once_and_ends_nothing() {
     for service in services {
         assert_eq!(service.metric("tutti_redis_evicts").await, 0.0);
     }
+    let () = rooms.bed.redis.command(&["CONFIG", "SET", "maxmemory", "1gb"]).await.unwrap();
     let () = rooms.bed.redis.command(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]).await.unwrap();
     let cut_off = async || {
         let _: i64 =
@@ -107,8 +117,64 @@ async fn devices_hear_that_redis_has_evicted_something_and_that_it_has_not() {
     let listed = inboxes.list(&edge, "7", "").await;
     assert!(listed["lostAt"].is_u64(), "no list is empty without a word: {listed}");
 
-    let told = mailboxes.read("user:8", tutti_feed::Since::Now).await.unwrap().position;
+    let told = mailboxes.read("user:8", Since::Now).await.unwrap().position;
     tell_new_evictions(redis.client(), &mailboxes).await.unwrap();
-    let again = mailboxes.read("user:8", tutti_feed::Since::Now).await.unwrap().position;
+    let again = mailboxes.read("user:8", Since::Now).await.unwrap().position;
     assert_eq!(told, again, "each eviction is told once");
+}
+
+#[tokio::test]
+async fn without_a_limit_on_its_memory_no_redis_evicts() {
+    let bed = Bed::new(1).await;
+    let () = bed.redis.command(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]).await.unwrap();
+    let (ingest, [edge]) = bed.up([&[]]).await;
+    for service in [&ingest, &edge.service] {
+        assert_eq!(service.metric("tutti_redis_evicts").await, 0.0);
+    }
+}
+
+#[tokio::test]
+async fn evictions_that_go_on_are_told_once_an_hour_by_one_and_also_after_their_count_was_reset() {
+    let redis = Redis::start().unwrap();
+    let keep = Keep { items: 9, bytes: 1 << 20, age: Duration::from_secs(3600) };
+    let boxes = Mailboxes::new(redis.client().clone(), "boxes", 1, keep, MailboxMetrics::default());
+    let () = redis.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-random"]).await.unwrap();
+    let () = redis.command(&["SET", "filler", "x"]).await.unwrap();
+    let () = redis.command(&["CONFIG", "SET", "maxmemory", "1"]).await.unwrap();
+    eventually("it is evicted", async || {
+        let _: Result<String, _> = redis.command(&["SET", "more", "x"]).await;
+        !redis.command::<String>(&["INFO", "stats"]).await.unwrap().contains("evicted_keys:0")
+    })
+    .await;
+    let () = redis.command(&["CONFIG", "SET", "maxmemory", "0"]).await.unwrap();
+    let info: String = redis.command(&["INFO", "server"]).await.unwrap();
+    let node = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap().trim();
+    let tell = async || tell_new_evictions(redis.client(), &boxes).await.unwrap();
+    let told = async || boxes.read("user:8", Since::Now).await.unwrap().position.map_or(0, |place| place.seq);
+    let set = async |field: &str, value: u64| {
+        let () = redis.client().hset("tutti:evicted", (field, value)).await.unwrap();
+    };
+    let until = format!("{node}:until");
+
+    tokio::join!(tell(), tell());
+    assert_eq!(told().await, 1, "one of two tells");
+    // As if more had been evicted since.
+    set(node, 0).await;
+    tell().await;
+    assert_eq!(told().await, 1, "not before an hour is over");
+    set(&until, 1).await;
+    tokio::join!(tell(), tell());
+    assert_eq!(told().await, 2);
+    set(&until, 1).await;
+    tell().await;
+    assert_eq!(told().await, 2, "nothing was evicted since");
+    // As if many more had been evicted before somebody reset the count.
+    set(node, 1_000_000).await;
+    tell().await;
+    assert_eq!(told().await, 3);
+    let () = redis.command(&["CONFIG", "RESETSTAT"]).await.unwrap();
+    set(&until, 1).await;
+    tell().await;
+    assert_eq!(told().await, 3);
+    assert_eq!(redis.client().hget::<u64, _, _>("tutti:evicted", node).await.unwrap(), 0);
 }
