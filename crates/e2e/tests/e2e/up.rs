@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -21,11 +22,18 @@ use tutti_load::publisher::Publisher;
 
 use crate::browser::Browser;
 
-/// Ports in a row that are free now, for `--port-base`, away from those of other tests.
+/// Ports in a row that `--port-base` takes.
+const PORTS: u16 = 11;
+
+/// Ports in a row that are free now, for `--port-base`, away from those of other tests, and from those that another
+/// test has been given here and not taken yet.
 fn port_base() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
-        let base = free_port() - 10_000;
-        if (0..11).all(|n| std::net::TcpListener::bind(("127.0.0.1", base + n)).is_ok()) {
+        let given = NEXT.fetch_add(1, Ordering::Relaxed);
+        // Runs side by side begin at different places.
+        let base = 10_000 + ((std::process::id() % 100) as u16 * 90 + given * PORTS) % 9_900;
+        if (0..PORTS).all(|n| std::net::TcpListener::bind(("127.0.0.1", base + n)).is_ok()) {
             return base;
         }
     }
