@@ -26,7 +26,7 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// The Redis of the feeds.
     pub redis_url: SecretString,
-    /// It may evict.
+    /// The service starts also on a Redis that may evict keys (`redis.allow_eviction`).
     pub allow_eviction: bool,
     /// What defines the live map.
     pub locations: Locations,

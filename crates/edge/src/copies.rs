@@ -53,7 +53,7 @@ struct Inner {
 pub(crate) enum Refusal {
     /// The address waits for as many as it may.
     Waiting,
-    /// As many are being taken as there may be, or it took too long.
+    /// Clients are taking as many copies as there may be, or the copy took too long.
     Busy,
 }
 
@@ -308,7 +308,7 @@ mod tests {
         assert!(moving.copies.0.making.iter().all(|making| making.lock().unwrap().is_none()));
     }
 
-    /// As it is where a copy takes longer than a step.
+    /// The map moves on while the requests wait, as it does where a copy takes longer than a step.
     #[actix_web::test]
     async fn requests_that_wait_share_a_copy_also_where_the_map_moves_on_meanwhile() {
         let mut moving = Moving::new();

@@ -315,7 +315,7 @@ impl Hub {
         self.keep_alive_at(stream, "").await
     }
 
-    /// The same with the id that the client is at, unless that is empty.
+    /// Sends a heartbeat with the client's last id, unless that is empty; notices a client that left.
     async fn keep_alive_at(&self, stream: &mut Stream, id: &str) -> Result<(), End> {
         match self.beat(stream, id)? {
             Some(rest) => self.write(stream, rest).await,

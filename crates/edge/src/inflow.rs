@@ -212,7 +212,7 @@ impl Body {
 enum Chunked {
     /// The size of a chunk, as far as it was read.
     Size(u64),
-    /// What follows the size on its line.
+    /// What may stand behind the size of a chunk, which is given here, up to the end of its line.
     Extension(u64),
     /// The chunk's bytes that are still to come.
     Data(u64),

@@ -54,7 +54,7 @@ pub struct Copied {
 /// All counters of an edge.
 #[derive(Clone)]
 pub struct Metrics {
-    /// Of its Redis.
+    /// What is known of the Redis that the service uses.
     pub redis: RedisMetrics,
     /// Of the feeds of the live map.
     pub follow: FollowMetrics,

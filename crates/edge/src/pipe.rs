@@ -8,7 +8,7 @@ use std::task::{Poll, Waker};
 
 struct Shared {
     bytes: Vec<u8>,
-    /// So many are held for a reader that is slow.
+    /// Bytes held at most for a reader that is slow.
     most: usize,
     /// One of the ends is gone.
     is_closed: bool,

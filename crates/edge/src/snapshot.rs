@@ -42,7 +42,7 @@ impl Form {
     /// How many there are.
     pub(crate) const COUNT: usize = 4;
 
-    /// Its number among all.
+    /// Returns the number of the form, from 0 up to [`Form::COUNT`].
     pub(crate) fn index(self) -> usize {
         self.format as usize * 2 + usize::from(self.gzip)
     }
@@ -52,7 +52,7 @@ impl Form {
 #[derive(Clone, Debug)]
 pub(crate) struct MapCopy {
     pub(crate) bytes: Bytes,
-    /// It is compressed.
+    /// Whether the bytes are compressed by gzip.
     pub(crate) gzip: bool,
 }
 

@@ -26,7 +26,7 @@ pub(crate) enum Status {
     Live,
     /// Nothing was heard since then (milliseconds since 1970, by the feeds' time), if ever.
     Stale { since_ms: Option<i64> },
-    /// So many records lie in Kafka and cannot be read yet; since about then.
+    /// `records` lie in Kafka and cannot be read yet, since about `since_ms` (milliseconds since 1970).
     HeldBack { since_ms: Option<i64>, records: u64 },
 }
 

@@ -118,7 +118,7 @@ mod tests {
         (1..=n).map(|i| record(i, i * 10, (i - 1) * 10)).collect()
     }
 
-    /// As a cursor that a client made up may have it.
+    /// Any position that a made-up cursor of a client may have.
     fn any_position() -> impl Strategy<Value = Position> {
         let number = || prop_oneof![Just(0), Just(u64::MAX - 1), Just(u64::MAX), any::<u64>()];
         (0u32..2, number(), number()).prop_map(|(epoch, seq, time_us)| Position { epoch, seq, time_us })

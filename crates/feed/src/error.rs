@@ -47,7 +47,7 @@ pub enum Error {
     /// It has no sharded Pub/Sub.
     #[error("the Redis at redis.url is too old ({0}): Redis 7.0 or newer is needed")]
     TooOld(String),
-    /// It may evict.
+    /// Redis may evict keys, by the `maxmemory-policy` given here.
     #[error(
         "the Redis at redis.url has the maxmemory-policy {0}: it throws inboxes, tickets and logs away once its memory \
          is full. Run: CONFIG SET maxmemory-policy noeviction, and set it in its configuration, or in the \

@@ -131,7 +131,7 @@ async fn evicting_policy(client: &Client) -> Result<Option<String>, Error> {
     Ok(policies.find(|policy| *policy != NO_EVICTION).map(str::to_owned))
 }
 
-/// What each node that is written to tells of itself.
+/// Asks each node that is written to for a part of its `INFO`.
 async fn infos(client: &Client, kind: InfoKind) -> Result<Vec<(Option<Server>, String)>, Error> {
     let doing = "asking Redis for its state";
     if !client.is_clustered() {

@@ -56,7 +56,7 @@ impl MailboxMetrics {
     }
 }
 
-/// Of the Redis that a service uses.
+/// What is known of the Redis that a service uses.
 #[derive(Clone, Debug, Default)]
 pub struct RedisMetrics {
     /// 1 while a node of it may evict.

@@ -55,7 +55,7 @@ async fn agree(
     Ok(())
 }
 
-/// The same, for as long as it takes Redis to be there. `waits` is told why it is not there yet.
+/// Waits until Redis is there, and compares the settings. `waits` is told why it is not there yet.
 ///
 /// # Errors
 /// [`Error::Disagreement`], [`Error::TooOld`] and [`Error::Evicts`] only.

@@ -65,7 +65,7 @@ pub struct Partition {
 /// All counters of ingest.
 #[derive(Clone)]
 pub struct Metrics {
-    /// Of its Redis.
+    /// What is known of the Redis that the service uses.
     pub redis: RedisMetrics,
     /// Of the feeds.
     pub append: AppendMetrics,

@@ -211,7 +211,7 @@ impl fmt::Display for Place {
 
 /// What can be read from a string or a number.
 pub trait Scalar<'de>: Sized {
-    /// What it is, in JSON's words.
+    /// The kind of value that is expected, in JSON's words, for messages.
     const EXPECTED: &'static str;
 
     /// Makes one, where the token is such a value. A number out of range becomes the nearest in range: what

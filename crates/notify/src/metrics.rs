@@ -17,7 +17,7 @@ pub struct MarkLabel {
 /// All counters of the service.
 #[derive(Clone)]
 pub struct Metrics {
-    /// Of its Redis.
+    /// What is known of the Redis that the service uses.
     pub redis: RedisMetrics,
     /// Records that Kafka acknowledged: one for each recipient.
     pub sent: Counter,

@@ -15,7 +15,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The Redis of the rooms.
     pub redis_url: SecretString,
-    /// It may evict.
+    /// The service starts also on a Redis that may evict keys (`redis.allow_eviction`).
     pub allow_eviction: bool,
     /// A write counts when so many replicas of it have it.
     pub wait_replicas: u32,

@@ -24,7 +24,7 @@ pub struct RefusalLabel {
 /// All counters of the service.
 #[derive(Clone)]
 pub struct Metrics {
-    /// Of its Redis.
+    /// What is known of the Redis that the service uses.
     pub redis: RedisMetrics,
     /// Joins answered, repeated ones too.
     pub joins: Counter,

@@ -405,7 +405,7 @@ async fn a_page_goes_on_before_an_id_or_a_place_also_where_its_item_has_gone() {
     }
 }
 
-/// What a reader asks of a mailbox, Redis does not read beyond.
+/// Redis reads no more of a mailbox than the page that was asked for.
 #[tokio::test]
 async fn a_page_of_one_costs_redis_no_more_than_a_page() {
     let redis = Redis::start().unwrap();

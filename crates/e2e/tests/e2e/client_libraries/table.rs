@@ -55,7 +55,7 @@ pub(super) enum Resume {
 
 pub(super) enum End {
     ComesBack,
-    /// It comes back only with this line.
+    /// The client comes back only where the program has this line.
     StopsBut(&'static str),
 }
 
@@ -67,9 +67,9 @@ pub(super) enum Wait {
 }
 
 pub(super) enum Refusal {
-    /// It shows the status, and is over.
+    /// The client shows the status to the program, and does not come back.
     Stops,
-    /// It asks again and again; the text says what it shows of the reason.
+    /// The client asks again and again; the text says what it shows of the reason.
     AsksAgain(&'static str),
 }
 
