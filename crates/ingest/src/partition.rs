@@ -211,10 +211,7 @@ impl<S: Sink> Partition<S> {
             if held_back > 0 {
                 // An empty record would say that nothing came. Without one, a Redis that lost something is noticed here.
                 if matches!(self.sink.stands_at(to).await, Ok(false)) {
-                    warn!(
-                        source = self.source,
-                        from, "Redis may have lost records; going back to where it stands"
-                    );
+                    self.warn_of_loss(from);
                     return Ok(());
                 }
                 batch = self.gather(records, to, clock, last_append).await?;
@@ -224,10 +221,7 @@ impl<S: Sink> Partition<S> {
             let (appended, next) =
                 tokio::join!(self.append(batch, fresh), self.gather(records, to, clock, last_append));
             let Some((position, at)) = appended else {
-                warn!(
-                    source = self.source,
-                    from, "Redis may have lost records; going back to where it stands"
-                );
+                self.warn_of_loss(from);
                 return Ok(());
             };
             fresh = false;
@@ -241,6 +235,10 @@ impl<S: Sink> Partition<S> {
                 self.shared.metrics.duplicates.get_or_create(&self.topic).inc_by(there);
             }
         }
+    }
+
+    fn warn_of_loss(&self, from: i64) {
+        warn!(source = self.source, from, "Redis may have lost records; going back to where it stands");
     }
 
     /// Notes in Redis how many records are held back, if that is to be said now.

@@ -8,17 +8,17 @@ use serde_json::Value;
 pub(super) struct Library {
     /// Name in the documentation; `{}` is the place of its version.
     pub(super) name: &'static str,
-    /// Where its version is pinned.
+    /// The lock file that pins the version of a client.
     pub(super) pinned: Pinned,
     /// The program that follows streams with it.
     pub(super) driver: Driver,
     /// How it goes on where it was.
     pub(super) resume: Resume,
-    /// What it does when the edge ends a stream.
+    /// What a client does when the edge ends a stream.
     pub(super) end: End,
     /// How long it stays away when the edge has no room.
     pub(super) overload: Wait,
-    /// What it does at a status of 401.
+    /// What a client does at a status of 401.
     pub(super) refusal: Refusal,
     /// The codings in which it may get the map; an empty text is no coding.
     pub(super) codings: &'static [&'static str],
