@@ -13,10 +13,10 @@ use tutti_feed::{Keep, MailboxMetrics, Mailboxes, Since};
 use tutti_load::sse::{Event, Request, Source};
 use tutti_model::names;
 
-use crate::bed::{Bed, Edge};
 use crate::kafka::Kafka;
 use crate::rooms::SECRET;
 use crate::service::Service;
+use crate::testbed::{Edge, Testbed};
 use crate::{free_port, unique, until_there};
 
 /// More than one, for there to be more than one.
@@ -25,7 +25,7 @@ const BUCKETS: u32 = 4;
 /// Replicas of the service, and what they are configured with.
 pub struct Inboxes {
     /// Kafka, Redis and where files lie.
-    pub bed: Bed,
+    pub testbed: Testbed,
     /// The replicas.
     pub replicas: Vec<Service>,
     /// The topic of notifications.
@@ -51,15 +51,15 @@ impl Inboxes {
     /// # Panics
     /// If one does not become ready.
     pub async fn start(kafka: &Kafka, replicas: usize) -> Self {
-        Self::with(kafka, Bed::on(kafka, 1).await, replicas).await
+        Self::with(kafka, Testbed::on(kafka, 1).await, replicas).await
     }
 
-    /// The same on a bed with settings of its own.
+    /// The same on a testbed with settings of its own.
     ///
     /// # Panics
     /// If one does not become ready.
-    pub async fn with(kafka: &Kafka, bed: Bed, replicas: usize) -> Self {
-        let bed = bed.with("inbox.buckets", &BUCKETS.to_string());
+    pub async fn with(kafka: &Kafka, testbed: Testbed, replicas: usize) -> Self {
+        let testbed = testbed.with("inbox.buckets", &BUCKETS.to_string());
         let topic = unique("notifications");
         kafka.create_topic(&topic, 3).await.expect("the topic is made");
         let (mut services, mut urls) = (Vec::new(), Vec::new());
@@ -67,10 +67,10 @@ impl Inboxes {
             let port = free_port();
             let settings = [
                 ("grpc.listen", format!("127.0.0.1:{port}")),
-                ("kafka.brokers", bed.brokers().to_owned()),
+                ("kafka.brokers", testbed.brokers().to_owned()),
                 ("notifications.topic", topic.clone()),
             ];
-            services.push(bed.service("tutti-notify", &settings));
+            services.push(testbed.service("tutti-notify", &settings));
             urls.push(format!("http://127.0.0.1:{port}"));
         }
         for service in &services {
@@ -79,7 +79,7 @@ impl Inboxes {
         // An edge closes a connection after 15 s without a request, perhaps just as one is on its way.
         let idle = Duration::from_secs(2);
         let client = Client::builder().timeout(Duration::from_secs(20)).pool_idle_timeout(idle).build();
-        Self { bed, replicas: services, topic, urls, client: client.expect("a client") }
+        Self { testbed, replicas: services, topic, urls, client: client.expect("a client") }
     }
 
     /// Where each replica serves gRPC, as a URL.
@@ -90,12 +90,12 @@ impl Inboxes {
     /// An ingest that carries notifications and nothing else.
     pub fn ingest(&self) -> Service {
         let settings = [
-            ("kafka.brokers", self.bed.brokers().to_owned()),
+            ("kafka.brokers", self.testbed.brokers().to_owned()),
             ("ingest.routes", "notifications".to_owned()),
             ("routes.notifications.topic", self.topic.clone()),
             ("routes.notifications.group", format!("{}-group", self.topic)),
         ];
-        self.bed.service("tutti-ingest", &settings)
+        self.testbed.service("tutti-ingest", &settings)
     }
 
     /// An edge that knows the replicas, with settings of its own; it may not be ready yet.
@@ -103,7 +103,7 @@ impl Inboxes {
         let urls = self.urls.join(",");
         let mut all = vec![("notify.urls", urls.as_str()), ("auth.hs256_secret", SECRET)];
         all.extend(settings);
-        self.bed.edge(&all)
+        self.testbed.edge(&all)
     }
 
     /// The same, ready.
@@ -185,7 +185,7 @@ impl Inboxes {
     /// The mailboxes in Redis.
     pub fn mailboxes(&self) -> Mailboxes {
         let keep = Keep { items: 200, bytes: 256 << 10, age: Duration::from_secs(30 * 86_400) };
-        let client = self.bed.redis.client().clone();
+        let client = self.testbed.redis.client().clone();
         Mailboxes::new(client, names::INBOX, BUCKETS, keep, MailboxMetrics::default())
     }
 

@@ -2,8 +2,6 @@
 //! production. Each test has a Redis, a topic and ports of its own; Kafka is shared by all but those
 //! that break it. Everything ends with the tests, also where they are killed.
 
-pub mod bed;
-pub mod boxes;
 pub mod cluster;
 pub mod inboxes;
 pub mod kafka;
@@ -11,7 +9,9 @@ pub mod redis;
 pub mod rooms;
 pub mod sentinel;
 pub mod service;
+pub mod testbed;
 pub mod viewer;
+pub mod viewport;
 pub mod wire;
 
 use std::future::Future;

@@ -18,8 +18,8 @@ use tutti::token::sign;
 use tutti_load::crowd::Visitor;
 use tutti_load::sse::{Request, Source};
 
-use crate::bed::{Bed, Edge};
 use crate::service::Service;
+use crate::testbed::{Edge, Testbed};
 use crate::{eventually, free_port, unique, until_there};
 
 /// Of these tests, and of nothing else.
@@ -28,7 +28,7 @@ pub const SECRET: &str = "a-secret-of-these-tests-and-of-nothing-else";
 /// Replicas of the service, and what they are configured with.
 pub struct Rooms {
     /// Kafka, Redis and where files lie.
-    pub bed: Bed,
+    pub testbed: Testbed,
     /// The replicas.
     pub queues: Vec<Service>,
     /// The topic of the relay.
@@ -53,8 +53,8 @@ impl Rooms {
     ///
     /// # Panics
     /// If one does not become ready.
-    pub async fn start(bed: Bed, replicas: usize, settings: &[(&str, &str)]) -> Self {
-        let key = bed.folder().join("pass-key.pem");
+    pub async fn start(testbed: Testbed, replicas: usize, settings: &[(&str, &str)]) -> Self {
+        let key = testbed.folder().join("pass-key.pem");
         std::fs::write(&key, new_key()).expect("the key is written");
         let topic = unique("queueing-system");
         let (mut queues, mut urls) = (Vec::new(), Vec::new());
@@ -62,12 +62,12 @@ impl Rooms {
             let port = free_port();
             let mut all = vec![
                 ("grpc.listen", format!("127.0.0.1:{port}")),
-                ("kafka.brokers", bed.brokers().to_owned()),
+                ("kafka.brokers", testbed.brokers().to_owned()),
                 ("passes.key_file", key.to_string_lossy().into_owned()),
                 ("relay.topic", topic.clone()),
             ];
             all.extend(settings.iter().map(|(key, value)| (*key, (*value).to_owned())));
-            queues.push(bed.service("tutti-queue", &all));
+            queues.push(testbed.service("tutti-queue", &all));
             urls.push(format!("http://127.0.0.1:{port}"));
         }
         for queue in &queues {
@@ -77,7 +77,7 @@ impl Rooms {
         let idle = Duration::from_secs(2);
         let client = Client::builder().timeout(Duration::from_secs(20)).pool_idle_timeout(idle).build();
         let client = client.expect("a client");
-        Self { bed, queues, topic, urls, client }
+        Self { testbed, queues, topic, urls, client }
     }
 
     /// Where each replica serves gRPC, as a URL.
@@ -93,7 +93,7 @@ impl Rooms {
         let urls = self.urls.join(",");
         let mut all = vec![("queue.urls", urls.as_str()), ("auth.hs256_secret", SECRET)];
         all.extend(settings);
-        let edge = self.bed.edge(&all);
+        let edge = self.testbed.edge(&all);
         edge.service.wait_ready().await;
         edge
     }
@@ -252,7 +252,7 @@ impl Rooms {
     pub fn relayed(&self, room: &str) -> Vec<Value> {
         let mut held: HashMap<u64, u64> = HashMap::new();
         let mut changes = Vec::new();
-        for value in read_topic(self.bed.brokers(), &self.topic) {
+        for value in read_topic(self.testbed.brokers(), &self.topic) {
             let change: Value = serde_json::from_slice(&value).expect("the relay writes JSON");
             if change["room"] != room {
                 continue;

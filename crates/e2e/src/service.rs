@@ -54,7 +54,7 @@ impl Service {
 
     /// Another value of a setting, from the next start on.
     pub fn set(&mut self, key: &str, value: &str) {
-        self.variables.insert(crate::bed::variable(key), value.to_owned());
+        self.variables.insert(crate::testbed::variable(key), value.to_owned());
     }
 
     /// Starts it (again).

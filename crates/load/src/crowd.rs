@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
-use crate::ask::{any_of, jitter, until_answered};
+use crate::retry::{any_of, jitter, until_answered};
 use crate::sse::{Event, Request, Source};
 
 /// Who waits without a stream asks this often.

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
-use crate::ask::{jitter, until_answered};
+use crate::retry::{jitter, until_answered};
 use crate::sse::{Event, Request, Source};
 
 /// The topic for users that all devices follow.

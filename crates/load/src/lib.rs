@@ -2,11 +2,11 @@
 //! room, users' devices and their inboxes, the replay of recorded positions, and a client that reads
 //! streams as a browser does.
 
-mod ask;
 pub mod city;
 pub mod crowd;
 pub mod inbox;
 pub mod publisher;
+mod retry;
 pub mod sse;
 pub mod taxis;
 pub mod watch;

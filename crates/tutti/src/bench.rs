@@ -21,9 +21,9 @@ use crate::broker::Broker;
 use crate::local::{Owned, Redis, find, wait_for_port};
 use crate::passes::new_key;
 
+mod baseline;
 mod inboxes;
 mod map;
-mod plain;
 mod waiting_room;
 
 const SECRET: &str = "a-secret-of-the-benchmark-and-of-nothing-else";

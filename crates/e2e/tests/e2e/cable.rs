@@ -5,7 +5,7 @@ use std::future::pending;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tutti_e2e::bed::Edge;
+use tutti_e2e::testbed::Edge;
 
 /// Passes connections on to an edge. Once it is cut it passes nothing, and closes nothing, as a network does that
 /// has gone.

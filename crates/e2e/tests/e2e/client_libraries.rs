@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, interval, sleep};
 use tutti::local::{Owned, find, wait_for_port};
 use tutti::token::sign;
-use tutti_e2e::bed::{Bed, Edge, fix};
 use tutti_e2e::rooms::SECRET;
+use tutti_e2e::testbed::{Edge, Testbed, fix};
 use tutti_e2e::{free_port, kafka, unique};
 use tutti_load::now_ms;
 use tutti_load::publisher::Publisher;
@@ -35,10 +35,10 @@ struct Edges {
 }
 
 impl Edges {
-    async fn start(bed: &Bed, topic: &str) -> Self {
+    async fn start(testbed: &Testbed, topic: &str) -> Self {
         let edge = |settings: &[(&str, &str)]| {
             let all = [("auth.hs256_secret", SECRET), ("topics.names", topic)];
-            bed.edge(&[&all, settings].concat())
+            testbed.edge(&[&all, settings].concat())
         };
         let edges = Self {
             short: edge(&[("streams.heartbeat_seconds", "1")]),
@@ -58,8 +58,8 @@ impl Edges {
 }
 
 /// Starts nginx with TLS and HTTP/2, which serves the page and the edges at one origin. Returns that origin.
-fn nginx(bed: &Bed, edges: &Edges) -> (Owned, String) {
-    let (port, prefix) = (free_port(), bed.folder().join("nginx"));
+fn nginx(testbed: &Testbed, edges: &Edges) -> (Owned, String) {
+    let (port, prefix) = (free_port(), testbed.folder().join("nginx"));
     std::fs::create_dir(&prefix).unwrap();
     std::fs::copy(table::folder().join("browser/follow.html"), prefix.join("follow.html")).unwrap();
     let key = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost \
@@ -91,7 +91,7 @@ fn nginx(bed: &Bed, edges: &Edges) -> (Owned, String) {
     let program = find("nginx").unwrap_or_else(|| "/usr/sbin/nginx".into());
     let prefix = format!("{}/", prefix.display());
     let command = [program.to_str().unwrap(), "-e", "stderr", "-p", prefix.as_str(), "-c", "nginx.conf"];
-    let log = bed.folder().join("nginx.log");
+    let log = testbed.folder().join("nginx.log");
     let started = Owned::start(&command, "TERM", &log).unwrap();
     wait_for_port(port, Duration::from_secs(20))
         .unwrap_or_else(|_| panic!("{}", std::fs::read_to_string(&log).unwrap()));
@@ -272,21 +272,21 @@ async fn libraries_show_each_event_once_and_come_back_as_the_documentation_says(
     let tools = tokio::task::spawn_blocking(Tools::install).await.unwrap();
     let topic = unique("events");
     kafka::shared().create_topic(&topic, 1).await.unwrap();
-    let bed = Bed::new(1).await.with("locations.stale_after_seconds", "600");
+    let testbed = Testbed::new(1).await.with("locations.stale_after_seconds", "600");
     let group = format!("{topic}-group");
-    let ingest = bed.ingest(&[
+    let ingest = testbed.ingest(&[
         ("ingest.routes", "locations,e"),
         ("routes.e.kind", "events"),
         ("routes.e.topic", &topic),
         ("routes.e.group", &group),
     ]);
-    let mut edges = Edges::start(&bed, &topic).await;
+    let mut edges = Edges::start(&testbed, &topic).await;
     ingest.wait_ready().await;
-    let (_nginx, origin) = nginx(&bed, &edges);
+    let (_nginx, origin) = nginx(&testbed, &edges);
     let direct = edges.all().map(|(edge, _)| edge.url.clone());
     let behind_nginx = edges.all().map(|(_, path)| format!("{origin}{path}"));
     let behind_go = direct.each_ref().map(|_| format!("127.0.0.1:{}", free_port()));
-    let log = bed.folder().join("proxy.log");
+    let log = testbed.folder().join("proxy.log");
     let upstreams = behind_go.iter().zip(&direct);
     let _proxies: Vec<Owned> = upstreams.map(|(listen, edge)| tools.proxy(listen, edge, &log)).collect();
     let behind_go = behind_go.map(|listen| format!("http://{listen}"));
@@ -308,10 +308,10 @@ async fn libraries_show_each_event_once_and_come_back_as_the_documentation_says(
         };
         others.push(Source::open(&taken).await.unwrap());
         let page = format!("{origin}/follow.html");
-        clients.push(Running::start(library, followed, &tools, bed.folder(), &page));
+        clients.push(Running::start(library, followed, &tools, testbed.folder(), &page));
     }
-    let records = Publisher::new(bed.brokers(), &topic).unwrap();
-    let fixes = bed.publisher();
+    let records = Publisher::new(testbed.brokers(), &topic).unwrap();
+    let fixes = testbed.publisher();
     tokio::join!(
         all_have_each_record_once(&clients, &mut edges.short, &records),
         all_are_shown_each_move_at_once(&clients, &fixes),

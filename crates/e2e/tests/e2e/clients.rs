@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tutti_e2e::bed::{Bed, Edge, Input, map_of_viewer, padded_fix};
 use tutti_e2e::eventually;
 use tutti_e2e::rooms::SECRET;
+use tutti_e2e::testbed::{Edge, Input, Testbed, map_of_viewer, padded_fix};
 use tutti_e2e::viewer::Following;
 use tutti_e2e::wire::is_busy;
 use tutti_load::now_ms;
@@ -68,7 +68,7 @@ impl Slow {
     fn follow(
         mut self,
         slow: Arc<AtomicBool>,
-        expected: Arc<std::sync::Mutex<tutti_e2e::bed::Map>>,
+        expected: Arc<std::sync::Mutex<tutti_e2e::testbed::Map>>,
     ) -> JoinHandle<Viewer> {
         std::thread::spawn(move || {
             while slow.load(Ordering::Relaxed) {
@@ -89,9 +89,9 @@ impl Slow {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_do_not_read_hurt_nobody_and_arrive_at_the_newest_state() {
-    let bed = Bed::new(3).await.with("locations.stale_after_seconds", "600");
-    let (_ingest, [edge]) = bed.up([&[("streams.stall_seconds", "600")]]).await;
-    let publisher = bed.publisher();
+    let testbed = Testbed::new(3).await.with("locations.stale_after_seconds", "600");
+    let (_ingest, [edge]) = testbed.up([&[("streams.stall_seconds", "600")]]).await;
+    let publisher = testbed.publisher();
     let mut input = Input::new(4000);
     let padding = "p".repeat(900);
     let send = async |input: &mut Input, count: u64| {
@@ -139,12 +139,12 @@ async fn clients_that_do_not_read_hurt_nobody_and_arrive_at_the_newest_state() {
 
 #[tokio::test]
 async fn a_client_that_reads_nothing_for_too_long_is_cut_off() {
-    let bed = Bed::new(1).await.with("locations.stale_after_seconds", "600");
-    let (_ingest, [edge]) = bed.up([&[("streams.stall_seconds", "2")]]).await;
-    let publisher = bed.publisher();
+    let testbed = Testbed::new(1).await.with("locations.stale_after_seconds", "600");
+    let (_ingest, [edge]) = testbed.up([&[("streams.stall_seconds", "2")]]).await;
+    let publisher = testbed.publisher();
     for n in 0..30_000 {
         let id = format!("device-{n}");
-        publisher.send(&id, Some(tutti_e2e::bed::fix(&id, now_ms()).as_bytes())).await.unwrap();
+        publisher.send(&id, Some(tutti_e2e::testbed::fix(&id, now_ms()).as_bytes())).await.unwrap();
     }
     eventually("the snapshot is there", || async { edge.map().await.len() == 30_000 }).await;
     let stopped = Slow::open(&edge);
@@ -158,8 +158,8 @@ async fn a_client_that_reads_nothing_for_too_long_is_cut_off() {
 
 #[tokio::test]
 async fn a_client_that_leaves_is_noticed_and_a_stream_ends_by_plan() {
-    let bed = Bed::new(1).await;
-    let (_ingest, [edge]) = bed.up([&[]]).await;
+    let testbed = Testbed::new(1).await;
+    let (_ingest, [edge]) = testbed.up([&[]]).await;
     let left = Following::start(&edge.stream()).await;
     let short = Following::start(&format!("{}?maxSeconds=10", edge.stream())).await;
     eventually("both are open", || async { edge.service.metric("tutti_edge_streams").await == 2.0 }).await;
@@ -174,8 +174,8 @@ async fn a_client_that_leaves_is_noticed_and_a_stream_ends_by_plan() {
 
 #[tokio::test]
 async fn an_edge_above_its_limit_and_an_edge_that_stops_send_clients_away_gently() {
-    let bed = Bed::new(1).await;
-    let (_ingest, [edge]) = bed.up([&[("streams.max", "3"), ("streams.drain_seconds", "2")]]).await;
+    let testbed = Testbed::new(1).await;
+    let (_ingest, [edge]) = testbed.up([&[("streams.max", "3"), ("streams.drain_seconds", "2")]]).await;
     let mut streams = Vec::new();
     for _ in 0..3 {
         streams.push(Following::start(&edge.stream()).await);
@@ -196,9 +196,9 @@ async fn an_edge_above_its_limit_and_an_edge_that_stops_send_clients_away_gently
 
 #[tokio::test]
 async fn a_rolling_restart_under_load_is_seen_by_no_viewer() {
-    let bed = Bed::new(2).await.with("locations.stale_after_seconds", "600");
-    let (_ingest, [first, second]) = bed.up([&[("streams.drain_seconds", "3")], &[]]).await;
-    let publisher = bed.publisher();
+    let testbed = Testbed::new(2).await.with("locations.stale_after_seconds", "600");
+    let (_ingest, [first, second]) = testbed.up([&[("streams.drain_seconds", "3")], &[]]).await;
+    let publisher = testbed.publisher();
     let mut input = Input::new(100);
     let mut viewers = Vec::new();
     for _ in 0..20 {
@@ -237,9 +237,9 @@ async fn a_rolling_restart_under_load_is_seen_by_no_viewer() {
 
 #[tokio::test]
 async fn an_id_that_no_edge_ever_sent_gets_a_reset_and_everything() {
-    let bed = Bed::new(1).await;
-    let (_ingest, [edge]) = bed.up([&[]]).await;
-    let publisher = bed.publisher();
+    let testbed = Testbed::new(1).await;
+    let (_ingest, [edge]) = testbed.up([&[]]).await;
+    let publisher = testbed.publisher();
     let mut input = Input::new(5);
     input.send(&publisher, 5).await;
     eventually("the map is there", || async { edge.map().await.len() == 5 }).await;
@@ -270,8 +270,8 @@ fn blocks(text: &str) -> Vec<BTreeMap<String, String>> {
 /// client libraries hand a block without data to their program, as an empty message.
 #[tokio::test]
 async fn each_block_is_an_event_with_data_and_the_first_tells_the_clients_own_id() {
-    let bed = Bed::new(1).await;
-    let (_ingest, [edge]) = bed.up([&[("streams.heartbeat_seconds", "1")]]).await;
+    let testbed = Testbed::new(1).await;
+    let (_ingest, [edge]) = testbed.up([&[("streams.heartbeat_seconds", "1")]]).await;
     let told = async |path: &str, header: Option<&str>| {
         let mut request = tutti_e2e::client().get(format!("{}{path}", edge.url));
         if let Some(id) = header {
@@ -321,8 +321,8 @@ async fn each_block_is_an_event_with_data_and_the_first_tells_the_clients_own_id
 /// A browser's EventSource shows its program neither the status nor the body of an answer that is no stream.
 #[tokio::test]
 async fn a_refusal_is_an_event_for_those_who_ask_for_that() {
-    let bed = Bed::new(1).await;
-    let edge = bed.edge(&[("map.public", "false"), ("auth.hs256_secret", SECRET)]);
+    let testbed = Testbed::new(1).await;
+    let edge = testbed.edge(&[("map.public", "false"), ("auth.hs256_secret", SECRET)]);
     edge.service.wait_ready().await;
     let cases = [
         ("/v1/map/stream", 401, "unauthorized"),

@@ -9,18 +9,18 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::{interval, sleep};
-use tutti_e2e::bed::{Bed, Edge, Input, map_of_viewer, waits_for_replicas};
 use tutti_e2e::cluster::Cluster;
 use tutti_e2e::inboxes::{Device, Inboxes};
 use tutti_e2e::kafka;
 use tutti_e2e::rooms::{Joined, Rooms, Stream, admin};
 use tutti_e2e::service::Service;
+use tutti_e2e::testbed::{Edge, Input, Testbed, map_of_viewer, waits_for_replicas};
 use tutti_e2e::viewer::Following;
 use tutti_e2e::{eventually, until_there};
 use tutti_load::publisher::Publisher;
 
-async fn bed(cluster: &Cluster) -> Bed {
-    Bed::new(3).await.with("locations.stale_after_seconds", "600").with("redis.url", &cluster.url())
+async fn testbed(cluster: &Cluster) -> Testbed {
+    Testbed::new(3).await.with("locations.stale_after_seconds", "600").with("redis.url", &cluster.url())
 }
 
 /// A map and inboxes, who looks at them at two edges, and what they must be shown.
@@ -43,9 +43,9 @@ impl Stage {
     /// Ready, and everyone has some input already.
     async fn start(cluster: &Cluster) -> Self {
         // All that is sent in a test.
-        let bed = bed(cluster).await.with("inbox.keep", "1000").with("inbox.keep_bytes", "4194304");
-        let inboxes = Inboxes::with(kafka::shared(), bed, 1).await;
-        let ingests = [inboxes.bed.ingest(&[]), inboxes.ingest()];
+        let testbed = testbed(cluster).await.with("inbox.keep", "1000").with("inbox.keep_bytes", "4194304");
+        let inboxes = Inboxes::with(kafka::shared(), testbed, 1).await;
+        let ingests = [inboxes.testbed.ingest(&[]), inboxes.ingest()];
         let edges = [inboxes.edge(&[]).await, inboxes.edge(&[]).await];
         for ingest in &ingests {
             ingest.wait_ready().await;
@@ -62,7 +62,7 @@ impl Stage {
             viewers.push(Following::start(&edge.stream()).await);
             devices.extend(users.iter().map(|user| Device::new(from_ref(&edge.url), user, "")));
         }
-        let (publisher, input, sent) = (inboxes.bed.publisher(), Input::new(200), BTreeSet::new());
+        let (publisher, input, sent) = (inboxes.testbed.publisher(), Input::new(200), BTreeSet::new());
         let mut stage =
             Self { ingests, edges, urls, publisher, users, viewers, devices, input, sent, inboxes };
         stage.send_more().await;
@@ -330,7 +330,7 @@ impl Crowd {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_room_that_moves_and_whose_master_is_killed_gives_no_ticket_twice_and_tells_exact_places() {
     let mut cluster = Cluster::start().await;
-    let rooms = Rooms::start(bed(&cluster).await, 2, &[]).await;
+    let rooms = Rooms::start(testbed(&cluster).await, 2, &[]).await;
     let edges = [rooms.edge(&[]).await, rooms.edge(&[]).await];
     let settings = r#"{"maxActive":1,"admitPerSecond":50,"claimSeconds":600,"graceSeconds":600}"#;
     rooms.put(&edges[0], "sale", settings).await;
@@ -374,9 +374,9 @@ async fn a_room_that_moves_and_whose_master_is_killed_gives_no_ticket_twice_and_
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_replica_of_a_master_must_have_does_not_count_before_it_has_it() {
     let mut cluster = Cluster::start().await;
-    let bed = bed(&cluster).await.with("redis.wait_replicas", "1");
-    let (ingest, [edge]) = bed.up([&[]]).await;
-    let publisher = bed.publisher();
+    let testbed = testbed(&cluster).await.with("redis.wait_replicas", "1");
+    let (ingest, [edge]) = testbed.up([&[]]).await;
+    let publisher = testbed.publisher();
     let mut input = Input::new(200);
     let cut_off = |cluster: &mut Cluster| cluster.cut_replicas_off(cluster.master_of("locations.0"));
     waits_for_replicas(

@@ -2,9 +2,9 @@
 
 use reqwest::Method;
 use serde_json::Value;
-use tutti_e2e::bed::{Bed, Edge, fix};
 use tutti_e2e::inboxes::token;
 use tutti_e2e::rooms::{Rooms, admin};
+use tutti_e2e::testbed::{Edge, Testbed, fix};
 use tutti_e2e::{kafka, unique};
 use tutti_load::now_ms;
 use tutti_load::publisher::Publisher;
@@ -42,15 +42,15 @@ fn has(events: &[Event], name: &str, text: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_connection_shows_inbox_room_and_map_and_one_id_resumes_all_anywhere() {
-    let rooms = Rooms::start(Bed::new(1).await, 1, &[]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 1, &[]).await;
     let topic = unique("notifications");
     kafka::shared().create_topic(&topic, 1).await.unwrap();
-    let ingest = rooms.bed.service(
+    let ingest = rooms.testbed.service(
         "tutti-ingest",
         &[
-            ("kafka.brokers", rooms.bed.brokers().to_owned()),
+            ("kafka.brokers", rooms.testbed.brokers().to_owned()),
             ("ingest.routes", "locations,notifications".to_owned()),
-            ("routes.locations.topic", rooms.bed.topic.clone()),
+            ("routes.locations.topic", rooms.testbed.topic.clone()),
             ("routes.locations.group", format!("{topic}-locations")),
             ("routes.notifications.topic", topic.clone()),
             ("routes.notifications.group", format!("{topic}-group")),
@@ -61,8 +61,8 @@ async fn one_connection_shows_inbox_room_and_map_and_one_id_resumes_all_anywhere
     rooms.put(&a, "sale", r#"{"maxActive":1,"claimSeconds":600}"#).await;
     let inside = rooms.join(&a, "sale").await;
     let waits = rooms.join(&a, "sale").await;
-    let fixes = rooms.bed.publisher();
-    let letters = Publisher::new(rooms.bed.brokers(), &topic).unwrap();
+    let fixes = rooms.testbed.publisher();
+    let letters = Publisher::new(rooms.testbed.brokers(), &topic).unwrap();
     let send = async |device: &str, title: &str| {
         fixes.send(device, Some(fix(device, now_ms()).as_bytes())).await.unwrap();
         let letter = format!(r#"{{"to":{{"users":["7"]}},"title":"{title}"}}"#);

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use tutti_e2e::bed::{Bed, fix};
 use tutti_e2e::kafka::Kafka;
 use tutti_e2e::service::program;
+use tutti_e2e::testbed::{Testbed, fix};
 use tutti_e2e::{eventually, free_port};
 use tutti_load::now_ms;
 
@@ -61,20 +61,23 @@ fn every_mistake_of_a_configuration_is_told_at_once() {
 
 #[tokio::test]
 async fn what_is_wrong_with_redis_is_told_once_with_what_to_do_about_it() {
-    let bed = Bed::new(1).await;
-    let () =
-        bed.redis.command(&["ACL", "SETUSER", "tutti", "on", ">right", "~tutti:*", "+info"]).await.unwrap();
+    let testbed = Testbed::new(1).await;
+    let () = testbed
+        .redis
+        .command(&["ACL", "SETUSER", "tutti", "on", ">right", "~tutti:*", "+info"])
+        .await
+        .unwrap();
     let url = |user: &str, database: u32| {
-        bed.redis.url().replace("redis://", &format!("redis://{user}@")) + &format!("/{database}")
+        testbed.redis.url().replace("redis://", &format!("redis://{user}@")) + &format!("/{database}")
     };
     let cases = [
         (url("tutti:wrong", 0), "WRONGPASS", "%40"),
         (url("tutti:right", 0), "NOPERM", "ACL SETUSER"),
-        (bed.redis.url() + "/99", "DB index is out of range", "leave it out"),
+        (testbed.redis.url() + "/99", "DB index is out of range", "leave it out"),
     ];
     for (url, says, advice) in cases {
-        let edge = bed.edge(&[("redis.url", &url)]);
-        let ingest = bed.ingest(&[("redis.url", &url)]);
+        let edge = testbed.edge(&[("redis.url", &url)]);
+        let ingest = testbed.ingest(&[("redis.url", &url)]);
         for service in [&edge.service, &ingest] {
             eventually("it is told why it is not ready", async || {
                 service
@@ -145,10 +148,10 @@ fn check_config_shows_what_counts_and_no_secret() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn services_that_disagree_on_what_defines_the_map_do_not_run() {
-    let bed = Bed::new(1).await;
-    let ingest = bed.ingest(&[]);
+    let testbed = Testbed::new(1).await;
+    let ingest = testbed.ingest(&[]);
     ingest.wait_ready().await;
-    let url = bed.redis.url();
+    let url = testbed.redis.url();
     let port = free_port();
     let listen = format!("127.0.0.1:{port}");
     let admin = format!("127.0.0.1:{}", free_port());
@@ -166,11 +169,11 @@ async fn services_that_disagree_on_what_defines_the_map_do_not_run() {
 #[tokio::test]
 async fn a_kafka_and_a_redis_that_are_not_there_yet_are_waited_for() {
     let kafka = Kafka::start().unwrap();
-    let mut bed = Bed::on(&kafka, 1).await;
-    bed.redis.kill();
+    let mut testbed = Testbed::on(&kafka, 1).await;
+    testbed.redis.kill();
     kafka.kill();
-    let ingest = bed.ingest(&[]);
-    let edge = bed.edge(&[]);
+    let ingest = testbed.ingest(&[]);
+    let edge = testbed.edge(&[]);
     let waits_for = async |service: &tutti_e2e::service::Service, what: &str| {
         eventually(what, || async {
             service.ready().await.is_some_and(|(status, why)| status == 503 && why.contains(what))
@@ -184,12 +187,12 @@ async fn a_kafka_and_a_redis_that_are_not_there_yet_are_waited_for() {
     assert_eq!(locations.status(), 503);
     assert!(locations.headers().contains_key("retry-after"));
 
-    bed.redis.run().unwrap();
+    testbed.redis.run().unwrap();
     edge.service.wait_ready().await;
     waits_for(&ingest, "kafka").await;
     kafka.run().unwrap();
     ingest.wait_ready().await;
-    let publisher = bed.publisher();
+    let publisher = testbed.publisher();
     publisher.send("a", Some(fix("a", now_ms()).as_bytes())).await.unwrap();
     eventually("the fix arrives", || async { edge.map().await.contains_key("a") }).await;
 }

@@ -11,9 +11,9 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tutti::local::Owned;
-use tutti_e2e::bed::{Bed, Edge, UNLIMITED, variable};
 use tutti_e2e::inboxes::{Inboxes, sender, token};
 use tutti_e2e::service::{Service, program};
+use tutti_e2e::testbed::{Edge, Testbed, UNLIMITED, variable};
 use tutti_e2e::{eventually, free_port, kafka};
 
 async fn connect(edge: &Edge) -> TcpStream {
@@ -31,8 +31,8 @@ async fn ask(edge: &Edge, request: &[u8]) -> String {
 }
 
 /// An edge that listens, with settings of its own; there is no map, so it may never be ready.
-async fn listening(bed: &Bed, settings: &[(&str, &str)]) -> Edge {
-    let edge = bed.edge(settings);
+async fn listening(testbed: &Testbed, settings: &[(&str, &str)]) -> Edge {
+    let edge = testbed.edge(settings);
     eventually("it listens", || async { reqwest::get(format!("{}/v1/edges", edge.url)).await.is_ok() }).await;
     edge
 }
@@ -65,8 +65,8 @@ async fn ticks_in_a_while(service: &Service) -> u64 {
 async fn clients_that_send_many_requests_and_take_no_answer_cost_little_memory_and_no_time() {
     const CONNECTIONS: u64 = 40;
     const MOST_BYTES: u64 = 256 << 10;
-    let bed = Bed::new(1).await;
-    let edge = listening(&bed, &[UNLIMITED[0], UNLIMITED[1], ("http.request_seconds", "600")]).await;
+    let testbed = Testbed::new(1).await;
+    let edge = listening(&testbed, &[UNLIMITED[0], UNLIMITED[1], ("http.request_seconds", "600")]).await;
     let small = "GET / HTTP/1.1\r\nHost:a\r\n\r\n".repeat(20_000);
     // Each of its chunks is an object of its own to the edge.
     let chunks = format!(
@@ -108,8 +108,8 @@ async fn clients_that_send_many_requests_and_take_no_answer_cost_little_memory_a
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_requests_of_a_connection_are_answered_in_their_order_however_they_come() {
-    let bed = Bed::new(1).await;
-    let edge = listening(&bed, &[]).await;
+    let testbed = Testbed::new(1).await;
+    let edge = listening(&testbed, &[]).await;
     let some = "GET /a HTTP/1.1\r\nhost: a\r\n\r\n\
         POST /b HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n\
         POST /c HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3;x=y\r\n\r\n\r\r\n0\r\n\r\n\
@@ -198,9 +198,9 @@ async fn a_client_that_closes_its_side_behind_a_request_gets_the_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_request_is_answered_with_a_problem_and_counted_but_is_no_line_of_the_log() {
-    let bed = Bed::new(1).await;
+    let testbed = Testbed::new(1).await;
     let settings = [UNLIMITED[0], UNLIMITED[1], ("http.header_seconds", "2"), ("log.level", "debug")];
-    let edge = listening(&bed, &settings).await;
+    let edge = listening(&testbed, &settings).await;
     let long = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "a".repeat(300_000));
     let many = format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "a: b\r\n".repeat(200));
     let late = "GET / HTTP/1.1\r\nhost:";
@@ -265,10 +265,10 @@ async fn a_combined_stream_is_one_open_file_however_many_parts_it_has() {
 }
 
 /// An edge as a shell starts it that may open so many files; its listener, its admin port and its log.
-fn edge_with_files(bed: &Bed, limit: u32, settings: &[(&str, &str)]) -> (Owned, u16, u16, PathBuf) {
+fn edge_with_files(testbed: &Testbed, limit: u32, settings: &[(&str, &str)]) -> (Owned, u16, u16, PathBuf) {
     let (port, admin) = (free_port(), free_port());
-    let log = bed.folder().join(format!("edge-{port}.log"));
-    let mut variables = bed.settings.clone();
+    let log = testbed.folder().join(format!("edge-{port}.log"));
+    let mut variables = testbed.settings.clone();
     variables.insert("TUTTI_HTTP_LISTEN".into(), format!("127.0.0.1:{port}"));
     variables.insert("TUTTI_ADMIN_LISTEN".into(), format!("127.0.0.1:{admin}"));
     variables.insert("TUTTI_HTTP_WORKERS".into(), "2".into());
@@ -280,8 +280,8 @@ fn edge_with_files(bed: &Bed, limit: u32, settings: &[(&str, &str)]) -> (Owned, 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edge_whose_streams_would_take_all_open_files_says_so_and_does_not_start() {
-    let bed = Bed::new(1).await;
-    let (_edge, _, _, log) = edge_with_files(&bed, 1000, &[("streams.max", "700")]);
+    let testbed = Testbed::new(1).await;
+    let (_edge, _, _, log) = edge_with_files(&testbed, 1000, &[("streams.max", "700")]);
     let log = || std::fs::read_to_string(&log).unwrap_or_default();
     eventually("it says what is wrong", || async {
         log().contains("streams.max = 700 needs 1244 open files")
@@ -295,7 +295,7 @@ async fn an_edge_whose_streams_would_take_all_open_files_says_so_and_does_not_st
 async fn however_many_connect_the_admin_port_answers_and_nothing_is_an_error() {
     const CLIENTS: usize = 900;
     tutti_service::raise_file_limit();
-    let bed = Bed::new(1).await;
+    let testbed = Testbed::new(1).await;
     let settings = [
         UNLIMITED[0],
         UNLIMITED[1],
@@ -303,7 +303,7 @@ async fn however_many_connect_the_admin_port_answers_and_nothing_is_an_error() {
         ("http.header_seconds", "600"),
         ("http.request_seconds", "600"),
     ];
-    let (_edge, port, admin, log) = edge_with_files(&bed, 700, &settings);
+    let (_edge, port, admin, log) = edge_with_files(&testbed, 700, &settings);
     eventually("it listens", || async { TcpStream::connect(("127.0.0.1", port)).await.is_ok() }).await;
     let mut sockets = Vec::new();
     for _ in 0..CLIENTS {
@@ -332,8 +332,8 @@ async fn however_many_connect_the_admin_port_answers_and_nothing_is_an_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_and_problems_are_what_they_say_and_no_other_page_frames_them() {
-    let bed = Bed::new(1).await;
-    let edge = listening(&bed, &[]).await;
+    let testbed = Testbed::new(1).await;
+    let edge = listening(&testbed, &[]).await;
     for path in ["/", "/rooms/demo"] {
         let page = reqwest::get(format!("{}{path}", edge.url)).await.unwrap();
         assert_eq!(page.headers()["x-content-type-options"], "nosniff");

@@ -8,8 +8,8 @@ use flate2::read::GzDecoder;
 use reqwest::Response;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tutti_e2e::bed::{Bed, Edge, Input, UNLIMITED, fix, padded_fix};
 use tutti_e2e::inboxes::{Inboxes, token};
+use tutti_e2e::testbed::{Edge, Input, Testbed, UNLIMITED, fix, padded_fix};
 use tutti_e2e::{client, eventually, kafka};
 
 /// Asks for a path with these headers.
@@ -43,9 +43,9 @@ async fn read(answer: Response) -> (Value, bool) {
 
 #[tokio::test]
 async fn the_map_is_compressed_for_clients_that_take_gzip_and_streams_are_as_they_were() {
-    let bed = Bed::new(1).await.with("locations.stale_after_seconds", "600");
-    let (_ingest, [edge]) = bed.up([&[]]).await;
-    let publisher = bed.publisher();
+    let testbed = Testbed::new(1).await.with("locations.stale_after_seconds", "600");
+    let (_ingest, [edge]) = testbed.up([&[]]).await;
+    let publisher = testbed.publisher();
     let mut input = Input::new(200);
     input.send(&publisher, 200).await;
     eventually("the map is there", async || edge.map().await == input.expected).await;
@@ -102,11 +102,11 @@ async fn a_list_of_notifications_is_compressed_where_it_is_long() {
 /// 60 clients of one address ask for the whole map again and again, in all forms, while the map moves.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_that_asks_for_the_whole_map_keeps_nobody_from_a_part_of_it() {
-    let bed = Bed::new(1).await.with("locations.stale_after_seconds", "600");
+    let testbed = Testbed::new(1).await.with("locations.stale_after_seconds", "600");
     let trusting = [UNLIMITED[0], UNLIMITED[1], ("http.trusted_proxies", "127.0.0.1/32")];
-    let (_ingest, [edge]) = bed.up([&trusting]).await;
+    let (_ingest, [edge]) = testbed.up([&trusting]).await;
     let edge = Arc::new(edge);
-    let (publisher, padding) = (bed.publisher(), "p".repeat(200));
+    let (publisher, padding) = (testbed.publisher(), "p".repeat(200));
     let mut input = Input::new(2000);
     input.send_each(&publisher, 2000, |id, at| padded_fix(id, at, &padding)).await;
     publisher.send("here", Some(fix("here", tutti_load::now_ms()).as_bytes())).await.unwrap();

@@ -5,25 +5,25 @@ use std::time::Duration;
 
 use fred::prelude::*;
 use serde_json::json;
-use tutti_e2e::bed::Bed;
 use tutti_e2e::eventually;
 use tutti_e2e::inboxes::{Device, Inboxes};
 use tutti_e2e::kafka;
 use tutti_e2e::redis::Redis;
 use tutti_e2e::rooms::Rooms;
 use tutti_e2e::service::program;
+use tutti_e2e::testbed::Testbed;
 use tutti_feed::{Keep, MailboxMetrics, Mailboxes, Since, tell_new_evictions};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_service_starts_on_a_redis_that_may_evict_unless_that_is_allowed() {
-    let bed = Bed::new(1).await;
-    let () = bed.redis.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await.unwrap();
-    let () = bed.redis.command(&["CONFIG", "SET", "maxmemory", "1gb"]).await.unwrap();
-    let key = bed.folder().join("pass-key.pem");
+    let testbed = Testbed::new(1).await;
+    let () = testbed.redis.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await.unwrap();
+    let () = testbed.redis.command(&["CONFIG", "SET", "maxmemory", "1gb"]).await.unwrap();
+    let key = testbed.folder().join("pass-key.pem");
     std::fs::write(&key, tutti::passes::new_key()).unwrap();
     for name in ["tutti-ingest", "tutti-edge", "tutti-queue", "tutti-notify"] {
         let mut command = Command::new(program(name));
-        command.env("TUTTI_REDIS_URL", bed.redis.url()).env("TUTTI_KAFKA_BROKERS", bed.brokers());
+        command.env("TUTTI_REDIS_URL", testbed.redis.url()).env("TUTTI_KAFKA_BROKERS", testbed.brokers());
         command.env("TUTTI_PASSES_KEY_FILE", &key);
         for listen in ["HTTP", "GRPC", "ADMIN"] {
             let port = tutti_e2e::free_port();
@@ -41,8 +41,8 @@ async fn no_service_starts_on_a_redis_that_may_evict_unless_that_is_allowed() {
             assert!(log.contains(word), "{name} does not say {word}: {log}");
         }
     }
-    let bed = bed.with("redis.allow_eviction", "true");
-    let (ingest, [edge]) = bed.up([&[]]).await;
+    let testbed = testbed.with("redis.allow_eviction", "true");
+    let (ingest, [edge]) = testbed.up([&[]]).await;
     for service in [&ingest, &edge.service] {
         eventually("it is in the metrics", async || service.metric("tutti_redis_evicts").await == 1.0).await;
         assert!(service.log().contains("Redis may evict"), "{}", service.log());
@@ -51,18 +51,23 @@ async fn no_service_starts_on_a_redis_that_may_evict_unless_that_is_allowed() {
 
 #[tokio::test]
 async fn a_redis_that_comes_to_evict_is_told_of_once_and_ends_nothing() {
-    let mut rooms = Rooms::start(Bed::new(1).await, 1, &[]).await;
+    let mut rooms = Rooms::start(Testbed::new(1).await, 1, &[]).await;
     let edge = rooms.edge(&[]).await;
     rooms.put(&edge, "sale", "{}").await;
     let services = [&edge.service, &rooms.queues[0]];
     for service in services {
         assert_eq!(service.metric("tutti_redis_evicts").await, 0.0);
     }
-    let () = rooms.bed.redis.command(&["CONFIG", "SET", "maxmemory", "1gb"]).await.unwrap();
-    let () = rooms.bed.redis.command(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]).await.unwrap();
+    let () = rooms.testbed.redis.command(&["CONFIG", "SET", "maxmemory", "1gb"]).await.unwrap();
+    let () =
+        rooms.testbed.redis.command(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]).await.unwrap();
     let cut_off = async || {
-        let _: i64 =
-            rooms.bed.redis.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await.unwrap();
+        let _: i64 = rooms
+            .testbed
+            .redis
+            .command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+            .await
+            .unwrap();
     };
     for service in services {
         eventually("it is seen at the next connection", async || {
@@ -72,7 +77,7 @@ async fn a_redis_that_comes_to_evict_is_told_of_once_and_ends_nothing() {
         .await;
     }
     cut_off().await;
-    let () = rooms.bed.redis.command(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await.unwrap();
+    let () = rooms.testbed.redis.command(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await.unwrap();
     for service in services {
         eventually("it is seen that it does not any more", async || {
             cut_off().await;
@@ -82,8 +87,8 @@ async fn a_redis_that_comes_to_evict_is_told_of_once_and_ends_nothing() {
         assert_eq!(service.log().matches("Redis may evict").count(), 1, "{}", service.log());
         assert!(service.is_running() && service.ready().await.unwrap().0 == 200);
     }
-    rooms.bed.redis.kill();
-    rooms.bed.redis.run().unwrap();
+    rooms.testbed.redis.kill();
+    rooms.testbed.redis.run().unwrap();
     rooms.put(&edge, "sale", "{}").await;
 }
 
@@ -97,7 +102,7 @@ async fn devices_hear_that_redis_has_evicted_something_and_that_it_has_not() {
     let body = json!({ "to": { "users": ["7"] }, "title": "hello" });
     inboxes.send_until_accepted(&urls, "key", &body).await;
     eventually("it has come", async || device.look(|seen| seen.ids.len() == 1)).await;
-    let redis = &inboxes.bed.redis;
+    let redis = &inboxes.testbed.redis;
     let mailboxes = inboxes.mailboxes();
     tell_new_evictions(redis.client(), &mailboxes).await.unwrap();
     assert_eq!(inboxes.list(&edge, "7", "").await["lostAt"], json!(null));
@@ -125,9 +130,9 @@ async fn devices_hear_that_redis_has_evicted_something_and_that_it_has_not() {
 
 #[tokio::test]
 async fn without_a_limit_on_its_memory_no_redis_evicts() {
-    let bed = Bed::new(1).await;
-    let () = bed.redis.command(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]).await.unwrap();
-    let (ingest, [edge]) = bed.up([&[]]).await;
+    let testbed = Testbed::new(1).await;
+    let () = testbed.redis.command(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]).await.unwrap();
+    let (ingest, [edge]) = testbed.up([&[]]).await;
     for service in [&ingest, &edge.service] {
         assert_eq!(service.metric("tutti_redis_evicts").await, 0.0);
     }

@@ -3,12 +3,12 @@
 use fred::prelude::*;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tutti_e2e::bed::{Bed, Edge};
 use tutti_e2e::eventually;
 use tutti_e2e::inboxes::{Inboxes, token};
 use tutti_e2e::kafka;
 use tutti_e2e::rooms::{Rooms, Stream, admin};
 use tutti_e2e::service::Service;
+use tutti_e2e::testbed::{Edge, Testbed};
 
 /// Changes the record of a room in Redis, which is called `r`; returns its seed.
 async fn change_record(rooms: &Rooms, room: &str, change: &str) -> String {
@@ -17,7 +17,7 @@ async fn change_record(rooms: &Rooms, room: &str, change: &str) -> String {
          redis.call('HSET', KEYS[1], 'room', cmsgpack.pack(r)); return r.seed"
     );
     let head = format!("tutti:{{room.{room}}}:head");
-    rooms.bed.redis.client().eval(script, head, Vec::<String>::new()).await.unwrap()
+    rooms.testbed.redis.client().eval(script, head, Vec::<String>::new()).await.unwrap()
 }
 
 /// The request id of a problem is that of a line in the log of one of these services: whichever failed.
@@ -42,7 +42,7 @@ async fn get(rooms: &Rooms, edge: &Edge, path: &str) -> (u16, Value) {
 
 #[tokio::test]
 async fn a_room_that_cannot_be_read_shows_its_seed_to_nobody_and_hides_no_other() {
-    let mut rooms = Rooms::start(Bed::new(1).await, 1, &[]).await;
+    let mut rooms = Rooms::start(Testbed::new(1).await, 1, &[]).await;
     let edge = rooms.edge(&[]).await;
     rooms.put(&edge, "fair", "{}").await;
     rooms.put(&edge, "sale", r#"{"opensAt":32503680000000}"#).await;
@@ -69,7 +69,7 @@ async fn a_room_that_cannot_be_read_shows_its_seed_to_nobody_and_hides_no_other(
             assert!(!log.contains(&seed), "{log}");
         }
     }
-    let () = rooms.bed.redis.client().hset("tutti:{room.sale}:head", ("room", "garbage")).await.unwrap();
+    let () = rooms.testbed.redis.client().hset("tutti:{room.sale}:head", ("room", "garbage")).await.unwrap();
     let (status, problem) = get(&rooms, &edge, "/v1/rooms/sale").await;
     assert_eq!(status, 500, "a script that fails will fail again: {problem}");
     is_in_the_log(&problem, &[&rooms.queues[0]]);
@@ -77,7 +77,7 @@ async fn a_room_that_cannot_be_read_shows_its_seed_to_nobody_and_hides_no_other(
 
     // Nor does a visitor hear that the ticket is forgotten: a later version may read it.
     let joined = rooms.join(&edge, "fair").await;
-    let () = rooms.bed.redis.client().hset("tutti:{room.fair}:head", ("room", "garbage")).await.unwrap();
+    let () = rooms.testbed.redis.client().hset("tutti:{room.fair}:head", ("room", "garbage")).await.unwrap();
     let stream = Stream::open(&edge, "fair", joined.visitor()).await;
     eventually("the stream says that it is stale", async || {
         stream.heard().statuses.last().is_some_and(|status| status == "stale")
@@ -85,7 +85,7 @@ async fn a_room_that_cannot_be_read_shows_its_seed_to_nobody_and_hides_no_other(
     .await;
     assert!(stream.heard().lost.is_none() && !stream.is_over(), "{:?}", stream.heard());
 
-    rooms.bed.redis.kill();
+    rooms.testbed.redis.kill();
     for path in ["/v1/rooms", "/v1/rooms/fair/lottery"] {
         let (status, problem) = get(&rooms, &edge, path).await;
         assert_eq!(status, 503, "{problem}");
@@ -106,7 +106,7 @@ async fn a_room_that_cannot_be_read_shows_its_seed_to_nobody_and_hides_no_other(
 async fn an_inbox_that_cannot_be_read_is_found_in_the_log_by_its_request_id() {
     let mut inboxes = Inboxes::start(kafka::shared(), 1).await;
     let edge = inboxes.edge(&[]).await;
-    inboxes.bed.redis.kill();
+    inboxes.testbed.redis.kill();
     let list = inboxes.call(Method::GET, &edge, "/v1/inbox", &token("7"), "").await;
     let mark = inboxes.call(Method::POST, &edge, "/v1/inbox/1/read", &token("7"), "").await;
     for answer in [list, mark] {

@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tokio::time::sleep;
-use tutti_e2e::bed::{Bed, Input, map_of_viewer};
 use tutti_e2e::eventually;
 use tutti_e2e::kafka::Kafka;
+use tutti_e2e::testbed::{Input, Testbed, map_of_viewer};
 use tutti_e2e::viewer::Following;
 
 const LONG: (&str, &str) = ("locations.stale_after_seconds", "600");
 
 #[tokio::test]
 async fn a_redis_that_comes_back_empty_is_filled_again_and_its_viewers_get_a_reset() {
-    let mut bed = Bed::new(3).await.with(LONG.0, LONG.1);
-    let (_ingest, [a, b]) = bed.up([&[], &[]]).await;
-    let publisher = bed.publisher();
+    let mut testbed = Testbed::new(3).await.with(LONG.0, LONG.1);
+    let (_ingest, [a, b]) = testbed.up([&[], &[]]).await;
+    let publisher = testbed.publisher();
     let mut input = Input::new(300);
     let viewer = Following::start(&a.stream()).await;
     input.send_for(&publisher, Duration::from_secs(1), 1000).await;
@@ -24,8 +24,8 @@ async fn a_redis_that_comes_back_empty_is_filled_again_and_its_viewers_get_a_res
         .await;
     let away = viewer.viewer().clone();
 
-    bed.redis.kill();
-    bed.redis.run().unwrap();
+    testbed.redis.kill();
+    testbed.redis.run().unwrap();
     eventually("ingest filled it again, from Kafka", || async { a.map().await == input.expected }).await;
     input.send_for(&publisher, Duration::from_secs(1), 500).await;
     publisher.flush(Duration::from_secs(30)).await.unwrap();
@@ -43,9 +43,9 @@ async fn a_redis_that_comes_back_empty_is_filled_again_and_its_viewers_get_a_res
 
 #[tokio::test]
 async fn a_redis_set_back_to_a_snapshot_resets_who_was_shown_more_and_nobody_else() {
-    let mut bed = Bed::new(3).await.with(LONG.0, LONG.1);
-    let (mut ingest, [a, b]) = bed.up([&[], &[]]).await;
-    let publisher = bed.publisher();
+    let mut testbed = Testbed::new(3).await.with(LONG.0, LONG.1);
+    let (mut ingest, [a, b]) = testbed.up([&[], &[]]).await;
+    let publisher = testbed.publisher();
     let mut input = Input::new(300);
     let early = Following::start(&a.stream()).await;
     input.send_for(&publisher, Duration::from_secs(1), 1000).await;
@@ -55,8 +55,8 @@ async fn a_redis_set_back_to_a_snapshot_resets_who_was_shown_more_and_nobody_els
     // Who left before the snapshot has been shown nothing that it lacks.
     let early = early.cut();
     ingest.kill();
-    bed.redis.save().await.unwrap();
-    assert!(bed.redis.snapshot().is_file());
+    testbed.redis.save().await.unwrap();
+    assert!(testbed.redis.snapshot().is_file());
     ingest.run();
 
     let late = Following::start(&a.stream()).await;
@@ -65,8 +65,8 @@ async fn a_redis_set_back_to_a_snapshot_resets_who_was_shown_more_and_nobody_els
     eventually("the second part is shown", || async { map_of_viewer(&late.viewer()) == input.expected })
         .await;
 
-    bed.redis.kill();
-    bed.redis.run().unwrap();
+    testbed.redis.kill();
+    testbed.redis.run().unwrap();
     input.send_for(&publisher, Duration::from_secs(1), 500).await;
     publisher.flush(Duration::from_secs(30)).await.unwrap();
     for edge in [&a, &b] {
@@ -83,15 +83,15 @@ async fn a_redis_set_back_to_a_snapshot_resets_who_was_shown_more_and_nobody_els
 
 #[tokio::test]
 async fn while_redis_is_stopped_streams_stay_open_say_stale_and_go_on() {
-    let bed = Bed::new(3).await.with(LONG.0, LONG.1);
-    let (_ingest, [edge]) = bed.up([&[("streams.heartbeat_seconds", "1")]]).await;
-    let publisher = bed.publisher();
+    let testbed = Testbed::new(3).await.with(LONG.0, LONG.1);
+    let (_ingest, [edge]) = testbed.up([&[("streams.heartbeat_seconds", "1")]]).await;
+    let publisher = testbed.publisher();
     let mut input = Input::new(300);
     let viewer = Following::start(&edge.stream()).await;
     input.send_for(&publisher, Duration::from_secs(1), 1000).await;
     eventually("it is live", || async { viewer.viewer().statuses.last().is_some_and(|s| s == "live") }).await;
 
-    bed.redis.signal(Signal::SIGSTOP);
+    testbed.redis.signal(Signal::SIGSTOP);
     let stopped = sleep(Duration::from_secs(10)); // the fault itself lasts so long, or longer
     let during = async {
         input.send_for(&publisher, Duration::from_secs(5), 500).await;
@@ -103,7 +103,7 @@ async fn while_redis_is_stopped_streams_stay_open_say_stale_and_go_on() {
         eventually("a newcomer is told at once", || async { newcomer.viewer().statuses == ["stale"] }).await;
     };
     tokio::join!(stopped, during);
-    bed.redis.signal(Signal::SIGCONT);
+    testbed.redis.signal(Signal::SIGCONT);
     input.send_for(&publisher, Duration::from_secs(1), 500).await;
     publisher.flush(Duration::from_secs(30)).await.unwrap();
     eventually("the viewer converges", || async { map_of_viewer(&viewer.viewer()) == input.expected }).await;
@@ -117,9 +117,9 @@ async fn while_redis_is_stopped_streams_stay_open_say_stale_and_go_on() {
 #[tokio::test]
 async fn while_kafka_restarts_streams_stay_open_and_go_on() {
     let kafka = Kafka::start().unwrap();
-    let bed = Bed::on(&kafka, 3).await.with(LONG.0, LONG.1);
-    let (_ingest, [edge]) = bed.up([&[]]).await;
-    let publisher = bed.publisher();
+    let testbed = Testbed::on(&kafka, 3).await.with(LONG.0, LONG.1);
+    let (_ingest, [edge]) = testbed.up([&[]]).await;
+    let publisher = testbed.publisher();
     let mut input = Input::new(300);
     let viewer = Following::start(&edge.stream()).await;
     input.send_for(&publisher, Duration::from_secs(1), 1000).await;
@@ -138,9 +138,9 @@ async fn while_kafka_restarts_streams_stay_open_and_go_on() {
 #[tokio::test]
 async fn a_topic_made_anew_is_a_gap_that_viewers_are_told_of() {
     let kafka = Kafka::start().unwrap();
-    let bed = Bed::on(&kafka, 1).await.with(LONG.0, LONG.1);
-    let (mut ingest, [edge]) = bed.up([&[]]).await;
-    let publisher = bed.publisher();
+    let testbed = Testbed::on(&kafka, 1).await.with(LONG.0, LONG.1);
+    let (mut ingest, [edge]) = testbed.up([&[]]).await;
+    let publisher = testbed.publisher();
     let mut input = Input::new(10);
     let viewer = Following::start(&edge.stream()).await;
     input.send(&publisher, 100).await;
@@ -148,10 +148,11 @@ async fn a_topic_made_anew_is_a_gap_that_viewers_are_told_of() {
     eventually("the viewer holds the input", || async { map_of_viewer(&viewer.viewer()) == input.expected })
         .await;
     ingest.kill();
-    kafka.delete_topic(&bed.topic).await.unwrap();
-    eventually("the topic is made anew", || async { kafka.create_topic(&bed.topic, 1).await.is_ok() }).await;
+    kafka.delete_topic(&testbed.topic).await.unwrap();
+    eventually("the topic is made anew", || async { kafka.create_topic(&testbed.topic, 1).await.is_ok() })
+        .await;
     ingest.run();
-    let publisher = bed.publisher();
+    let publisher = testbed.publisher();
     input.send(&publisher, 20).await;
     publisher.flush(Duration::from_secs(30)).await.unwrap();
     eventually("the viewer converges", || async { map_of_viewer(&viewer.viewer()) == input.expected }).await;

@@ -8,9 +8,9 @@ use std::time::Duration;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method};
 use tutti::local::{Owned, find, wait_for_port};
-use tutti_e2e::bed::Bed;
 use tutti_e2e::rooms::Rooms;
 use tutti_e2e::service::program;
+use tutti_e2e::testbed::Testbed;
 use tutti_e2e::{eventually, free_port};
 use tutti_model::lottery;
 
@@ -20,14 +20,14 @@ fn example(name: &str) -> PathBuf {
 
 #[tokio::test]
 async fn the_gateways_let_in_who_has_a_pass_of_the_room_and_nobody_else() {
-    let rooms = Rooms::start(Bed::new(1).await, 1, &[]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 1, &[]).await;
     let edge = rooms.edge(&[]).await;
     rooms.put(&edge, "sale", r#"{"maxActive":5,"admitPerSecond":50,"passSeconds":4}"#).await;
     rooms.put(&edge, "other", r#"{"maxActive":5,"admitPerSecond":50}"#).await;
     let admitted = rooms.join(&edge, "sale").await;
     let foreign = rooms.join(&edge, "other").await.body["pass"].as_str().unwrap().to_owned();
 
-    let log = rooms.bed.folder().join("gateways.log");
+    let log = rooms.testbed.folder().join("gateways.log");
     let start = |command: &[PathBuf], port: u16| {
         let variables = BTreeMap::from([
             ("PORT".to_owned(), port.to_string()),
@@ -45,7 +45,7 @@ async fn the_gateways_let_in_who_has_a_pass_of_the_room_and_nobody_else() {
                  answer.end('ticket ' + asked.headers['x-ticket'])).listen(process.env.PORT, '127.0.0.1')";
     let _shop = start(&["node".into(), "-e".into(), serve.into()], shop);
     // nginx asks the one in Rust.
-    let prefix = rooms.bed.folder().join("nginx");
+    let prefix = rooms.testbed.folder().join("nginx");
     std::fs::create_dir(&prefix).unwrap();
     let conf = std::fs::read_to_string(example("nginx.conf")).unwrap();
     let ports = [("8090", nginx), ("8091", rust), ("8092", shop)];

@@ -15,12 +15,12 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
-use tutti_e2e::bed::Edge;
-use tutti_e2e::bed::UNLIMITED;
 use tutti_e2e::eventually;
 use tutti_e2e::inboxes::{Device, Inboxes, Seen, token};
 use tutti_e2e::kafka::{self, Kafka};
 use tutti_e2e::service::Service;
+use tutti_e2e::testbed::Edge;
+use tutti_e2e::testbed::UNLIMITED;
 use tutti_load::now_ms;
 
 fn to(user: &str, text: &str) -> Value {
@@ -138,7 +138,7 @@ async fn three_thousand_devices_get_fifty_thousand_notifications_once_and_in_ord
             if n % 2 == 0 {
                 ingest.run();
             }
-            let _: i64 = inboxes.bed.redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.unwrap();
+            let _: i64 = inboxes.testbed.redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.unwrap();
             sleep(Duration::from_millis(2500)).await; // so long they live
         }
     };
@@ -241,7 +241,7 @@ async fn while_redis_is_away_what_was_accepted_waits() {
     all_live(&devices).await;
     let mut sent = vec![inboxes.send_until_accepted(&urls, "before", &to("7", "before")).await];
     eventually("it has come", || async { devices[0].look(|seen| seen.ids.len() == 1) }).await;
-    inboxes.bed.redis.signal(Signal::SIGSTOP);
+    inboxes.testbed.redis.signal(Signal::SIGSTOP);
     let until = Instant::now() + Duration::from_secs(5);
     while Instant::now() < until {
         let key = format!("during-{}", sent.len());
@@ -250,7 +250,7 @@ async fn while_redis_is_away_what_was_accepted_waits() {
         sent.push(answer.body["id"].as_str().unwrap().to_owned());
         sleep(Duration::from_millis(50)).await;
     }
-    inboxes.bed.redis.signal(Signal::SIGCONT);
+    inboxes.testbed.redis.signal(Signal::SIGCONT);
     for device in &devices {
         eventually("all have come", || async { device.look(|seen| seen.ids.len() >= sent.len()) }).await;
         let seen = device.seen();
@@ -258,8 +258,8 @@ async fn while_redis_is_away_what_was_accepted_waits() {
         assert_eq!((seen.ids, seen.twice.len(), seen.resets.len()), (sent.clone(), 0, 0));
     }
     // Killed and empty, it is filled again from Kafka.
-    inboxes.bed.redis.kill();
-    inboxes.bed.redis.run().unwrap();
+    inboxes.testbed.redis.kill();
+    inboxes.testbed.redis.run().unwrap();
     eventually("the mailbox is there again", || async { inboxes.kept("user:7").await == sent }).await;
     for device in &devices {
         eventually("devices are told to begin anew", || async {
@@ -293,14 +293,14 @@ async fn a_redis_that_lost_its_last_writes_makes_no_device_miss_any() {
     };
     send(10).await;
     eventually("they have come", || async { stays.look(|seen| seen.ids.len() == 10) }).await;
-    inboxes.bed.redis.save().await.unwrap();
+    inboxes.testbed.redis.save().await.unwrap();
     let before = send(10).await;
     for device in [&stays, &moves] {
         eventually("they have come", || async { device.look(|seen| seen.ids.len() == 20) }).await;
     }
     let away = moves.leave();
-    inboxes.bed.redis.kill();
-    inboxes.bed.redis.run().unwrap();
+    inboxes.testbed.redis.kill();
+    inboxes.testbed.redis.run().unwrap();
     assert!(inboxes.kept("user:7").await.len() < 20 || before.len() == 20);
     let mut sent = before;
     for n in 20..30 {

@@ -6,12 +6,12 @@ use prost::Message as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tutti::token::sign;
-use tutti_e2e::bed::Edge;
 use tutti_e2e::eventually;
 use tutti_e2e::inboxes::{Device, Inboxes, sender, token};
 use tutti_e2e::kafka;
 use tutti_e2e::rooms::SECRET;
 use tutti_e2e::service::Service;
+use tutti_e2e::testbed::Edge;
 use tutti_load::publisher::Publisher;
 use tutti_model::{Notification, Recipients};
 
@@ -172,8 +172,8 @@ async fn what_one_device_reads_or_deletes_the_others_hear_and_so_do_those_that_w
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_comes_back_anywhere_hears_exactly_what_it_missed_or_a_reset_beyond_what_is_kept() {
-    let bed = tutti_e2e::bed::Bed::on(kafka::shared(), 1).await.with("inbox.keep", "20");
-    let inboxes = Inboxes::with(kafka::shared(), bed, 1).await;
+    let testbed = tutti_e2e::testbed::Testbed::on(kafka::shared(), 1).await.with("inbox.keep", "20");
+    let inboxes = Inboxes::with(kafka::shared(), testbed, 1).await;
     let ingest = inboxes.ingest();
     let edges = [inboxes.edge(&[]).await, inboxes.edge(&[]).await];
     ingest.wait_ready().await;
@@ -381,7 +381,7 @@ async fn any_service_may_write_to_the_topic_and_garbage_stops_nothing() {
     let (inboxes, ingest, [edge]) = up::<1>().await;
     let device = Device::new(std::slice::from_ref(&edge.url), "7", "");
     is_live(&device).await;
-    let publisher = Publisher::new(inboxes.bed.brokers(), &inboxes.topic).unwrap();
+    let publisher = Publisher::new(inboxes.testbed.brokers(), &inboxes.topic).unwrap();
     let json = br#"{"to":{"users":["7"]},"title":"json"}"#;
     let named = br#"{"id":"their-own.1","to":{"users":["7"],"topic":null},"category":null,"title":"named","body":null}"#;
     for value in [&json[..], b"{", b"[]", br#"{"to":{"users":[]},"title":"x"}"#, named, named, b"\xff\x00"] {

@@ -12,10 +12,10 @@ use tonic::transport::Endpoint;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 use tutti::token::sign;
-use tutti_e2e::bed::Bed;
 use tutti_e2e::inboxes::Inboxes;
 use tutti_e2e::kafka;
 use tutti_e2e::rooms::{Rooms, SECRET, admin};
+use tutti_e2e::testbed::Testbed;
 use tutti_model::notify::{SendRequest, Sent};
 use tutti_model::queue::{PresenceRequest, PresenceResponse, RemoveRequest, Ticket, TicketId};
 use tutti_model::{Notification, Recipients};
@@ -39,7 +39,7 @@ fn reason(status: &Status) -> (Code, Option<&str>) {
 
 #[tokio::test]
 async fn a_number_that_redis_cannot_count_to_is_the_callers_mistake() {
-    let rooms = Rooms::start(Bed::new(1).await, 1, &[]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 1, &[]).await;
     let edge = rooms.edge(&[]).await;
     rooms.put(&edge, "sale", "{}").await;
     let url = &rooms.urls()[0];
@@ -115,7 +115,7 @@ async fn is_closed_after(port: u16, bytes: &str) {
 
 #[tokio::test]
 async fn what_is_sent_by_half_to_an_inner_port_is_not_waited_for_for_ever() {
-    let rooms = Rooms::start(Bed::new(1).await, 1, &[]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 1, &[]).await;
     let edge = rooms.edge(&[]).await;
     let grpc: u16 = rooms.urls()[0].rsplit(':').next().unwrap().parse().unwrap();
     let admin_ports = [rooms.queues[0].admin_port(), edge.service.admin_port()];

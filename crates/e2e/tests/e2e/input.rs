@@ -10,8 +10,8 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use tutti_e2e::bed::{Bed, fix, map_of_viewer};
 use tutti_e2e::eventually;
+use tutti_e2e::testbed::{Testbed, fix, map_of_viewer};
 use tutti_e2e::viewer::Following;
 use tutti_load::now_ms;
 use tutti_model::Fix;
@@ -20,14 +20,14 @@ use tutti_model::Fix;
 type Rejected = (BTreeMap<String, String>, Option<usize>);
 
 /// Everything on the topic of rejected values.
-fn rejected(bed: &Bed) -> Vec<Rejected> {
+fn rejected(testbed: &Testbed) -> Vec<Rejected> {
     let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", bed.brokers())
-        .set("group.id", format!("{}-reader", bed.topic))
+        .set("bootstrap.servers", testbed.brokers())
+        .set("group.id", format!("{}-reader", testbed.topic))
         .set("auto.offset.reset", "earliest")
         .create()
         .unwrap();
-    consumer.subscribe(&[&format!("{}.rejected", bed.topic)]).unwrap();
+    consumer.subscribe(&[&format!("{}.rejected", testbed.topic)]).unwrap();
     let mut all = Vec::new();
     let mut quiet = 0;
     while quiet < 30 {
@@ -49,8 +49,8 @@ fn rejected(bed: &Bed) -> Vec<Rejected> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_of_every_kind_is_set_aside_with_its_reason_and_the_flow_goes_on() {
-    let bed = Bed::new(2).await;
-    let (ingest, [edge]) = bed.up([&[]]).await;
+    let testbed = Testbed::new(2).await;
+    let (ingest, [edge]) = testbed.up([&[]]).await;
     let viewer = Following::start(&edge.stream()).await;
     let now = now_ms();
     let shape = |fields: &str| format!(r#"{{"mediaId":"x","timestamp":{now},{fields}}}"#).into_bytes();
@@ -88,7 +88,7 @@ async fn garbage_of_every_kind_is_set_aside_with_its_reason_and_the_flow_goes_on
         ("not_protobuf", whole[..whole.len() - 1].to_vec(), Some("application/protobuf")),
     ];
     let producer: FutureProducer = ClientConfig::new()
-        .set("bootstrap.servers", bed.brokers())
+        .set("bootstrap.servers", testbed.brokers())
         .set("message.max.bytes", "4194304")
         .create()
         .unwrap();
@@ -97,7 +97,7 @@ async fn garbage_of_every_kind_is_set_aside_with_its_reason_and_the_flow_goes_on
             OwnedHeaders::new().insert(Header { key: "content-type", value: Some(kind.as_bytes()) })
         });
         let record = FutureRecord {
-            topic: &bed.topic,
+            topic: &testbed.topic,
             partition: Some(0),
             payload: value,
             key: Some(key),
@@ -130,7 +130,7 @@ async fn garbage_of_every_kind_is_set_aside_with_its_reason_and_the_flow_goes_on
     .await;
     assert_eq!(viewer.viewer().removals, 1);
 
-    let rejected = tokio::task::block_in_place(|| rejected(&bed));
+    let rejected = tokio::task::block_in_place(|| rejected(&testbed));
     let mut reasons: Vec<&str> =
         rejected.iter().map(|(headers, _)| headers["tutti-reason"].as_str()).collect();
     let mut expected: Vec<&str> = garbage.iter().map(|(reason, ..)| *reason).collect();
@@ -138,7 +138,7 @@ async fn garbage_of_every_kind_is_set_aside_with_its_reason_and_the_flow_goes_on
     expected.sort_unstable();
     assert_eq!(reasons, expected);
     for (headers, _) in &rejected {
-        assert_eq!(headers["tutti-topic"], bed.topic);
+        assert_eq!(headers["tutti-topic"], testbed.topic);
         assert_eq!(headers["tutti-partition"], "0");
         assert!(!headers["tutti-error"].is_empty());
         let offset: usize = headers["tutti-offset"].parse().unwrap();
@@ -152,9 +152,9 @@ async fn garbage_of_every_kind_is_set_aside_with_its_reason_and_the_flow_goes_on
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_is_shown_without_the_values_that_are_not_available() {
-    let bed = Bed::new(1).await;
-    let (ingest, [edge]) = bed.up([&[]]).await;
-    let publisher = bed.publisher();
+    let testbed = Testbed::new(1).await;
+    let (ingest, [edge]) = testbed.up([&[]]).await;
+    let publisher = testbed.publisher();
     let now = now_ms();
     let with = |id: &str, more: &str| {
         format!(r#"{{"mediaId":"{id}","timestamp":{now}.0,"latitude":1,"longitude":2,{more}}}"#)
@@ -181,23 +181,23 @@ async fn a_position_is_shown_without_the_values_that_are_not_available() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_whose_kafka_timestamp_is_no_time_is_read_like_any_other() {
-    let bed = Bed::new(1).await;
+    let testbed = Testbed::new(1).await;
     let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", bed.brokers()).create().unwrap();
+        ClientConfig::new().set("bootstrap.servers", testbed.brokers()).create().unwrap();
     let any = i64::MAX.to_string();
-    let any_timestamp = AlterConfig::new(ResourceSpecifier::Topic(&bed.topic))
+    let any_timestamp = AlterConfig::new(ResourceSpecifier::Topic(&testbed.topic))
         .set("message.timestamp.after.max.ms", &any)
         .set("message.timestamp.before.max.ms", &any);
     let altered = admin.alter_configs([&any_timestamp], &AdminOptions::new()).await.unwrap();
     assert!(altered.iter().all(Result::is_ok), "{altered:?}");
-    let (mut ingest, [edge]) = bed.up([&[]]).await;
+    let (mut ingest, [edge]) = testbed.up([&[]]).await;
     let producer: FutureProducer =
-        ClientConfig::new().set("bootstrap.servers", bed.brokers()).create().unwrap();
+        ClientConfig::new().set("bootstrap.servers", testbed.brokers()).create().unwrap();
     let now = now_ms();
     for timestamp in [i64::MAX, 1, now / 1000, now] {
         let (id, payload) = (format!("at {timestamp}"), fix(&format!("at {timestamp}"), now));
         let record = FutureRecord {
-            topic: &bed.topic,
+            topic: &testbed.topic,
             partition: Some(0),
             payload: Some(&payload),
             key: Some(&id),
@@ -215,10 +215,10 @@ async fn a_record_whose_kafka_timestamp_is_no_time_is_read_like_any_other() {
 
 #[tokio::test]
 async fn a_device_that_falls_silent_leaves_the_map() {
-    let bed = Bed::new(1).await.with("locations.stale_after_seconds", "10");
-    let (_ingest, [edge]) = bed.up([&[]]).await;
+    let testbed = Testbed::new(1).await.with("locations.stale_after_seconds", "10");
+    let (_ingest, [edge]) = testbed.up([&[]]).await;
     let viewer = Following::start(&edge.stream()).await;
-    let publisher = bed.publisher();
+    let publisher = testbed.publisher();
     publisher.send("a", Some(fix("a", now_ms()).as_bytes())).await.unwrap();
     eventually("it is shown", || async { viewer.viewer().devices.contains_key("a") }).await;
     eventually("it leaves", || async { viewer.viewer().devices.is_empty() }).await;

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tutti::passes::new_key;
-use tutti_e2e::bed::{Bed, Edge};
+use tutti_e2e::testbed::{Edge, Testbed};
 use tutti_e2e::wire::is_busy;
 use tutti_e2e::{client, eventually, free_port};
 
@@ -118,13 +118,13 @@ async fn status(edge: &Edge, key: &Key) -> u16 {
 
 #[tokio::test]
 async fn keys_at_a_url_are_followed_as_they_come_and_go() {
-    let bed = Bed::new(1).await;
+    let testbed = Testbed::new(1).await;
     let mut publisher = Publisher::new();
     let (a, b, stranger, secret) =
         (Key::ed25519("a"), Key::ed25519("b"), Key::ed25519("stranger"), Key::symmetric("secret"));
     let url = publisher.url();
     // Never by the time alone: what is new must be asked for because a token names it.
-    let edge = bed.edge(&[
+    let edge = testbed.edge(&[
         ("map.public", "false"),
         ("auth.jwks_url", url.as_str()),
         ("auth.jwks_refresh_seconds", "86400"),

@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tutti_e2e::bed::{Bed, Edge, Input, map_of_viewer, padded_fix};
 use tutti_e2e::inboxes::{Inboxes, token};
+use tutti_e2e::testbed::{Edge, Input, Testbed, map_of_viewer, padded_fix};
 use tutti_e2e::viewer::Following;
 use tutti_e2e::wire::is_busy;
 use tutti_e2e::{eventually, kafka};
@@ -71,9 +71,9 @@ async fn drip(socket: TcpStream, first: &str, then: &str, pause: Duration) -> St
 
 #[tokio::test]
 async fn an_address_has_so_many_streams_and_a_proxy_is_believed_only_if_it_is_trusted() {
-    let bed = Bed::new(1).await;
+    let testbed = Testbed::new(1).await;
     let settings = [("streams.max_per_address", "3"), ("http.trusted_proxies", "192.0.2.0/24,127.0.0.1/32")];
-    let (_ingest, [trusting, other]) = bed.up([&settings, &settings[..1]]).await;
+    let (_ingest, [trusting, other]) = testbed.up([&settings, &settings[..1]]).await;
     let mut streams = Vec::new();
     for _ in 0..3 {
         streams.push(open_for(&trusting, "203.0.113.9").await.expect("one of three"));
@@ -119,11 +119,11 @@ async fn a_user_has_so_many_streams_and_a_combined_one_is_one() {
 async fn thousands_of_connections_that_never_finish_a_request_keep_no_viewer_out() {
     const CONNECTIONS: usize = 5000;
     tutti_service::raise_file_limit();
-    let bed = Bed::new(1).await.with("locations.stale_after_seconds", "600");
+    let testbed = Testbed::new(1).await.with("locations.stale_after_seconds", "600");
     // Time for all of them to be there at once.
     let settings = [("http.header_seconds", "20"), ("http.max_connections_per_address", "0")];
-    let (_ingest, [edge]) = bed.up([&settings]).await;
-    let publisher = bed.publisher();
+    let (_ingest, [edge]) = testbed.up([&settings]).await;
+    let publisher = testbed.publisher();
     let mut input = Input::new(20);
     let (connected, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let mut clients = JoinSet::new();
@@ -158,9 +158,9 @@ async fn thousands_of_connections_that_never_finish_a_request_keep_no_viewer_out
 
 #[tokio::test]
 async fn what_is_never_finished_is_ended_whatever_it_is() {
-    let bed = Bed::new(1).await;
+    let testbed = Testbed::new(1).await;
     let settings = [("http.header_seconds", "2"), ("http.idle_seconds", "2"), ("http.request_seconds", "2")];
-    let edge = bed.edge(&settings);
+    let edge = testbed.edge(&settings);
     eventually("it listens", || async { reqwest::get(format!("{}/v1/edges", edge.url)).await.is_ok() }).await;
     let get = "GET /v1/edges HTTP/1.1\r\nhost: edge\r\n";
     let body = "POST /v1/notifications HTTP/1.1\r\nhost: edge\r\ncontent-length: 100000\r\n\r\n";
@@ -183,8 +183,8 @@ async fn what_is_never_finished_is_ended_whatever_it_is() {
 
 #[tokio::test]
 async fn an_address_has_so_many_connections_without_a_stream_and_a_query_has_a_length() {
-    let bed = Bed::new(1).await;
-    let edge = bed.edge(&[("http.max_connections_per_address", "2")]);
+    let testbed = Testbed::new(1).await;
+    let edge = testbed.edge(&[("http.max_connections_per_address", "2")]);
     let url = format!("{}/v1/edges", edge.url);
     eventually("it listens", || async { reqwest::get(&url).await.is_ok() }).await;
     let refused = async || edge.service.metric("tutti_edge_connections_refused_total").await;
@@ -216,10 +216,10 @@ async fn take_nothing(edge: &Edge, address: &str) -> (String, TcpStream) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_takes_nothing_of_its_answers_gets_no_more_of_them() {
-    let bed = Bed::new(1).await.with("locations.stale_after_seconds", "600");
-    let (_ingest, [edge]) = bed.up([&[("http.trusted_proxies", "127.0.0.1/32")]]).await;
+    let testbed = Testbed::new(1).await.with("locations.stale_after_seconds", "600");
+    let (_ingest, [edge]) = testbed.up([&[("http.trusted_proxies", "127.0.0.1/32")]]).await;
     // 16 MB: more than sockets hold.
-    let (publisher, padding) = (bed.publisher(), "p".repeat(1000));
+    let (publisher, padding) = (testbed.publisher(), "p".repeat(1000));
     let mut input = Input::new(15_000);
     input.send_each(&publisher, 15_000, |id, at| padded_fix(id, at, &padding)).await;
     eventually("the map is there", || async { edge.map().await.len() == 15_000 }).await;
@@ -273,8 +273,8 @@ async fn a_body_is_not_waited_for_without_a_token_that_is_good_for_it() {
 
 #[tokio::test]
 async fn what_follows_the_request_of_a_stream_is_thrown_away() {
-    let bed = Bed::new(1).await;
-    let (_ingest, [edge]) = bed.up([&[]]).await;
+    let testbed = Testbed::new(1).await;
+    let (_ingest, [edge]) = testbed.up([&[]]).await;
     let mut socket = connect(&edge.url).await;
     let both = "GET /v1/map/stream?maxSeconds=3 HTTP/1.1\r\nhost: edge\r\n\r\n\
         GET /v1/edges HTTP/1.1\r\nhost: edge\r\n\r\n";

@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod boxes;
 mod browser;
 mod cable;
 mod client_libraries;
@@ -12,13 +11,13 @@ mod cluster;
 mod combined;
 mod configuration;
 mod connections;
+mod delivery;
 mod documents;
+mod drain;
 mod eviction;
 mod failures;
-mod farewell;
 mod faults;
 mod feed;
-mod flow;
 mod gateway;
 mod inbox_faults;
 mod inboxes;
@@ -29,14 +28,15 @@ mod limits;
 mod mailboxes;
 mod pages;
 mod real_clients;
+mod redis_tls;
 mod room_faults;
 mod room_scripts;
 mod room_settings;
 mod rooms;
-mod secured;
 mod sentinel;
 mod snippets;
 mod tokens;
 mod topics;
 mod transactions;
 mod up;
+mod viewport;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tutti::token::sign;
-use tutti_e2e::bed::{Bed, Input, Map};
 use tutti_e2e::eventually;
 use tutti_e2e::rooms::{Rooms, SECRET};
+use tutti_e2e::testbed::{Input, Map, Testbed};
 use tutti_e2e::viewer::Following;
 use tutti_load::now_ms;
 
@@ -30,7 +30,7 @@ async fn state(browser: &Browser) -> Value {
 
 #[tokio::test]
 async fn both_pages_fit_the_screen_of_a_phone() {
-    let rooms = Rooms::start(Bed::new(1).await, 1, &[]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 1, &[]).await;
     let edge = rooms.edge(&[]).await;
     let long_name = "a-room-with-as-long-a-name-as-there-may-be".repeat(2)[..64].to_owned();
     for name in ["sale", &long_name] {
@@ -38,7 +38,7 @@ async fn both_pages_fit_the_screen_of_a_phone() {
         rooms.join(&edge, name).await;
     }
     let screen = json!({"deviceMetrics": {"width": 390, "height": 844, "pixelRatio": 3.0, "mobile": true}});
-    let browser = Browser::start_with(rooms.bed.folder(), &[], screen).await;
+    let browser = Browser::start_with(rooms.testbed.folder(), &[], screen).await;
     for path in ["", "rooms/sale", &format!("rooms/{long_name}")] {
         browser.client.goto(&format!("{}/{path}", edge.url)).await.unwrap();
         if !path.is_empty() {
@@ -53,12 +53,12 @@ async fn both_pages_fit_the_screen_of_a_phone() {
 
 #[tokio::test]
 async fn a_phone_takes_a_place_in_line_over_plain_http() {
-    let rooms = Rooms::start(Bed::new(1).await, 1, &[]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 1, &[]).await;
     let edge = rooms.edge(&[]).await;
     rooms.put(&edge, "sale", r#"{"maxActive":1}"#).await;
     rooms.join(&edge, "sale").await;
     let names = ["--host-resolver-rules=MAP phone.test 127.0.0.1"];
-    let browser = Browser::start_with(rooms.bed.folder(), &names, json!({})).await;
+    let browser = Browser::start_with(rooms.testbed.folder(), &names, json!({})).await;
     let url = edge.url.replace("127.0.0.1", "phone.test");
     browser.client.goto(&format!("{url}/rooms/sale")).await.unwrap();
     assert_eq!(browser.tell("isSecureContext").await, false);
@@ -71,11 +71,11 @@ async fn a_phone_takes_a_place_in_line_over_plain_http() {
 
 #[tokio::test]
 async fn a_time_on_another_day_is_shown_with_that_day() {
-    let rooms = Rooms::start(Bed::new(1).await, 1, &[]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 1, &[]).await;
     let edge = rooms.edge(&[]).await;
     let opens_at = now_ms() + 3 * 86_400_000;
     rooms.put(&edge, "sale", &json!({ "opensAt": opens_at }).to_string()).await;
-    let browser = Browser::start(rooms.bed.folder()).await;
+    let browser = Browser::start(rooms.testbed.folder()).await;
 
     browser.client.goto(&format!("{}/rooms/sale", edge.url)).await.unwrap();
     let day = format!("new Date({opens_at}).toLocaleDateString([], {{ weekday: 'long' }})");
@@ -97,10 +97,10 @@ async fn a_time_on_another_day_is_shown_with_that_day() {
 
 #[tokio::test]
 async fn the_page_of_a_private_map_says_why_it_shows_nothing_and_stops() {
-    let bed = Bed::new(1).await;
+    let testbed = Testbed::new(1).await;
     let private = [("map.public", "false"), ("auth.hs256_secret", SECRET)];
-    let (_ingest, [edge]) = bed.up([&private]).await;
-    let browser = Browser::start(bed.folder()).await;
+    let (_ingest, [edge]) = testbed.up([&private]).await;
+    let browser = Browser::start(testbed.folder()).await;
     browser.client.goto(&edge.url).await.unwrap();
     eventually("it says that it was refused", async || {
         browser.text("#state").await == "refused: unauthorized"
@@ -120,10 +120,10 @@ async fn the_page_of_a_private_map_says_why_it_shows_nothing_and_stops() {
 
 #[tokio::test]
 async fn the_map_says_that_all_places_are_taken_and_begins_once_there_is_one() {
-    let bed = Bed::new(1).await;
-    let (_ingest, [edge]) = bed.up([&[("streams.max", "1")]]).await;
+    let testbed = Testbed::new(1).await;
+    let (_ingest, [edge]) = testbed.up([&[("streams.max", "1")]]).await;
     let only = Following::start(&edge.stream()).await;
-    let browser = Browser::start(bed.folder()).await;
+    let browser = Browser::start(testbed.folder()).await;
     browser.client.goto(&edge.url).await.unwrap();
     eventually("it is busy", async || state(&browser).await == "busy").await;
     let why = browser.text("#why").await;
@@ -136,13 +136,13 @@ async fn the_map_says_that_all_places_are_taken_and_begins_once_there_is_one() {
 
 #[tokio::test]
 async fn fixes_per_second_leave_out_what_was_on_the_map_before() {
-    let bed = Bed::new(1).await.with(LONG.0, LONG.1);
-    let (_ingest, [edge]) = bed.up([&[]]).await;
+    let testbed = Testbed::new(1).await.with(LONG.0, LONG.1);
+    let (_ingest, [edge]) = testbed.up([&[]]).await;
     // More than fit in one event.
-    let (publisher, mut input) = (bed.publisher(), Input::new(500));
+    let (publisher, mut input) = (testbed.publisher(), Input::new(500));
     input.send(&publisher, 500).await;
     eventually("all are there", async || edge.map().await == input.expected).await;
-    let browser = Browser::start(bed.folder()).await;
+    let browser = Browser::start(testbed.folder()).await;
     browser.client.goto(&edge.url).await.unwrap();
     eventually("the page holds them", async || held(&browser).await == input.expected).await;
     assert_eq!(browser.tell("fixesApplied").await, 0);
@@ -169,12 +169,12 @@ async fn fixes_per_second_leave_out_what_was_on_the_map_before() {
 
 #[tokio::test]
 async fn the_map_notices_that_its_connection_is_dead_and_goes_on_from_where_it_was() {
-    let bed = Bed::new(1).await.with(LONG.0, LONG.1);
-    let (_ingest, [edge]) = bed.up([&[("streams.heartbeat_seconds", "2")]]).await;
-    let (publisher, mut input) = (bed.publisher(), Input::new(20));
+    let testbed = Testbed::new(1).await.with(LONG.0, LONG.1);
+    let (_ingest, [edge]) = testbed.up([&[("streams.heartbeat_seconds", "2")]]).await;
+    let (publisher, mut input) = (testbed.publisher(), Input::new(20));
     input.send(&publisher, 20).await;
     eventually("all are there", async || edge.map().await == input.expected).await;
-    let (cable, browser) = (Cable::to(&edge).await, Browser::start(bed.folder()).await);
+    let (cable, browser) = (Cable::to(&edge).await, Browser::start(testbed.folder()).await);
     browser.client.goto(&cable.url).await.unwrap();
     eventually("the page holds them", async || held(&browser).await == input.expected).await;
     cable.cut();
@@ -195,12 +195,12 @@ async fn the_map_notices_that_its_connection_is_dead_and_goes_on_from_where_it_w
 
 #[tokio::test]
 async fn a_visitor_who_waits_notices_that_the_connection_is_dead_and_sees_the_place_again() {
-    let rooms = Rooms::start(Bed::new(1).await, 1, &[]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 1, &[]).await;
     let edge = rooms.edge(&[("streams.heartbeat_seconds", "2")]).await;
     rooms.put(&edge, "sale", r#"{"maxActive":1}"#).await;
     rooms.join(&edge, "sale").await;
     let waits = rooms.join(&edge, "sale").await;
-    let (cable, browser) = (Cable::to(&edge).await, Browser::start(rooms.bed.folder()).await);
+    let (cable, browser) = (Cable::to(&edge).await, Browser::start(rooms.testbed.folder()).await);
     browser.client.goto(&format!("{}/rooms/sale", cable.url)).await.unwrap();
     eventually("it shows the place", async || browser.text("#place").await == "2").await;
     cable.cut();

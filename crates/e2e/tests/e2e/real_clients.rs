@@ -19,11 +19,11 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep};
-use tutti_e2e::bed::{Bed, Edge, Input, Map, map_of_viewer, padded_fix};
-use tutti_e2e::boxes::{Bounds, Fleet};
 use tutti_e2e::inboxes::{Inboxes, Seen, token};
 use tutti_e2e::kafka;
+use tutti_e2e::testbed::{Edge, Input, Map, Testbed, map_of_viewer, padded_fix};
 use tutti_e2e::viewer::Following;
+use tutti_e2e::viewport::{Bounds, Fleet};
 use tutti_e2e::wire::{Wire, heard};
 use tutti_e2e::{client, eventually};
 use tutti_load::sse::{CONNECTION_EVENTS, Event};
@@ -118,9 +118,9 @@ fn expected(fleet: &Fleet, bounds: Option<Bounds>) -> Map {
 
 #[tokio::test]
 async fn curl_prints_the_map_that_is_there_and_ends_well_however_it_is_compressed() {
-    let bed = Bed::new(2).await.with(LONG.0, LONG.1);
-    let (_ingest, [edge]) = bed.up([&[]]).await;
-    let mut fleet = Fleet::new(&bed, AROUND);
+    let testbed = Testbed::new(2).await.with(LONG.0, LONG.1);
+    let (_ingest, [edge]) = testbed.up([&[]]).await;
+    let mut fleet = Fleet::new(&testbed, AROUND);
     fleet.walk(20).await;
     fleet.flush().await;
     let plain = Following::start(&edge.stream()).await;
@@ -132,9 +132,9 @@ async fn curl_prints_the_map_that_is_there_and_ends_well_however_it_is_compresse
 
 #[tokio::test]
 async fn curl_prints_a_map_that_moves_and_ends_well_with_its_edge() {
-    let bed = Bed::new(2).await.with(LONG.0, LONG.1);
-    let (_ingest, [edge]) = bed.up([&[("streams.drain_seconds", "1")]]).await;
-    let mut fleet = Fleet::new(&bed, AROUND);
+    let testbed = Testbed::new(2).await.with(LONG.0, LONG.1);
+    let (_ingest, [edge]) = testbed.up([&[("streams.drain_seconds", "1")]]).await;
+    let mut fleet = Fleet::new(&testbed, AROUND);
     fleet.walk(10).await;
     let curls = Curl::start_all(&edge, "maxSeconds=600");
     eventually("all are open", || async {
@@ -166,10 +166,10 @@ async fn ask(edge: &Edge, path: &str, version: &str, accept_encoding: Option<&st
 
 #[tokio::test]
 async fn who_asks_for_a_coding_gets_it_in_fewer_bytes_and_who_does_not_gets_none() {
-    let bed = Bed::new(1).await.with(LONG.0, LONG.1);
-    let (_ingest, [edge, plain_edge]) = bed.up([&[], &[("streams.compress", "false")]]).await;
+    let testbed = Testbed::new(1).await.with(LONG.0, LONG.1);
+    let (_ingest, [edge, plain_edge]) = testbed.up([&[], &[("streams.compress", "false")]]).await;
     let mut input = Input::new(2000);
-    let publisher = bed.publisher();
+    let publisher = testbed.publisher();
     input.send(&publisher, 2000).await;
     publisher.flush(Duration::from_secs(30)).await.unwrap();
     eventually("all are there", || async {
@@ -241,9 +241,9 @@ async fn follow(edge: &Edge, coding: &str, slow: Arc<AtomicBool>) -> Arc<Mutex<W
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_of_a_compressed_stream_that_fall_behind_arrive_at_the_newest_state() {
-    let bed = Bed::new(3).await.with(LONG.0, LONG.1);
-    let (_ingest, [edge]) = bed.up([&[("streams.stall_seconds", "600")]]).await;
-    let publisher = bed.publisher();
+    let testbed = Testbed::new(3).await.with(LONG.0, LONG.1);
+    let (_ingest, [edge]) = testbed.up([&[("streams.stall_seconds", "600")]]).await;
+    let publisher = testbed.publisher();
     let mut input = Input::new(4000);
     // Of these no compression makes little.
     let noise: String = (0..1 << 20).map(|_| char::from(rand::rng().random_range(b'a'..=b'z'))).collect();
@@ -325,16 +325,16 @@ where
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crate_that_comes_back_by_itself_hears_of_map_and_inbox_once_and_begins_neither_anew() {
-    let bed = Bed::on(kafka::shared(), 2).await.with(LONG.0, LONG.1);
-    let inboxes = Inboxes::with(kafka::shared(), bed, 1).await;
-    let ingests = [inboxes.bed.ingest(&[]), inboxes.ingest()];
+    let testbed = Testbed::on(kafka::shared(), 2).await.with(LONG.0, LONG.1);
+    let inboxes = Inboxes::with(kafka::shared(), testbed, 1).await;
+    let ingests = [inboxes.testbed.ingest(&[]), inboxes.ingest()];
     let edge = inboxes.edge(&[]).await;
     for ingest in &ingests {
         ingest.wait_ready().await;
     }
     let urls = [edge.url.clone()];
     // So many that one who came back without an id would be told much again, and no more than fit in one event.
-    let (publisher, mut input) = (inboxes.bed.publisher(), Input::new(100));
+    let (publisher, mut input) = (inboxes.testbed.publisher(), Input::new(100));
     input.send(&publisher, 100).await;
     eventually("the edge knows the map", || async { edge.map().await == input.expected }).await;
     let hear = |viewer: &mut Viewer, event: &Event| viewer.hear(event).unwrap();

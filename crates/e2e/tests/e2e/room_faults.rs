@@ -11,11 +11,11 @@ use reqwest::Method;
 use roaring::RoaringBitmap;
 use serde_json::Value;
 use tokio::time::sleep;
-use tutti_e2e::bed::{Bed, Edge, UNLIMITED};
 use tutti_e2e::eventually;
 use tutti_e2e::kafka::Kafka;
 use tutti_e2e::rooms::{Joined, Rooms, Stream, admin, key};
 use tutti_e2e::service::Service;
+use tutti_e2e::testbed::{Edge, Testbed, UNLIMITED};
 use tutti_feed::{Position, Record, read_log};
 use tutti_load::crowd::{Crowd, Figures, Visitor};
 use tutti_model::{RoomEvent, names, room, room_event::Event};
@@ -25,7 +25,7 @@ async fn log_of(rooms: &Rooms, room: &str) -> Vec<Record> {
     let mut all: Vec<Record> = Vec::new();
     loop {
         let held: Option<Position> = all.last().map(|record| record.position);
-        let page = read_log(rooms.bed.redis.client(), &names::room_feed(room), held, 2000).await.unwrap();
+        let page = read_log(rooms.testbed.redis.client(), &names::room_feed(room), held, 2000).await.unwrap();
         let before = all.len();
         all.extend(page.into_iter().filter(|record| Some(record.position) != held));
         if all.len() == before {
@@ -131,7 +131,7 @@ async fn set_mode(rooms: &Rooms, edge: &Edge, mode: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_gets_in_in_order_once_and_not_too_fast_while_servers_are_killed() {
-    let mut rooms = Rooms::start(Bed::new(1).await, 3, &[]).await;
+    let mut rooms = Rooms::start(Testbed::new(1).await, 3, &[]).await;
     let mut edges = [rooms.edge(&UNLIMITED).await, rooms.edge(&UNLIMITED).await];
     let judge = Judge { max_active: 900, rate: 1500.0 };
     let settings = format!(
@@ -205,7 +205,7 @@ async fn a_crowd_gets_in_in_order_once_and_not_too_fast_while_servers_are_killed
 #[tokio::test(flavor = "multi_thread")]
 async fn while_kafka_is_down_rooms_go_on_and_then_it_has_every_change_in_order() {
     let kafka = Kafka::start().unwrap();
-    let rooms = Rooms::start(Bed::on(&kafka, 1).await, 2, &[]).await;
+    let rooms = Rooms::start(Testbed::on(&kafka, 1).await, 2, &[]).await;
     let edge = rooms.edge(&[]).await;
     rooms.put(&edge, "sale", r#"{"maxActive":5,"admitPerSecond":50,"claimSeconds":1}"#).await;
     rooms.join(&edge, "sale").await;
@@ -227,7 +227,7 @@ async fn while_kafka_is_down_rooms_go_on_and_then_it_has_every_change_in_order()
 #[tokio::test]
 async fn a_room_whose_changes_kafka_does_not_take_refuses_to_take_more() {
     let kafka = Kafka::start().unwrap();
-    let rooms = Rooms::start(Bed::on(&kafka, 1).await, 1, &[("rooms.max_unrelayed", "20")]).await;
+    let rooms = Rooms::start(Testbed::on(&kafka, 1).await, 1, &[("rooms.max_unrelayed", "20")]).await;
     let edge = rooms.edge(&[]).await;
     rooms.put(&edge, "sale", r#"{"maxActive":1,"admitPerSecond":1}"#).await;
     kafka.kill();
@@ -250,7 +250,7 @@ async fn a_room_whose_changes_kafka_does_not_take_refuses_to_take_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_redis_is_down_joins_are_refused_and_afterwards_nothing_is_lost_or_twice() {
-    let rooms = Rooms::start(Bed::new(1).await, 2, &[]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 2, &[]).await;
     let edge = rooms.edge(&[]).await;
     rooms.put(&edge, "sale", r#"{"maxActive":1,"admitPerSecond":50}"#).await;
     let inside = rooms.join(&edge, "sale").await;
@@ -260,7 +260,7 @@ async fn while_redis_is_down_joins_are_refused_and_afterwards_nothing_is_lost_or
     let status_is = |word: &str| stream.heard().statuses.last().is_some_and(|s| s == word);
     eventually("it is live", || async { status_is("live") }).await;
 
-    rooms.bed.redis.signal(Signal::SIGSTOP);
+    rooms.testbed.redis.signal(Signal::SIGSTOP);
     let keys: Vec<String> = (0..40).map(|_| key()).collect();
     let during = keys.iter().map(|key| rooms.ask_to_join(&edge, "sale", key, None));
     for answer in futures_util::future::join_all(during).await {
@@ -269,7 +269,7 @@ async fn while_redis_is_down_joins_are_refused_and_afterwards_nothing_is_lost_or
     }
     eventually("the stream says stale", || async { status_is("stale") }).await;
     assert!(!stream.is_over(), "and stays open");
-    rooms.bed.redis.signal(Signal::SIGCONT);
+    rooms.testbed.redis.signal(Signal::SIGCONT);
     eventually("joins go on", || async {
         rooms.ask_to_join(&edge, "sale", &keys[0], None).await.unwrap().0 == 201
     })

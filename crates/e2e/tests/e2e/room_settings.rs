@@ -2,13 +2,13 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tutti_e2e::bed::Bed;
 use tutti_e2e::rooms::{Rooms, admin};
+use tutti_e2e::testbed::Testbed;
 use tutti_load::now_ms;
 
 #[tokio::test]
 async fn a_request_without_a_whole_body_leaves_a_room_as_it_is() {
-    let rooms = Rooms::start(Bed::new(1).await, 1, &[]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 1, &[]).await;
     let edge = rooms.edge(&[]).await;
     let seconds = now_ms() / 1000;
     let made = rooms.put(&edge, "sale", r#"{"maxActive":7,"claimSeconds":33,"graceSeconds":null}"#).await;
@@ -37,7 +37,7 @@ async fn a_request_without_a_whole_body_leaves_a_room_as_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_that_two_administrators_change_at_once_are_all_changed() {
-    let rooms = Rooms::start(Bed::new(1).await, 2, &[]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 2, &[]).await;
     let (a, b) = (rooms.edge(&[]).await, rooms.edge(&[]).await);
     let opens_at = now_ms() + 600_000;
     let missing = rooms.call(Method::PATCH, &a, "/v1/rooms/sale", Some(&admin()), "{}").await;

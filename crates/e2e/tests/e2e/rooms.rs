@@ -7,9 +7,9 @@ use prost::Message as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tutti::passes::verify;
-use tutti_e2e::bed::{Bed, Edge};
 use tutti_e2e::eventually;
 use tutti_e2e::rooms::{Joined, Rooms, SECRET, Stream, admin, key, position, read_topic};
+use tutti_e2e::testbed::{Edge, Testbed};
 use tutti_e2e::wire::is_busy;
 use tutti_feed::{Cursor, Position};
 use tutti_load::crowd::Visitor;
@@ -29,7 +29,7 @@ async fn relayed_all(rooms: &Rooms, edge: &Edge, room: &str) -> Vec<Value> {
 
 #[tokio::test]
 async fn a_visitor_sees_the_place_move_gets_in_and_leaves_and_kafka_hears_of_each_step() {
-    let rooms = Rooms::start(Bed::new(1).await, 1, &[]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 1, &[]).await;
     let (a, b) = (rooms.edge(&[]).await, rooms.edge(&[]).await);
     rooms.put(&a, "sale", r#"{"maxActive":1,"admitPerSecond":50}"#).await;
     let first = rooms.join(&a, "sale").await;
@@ -71,7 +71,7 @@ async fn a_visitor_sees_the_place_move_gets_in_and_leaves_and_kafka_hears_of_eac
 
 #[tokio::test]
 async fn an_administrator_makes_pauses_drains_and_closes_a_room() {
-    let rooms = Rooms::start(Bed::new(1).await, 2, &[]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 2, &[]).await;
     let edge = rooms.edge(&[]).await;
     let admin = admin();
     let call = async |method: Method, path: &str, body: &str| {
@@ -133,7 +133,7 @@ async fn an_administrator_makes_pauses_drains_and_closes_a_room() {
     let (_, list) = call(Method::GET, "/v1/rooms", "").await;
     assert_eq!(list["rooms"][0]["room"], "sale");
     eventually("what visitors left is cleared away", || async {
-        let keys: Vec<String> = rooms.bed.redis.command(&["KEYS", "tutti:{room.sale}*"]).await.unwrap();
+        let keys: Vec<String> = rooms.testbed.redis.command(&["KEYS", "tutti:{room.sale}*"]).await.unwrap();
         keys.len() == 2
     })
     .await;
@@ -143,7 +143,7 @@ async fn an_administrator_makes_pauses_drains_and_closes_a_room() {
 
 #[tokio::test]
 async fn tokens_and_passes_of_others_forged_altered_or_expired_are_refused() {
-    let rooms = Rooms::start(Bed::new(1).await, 1, &[]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 1, &[]).await;
     let edge = rooms.edge(&[]).await;
     for room in ["sale", "other"] {
         rooms.put(&edge, room, r#"{"maxActive":1,"admitPerSecond":50}"#).await;
@@ -194,7 +194,7 @@ async fn tokens_and_passes_of_others_forged_altered_or_expired_are_refused() {
 
 #[tokio::test]
 async fn the_same_key_is_the_same_ticket_and_with_a_token_it_is_the_users_own() {
-    let rooms = Rooms::start(Bed::new(1).await, 2, &[]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 2, &[]).await;
     let (a, b) = (rooms.edge(&[]).await, rooms.edge(&[]).await);
     rooms.put(&a, "sale", r#"{"maxActive":1,"admitPerSecond":50}"#).await;
     let user = |sub: &str| tutti::token::sign(SECRET, sub, "", Duration::from_secs(60)).unwrap();
@@ -230,7 +230,7 @@ async fn the_same_key_is_the_same_ticket_and_with_a_token_it_is_the_users_own() 
 
 #[tokio::test]
 async fn an_expired_ticket_token_is_refused_and_ends_its_stream() {
-    let rooms = Rooms::start(Bed::new(1).await, 1, &[("tickets.token_seconds", "4")]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 1, &[("tickets.token_seconds", "4")]).await;
     let edge = rooms.edge(&[]).await;
     let (waits, stream) = rooms.one_waits(&edge, "sale").await;
     eventually("it ends, and says so", || async { stream.heard().ended && stream.is_over() }).await;
@@ -241,7 +241,7 @@ async fn an_expired_ticket_token_is_refused_and_ends_its_stream() {
 
 #[tokio::test]
 async fn no_shows_ended_sessions_and_leavers_free_their_places_within_a_second() {
-    let rooms = Rooms::start(Bed::new(1).await, 2, &[]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 2, &[]).await;
     let edge = rooms.edge(&[]).await;
     let claims_within = |seconds: u32| {
         let settings =
@@ -288,7 +288,7 @@ async fn no_shows_ended_sessions_and_leavers_free_their_places_within_a_second()
 
 #[tokio::test]
 async fn who_is_away_for_the_grace_period_leaves_the_line_also_when_the_edge_was_killed() {
-    let rooms = Rooms::start(Bed::new(1).await, 2, &[]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 2, &[]).await;
     let mut dies = rooms.edge(&[]).await;
     let stays = rooms.edge(&[]).await;
     rooms.put(&stays, "sale", r#"{"maxActive":1,"admitPerSecond":50,"graceSeconds":15}"#).await;
@@ -326,7 +326,7 @@ async fn who_is_away_for_the_grace_period_leaves_the_line_also_when_the_edge_was
 
 #[tokio::test]
 async fn a_new_edge_is_exact_from_its_first_event_and_who_slept_keeps_the_place() {
-    let rooms = Rooms::start(Bed::new(1).await, 2, &[]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 2, &[]).await;
     let a = rooms.edge(&[]).await;
     rooms.put(&a, "sale", r#"{"maxActive":1,"admitPerSecond":50}"#).await;
     let mut all = Vec::new();
@@ -356,7 +356,7 @@ async fn a_new_edge_is_exact_from_its_first_event_and_who_slept_keeps_the_place(
 
 #[tokio::test]
 async fn the_early_get_their_places_by_the_published_permutation() {
-    let rooms = Rooms::start(Bed::new(1).await, 2, &[]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 2, &[]).await;
     let (a, b) = (rooms.edge(&[]).await, rooms.edge(&[]).await);
     let opens_at = now_ms() + 600_000;
     let settings = json!({"maxActive": 1, "admitPerSecond": 1, "opensAt": opens_at}).to_string();
@@ -426,20 +426,20 @@ fn sha256(text: &str) -> String {
 
 #[tokio::test]
 async fn a_failover_that_forgot_a_ticket_refuses_its_token_and_gives_no_place_twice() {
-    let mut rooms = Rooms::start(Bed::new(1).await, 2, &[]).await;
+    let mut rooms = Rooms::start(Testbed::new(1).await, 2, &[]).await;
     let edge = rooms.edge(&[]).await;
     rooms.put(&edge, "sale", r#"{"maxActive":1,"admitPerSecond":50}"#).await;
     rooms.join(&edge, "sale").await;
     let kept = rooms.join(&edge, "sale").await;
-    rooms.bed.redis.save().await.unwrap();
+    rooms.testbed.redis.save().await.unwrap();
     let (forgotten, third) = (rooms.join(&edge, "sale").await, rooms.join(&edge, "sale").await);
     let stream = Stream::open(&edge, "sale", forgotten.visitor()).await;
     let of_kept = Stream::open(&edge, "sale", kept.visitor()).await;
     eventually("its place", || async { position(&stream.heard()) == Some(2) }).await;
     eventually("its place", || async { position(&of_kept.heard()) == Some(1) }).await;
 
-    rooms.bed.redis.kill();
-    rooms.bed.redis.run().unwrap();
+    rooms.testbed.redis.kill();
+    rooms.testbed.redis.run().unwrap();
     let mut anew = None;
     eventually("joins go on", || async {
         rooms.ask_to_join(&edge, "sale", &key(), None).await.unwrap().0 == 201
@@ -468,11 +468,11 @@ async fn a_failover_that_forgot_a_ticket_refuses_its_token_and_gives_no_place_tw
 
 #[tokio::test]
 async fn while_keys_are_changed_both_are_valid() {
-    let mut rooms = Rooms::start(Bed::new(1).await, 1, &[]).await;
+    let mut rooms = Rooms::start(Testbed::new(1).await, 1, &[]).await;
     let edge = rooms.edge(&[]).await;
     rooms.put(&edge, "sale", r#"{"maxActive":5,"admitPerSecond":50}"#).await;
     let before = rooms.join(&edge, "sale").await;
-    let folder = rooms.bed.folder().to_owned();
+    let folder = rooms.testbed.folder().to_owned();
     let (key_file, old, new) =
         (folder.join("pass-key.pem"), folder.join("old-key.pem"), folder.join("new-key.pem"));
     std::fs::copy(&key_file, &old).unwrap();
@@ -498,7 +498,7 @@ async fn while_keys_are_changed_both_are_valid() {
 
 #[tokio::test]
 async fn without_its_service_an_edge_says_so_and_goes_on_when_it_is_back() {
-    let mut rooms = Rooms::start(Bed::new(1).await, 2, &[]).await;
+    let mut rooms = Rooms::start(Testbed::new(1).await, 2, &[]).await;
     let edge = rooms.edge(&[]).await;
     let (waits, stream) = rooms.one_waits(&edge, "sale").await;
     rooms.queues.iter_mut().for_each(tutti_e2e::service::Service::kill);
@@ -524,19 +524,19 @@ async fn without_its_service_an_edge_says_so_and_goes_on_when_it_is_back() {
         })
         .await;
     }
-    let bare = rooms.bed.edge(&[]);
+    let bare = rooms.testbed.edge(&[]);
     bare.service.wait_ready().await;
     assert_eq!(rooms.call(Method::GET, &bare, "/v1/rooms/sale/stream", None, "").await.0, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_may_have_the_changes_as_protobuf() {
-    let rooms = Rooms::start(Bed::new(1).await, 1, &[("relay.format", "protobuf")]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 1, &[("relay.format", "protobuf")]).await;
     let edge = rooms.edge(&[]).await;
     rooms.put(&edge, "sale", r#"{"maxActive":1,"admitPerSecond":50,"graceSeconds":7}"#).await;
     rooms.join(&edge, "sale").await;
     rooms.until_relayed(&edge, "sale").await;
-    let events: Vec<Event> = read_topic(rooms.bed.brokers(), &rooms.topic)
+    let events: Vec<Event> = read_topic(rooms.testbed.brokers(), &rooms.topic)
         .iter()
         .map(|value| RoomEvent::decode(value.as_slice()).unwrap().event.unwrap())
         .collect();
@@ -549,7 +549,7 @@ async fn kafka_may_have_the_changes_as_protobuf() {
 
 #[tokio::test]
 async fn a_reset_gives_another_id_also_to_one_who_is_inside() {
-    let rooms = Rooms::start(Bed::new(1).await, 1, &[]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 1, &[]).await;
     let edge = rooms.edge(&[]).await;
     rooms.put(&edge, "sale", r#"{"maxActive":1,"admitPerSecond":50}"#).await;
     let inside = rooms.join(&edge, "sale").await;

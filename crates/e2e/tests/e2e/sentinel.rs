@@ -5,28 +5,28 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::json;
-use tutti_e2e::bed::{Bed, Input, map_of_viewer, waits_for_replicas};
 use tutti_e2e::eventually;
 use tutti_e2e::inboxes::{Device, Inboxes};
 use tutti_e2e::kafka;
 use tutti_e2e::rooms::{Rooms, Stream};
 use tutti_e2e::sentinel::Sentinels;
+use tutti_e2e::testbed::{Input, Testbed, map_of_viewer, waits_for_replicas};
 use tutti_e2e::viewer::Following;
 
-async fn bed(sentinels: &Sentinels) -> Bed {
-    Bed::new(3).await.with("locations.stale_after_seconds", "600").with("redis.url", &sentinels.url())
+async fn testbed(sentinels: &Sentinels) -> Testbed {
+    Testbed::new(3).await.with("locations.stale_after_seconds", "600").with("redis.url", &sentinels.url())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failover_that_lost_writes_loses_no_fix_and_no_notification_in_silence() {
     let mut sentinels = Sentinels::start().await;
-    let inboxes = Inboxes::with(kafka::shared(), bed(&sentinels).await, 1).await;
-    let (carries, ingest) = (inboxes.ingest(), inboxes.bed.ingest(&[]));
+    let inboxes = Inboxes::with(kafka::shared(), testbed(&sentinels).await, 1).await;
+    let (carries, ingest) = (inboxes.ingest(), inboxes.testbed.ingest(&[]));
     let edges = [inboxes.edge(&[]).await, inboxes.edge(&[]).await];
     carries.wait_ready().await;
     ingest.wait_ready().await;
     let urls: Vec<String> = edges.iter().map(|edge| edge.url.clone()).collect();
-    let publisher = inboxes.bed.publisher();
+    let publisher = inboxes.testbed.publisher();
     let mut input = Input::new(200);
     let viewers = [Following::start(&edges[0].stream()).await, Following::start(&edges[1].stream()).await];
     let devices = [Device::new(&urls[..1], "7", ""), Device::new(&urls[1..], "7", "")];
@@ -79,7 +79,7 @@ async fn a_failover_that_lost_writes_loses_no_fix_and_no_notification_in_silence
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_failover_that_lost_tickets_no_two_hold_one_and_places_are_exact() {
     let mut sentinels = Sentinels::start().await;
-    let rooms = Rooms::start(bed(&sentinels).await, 2, &[]).await;
+    let rooms = Rooms::start(testbed(&sentinels).await, 2, &[]).await;
     let edges = [rooms.edge(&[]).await, rooms.edge(&[]).await];
     rooms.put(&edges[0], "sale", r#"{"maxActive":1,"admitPerSecond":50,"claimSeconds":600}"#).await;
     let mut kept = Vec::new();
@@ -129,9 +129,9 @@ async fn after_a_failover_that_lost_tickets_no_two_hold_one_and_places_are_exact
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_replica_must_have_does_not_count_before_it_has_it() {
     let mut sentinels = Sentinels::start().await;
-    let bed = bed(&sentinels).await.with("redis.wait_replicas", "1");
-    let (ingest, [edge]) = bed.up([&[]]).await;
-    let publisher = bed.publisher();
+    let testbed = testbed(&sentinels).await.with("redis.wait_replicas", "1");
+    let (ingest, [edge]) = testbed.up([&[]]).await;
+    let publisher = testbed.publisher();
     let mut input = Input::new(200);
     let cut_off = |sentinels: &mut Sentinels| sentinels.cut_replica_off();
     let go_on = |sentinels: &mut Sentinels| sentinels.let_replica_go_on();

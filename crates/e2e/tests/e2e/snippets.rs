@@ -3,11 +3,11 @@
 
 use reqwest::Method;
 use serde_json::json;
-use tutti_e2e::bed::{Bed, Edge, Input, Map};
 use tutti_e2e::eventually;
 use tutti_e2e::inboxes::{Inboxes, token};
 use tutti_e2e::kafka;
 use tutti_e2e::rooms::Rooms;
+use tutti_e2e::testbed::{Edge, Input, Map, Testbed};
 
 use crate::browser::Browser;
 use crate::cable::Cable;
@@ -35,18 +35,18 @@ async fn run(browser: &Browser, origin: &str, before: &str, heading: &str, after
 /// An edge that says often that it is there.
 const LIVELY: (&str, &str) = ("streams.heartbeat_seconds", "2");
 
-async fn cable_and_browser(edge: &Edge, bed: &Bed) -> (Cable, Browser) {
-    (Cable::to(edge).await, Browser::start(bed.folder()).await)
+async fn cable_and_browser(edge: &Edge, testbed: &Testbed) -> (Cable, Browser) {
+    (Cable::to(edge).await, Browser::start(testbed.folder()).await)
 }
 
 #[tokio::test]
 async fn the_snippet_of_the_map_goes_on_after_its_connection_was_dead() {
-    let bed = Bed::new(1).await.with("locations.stale_after_seconds", "600");
-    let (_ingest, [edge]) = bed.up([&[LIVELY]]).await;
-    let (publisher, mut input) = (bed.publisher(), Input::new(20));
+    let testbed = Testbed::new(1).await.with("locations.stale_after_seconds", "600");
+    let (_ingest, [edge]) = testbed.up([&[LIVELY]]).await;
+    let (publisher, mut input) = (testbed.publisher(), Input::new(20));
     input.send(&publisher, 20).await;
     eventually("all are there", async || edge.map().await == input.expected).await;
-    let (cable, browser) = cable_and_browser(&edge, &bed).await;
+    let (cable, browser) = cable_and_browser(&edge, &testbed).await;
     run(&browser, &cable.url, "", "The map in a browser", "window.devices = devices;").await;
     let map = "Object.fromEntries([...devices].map(([id, fix]) => [id, fix.timestamp]))";
     let held = async || serde_json::from_value::<Map>(browser.tell(map).await).unwrap_or_default();
@@ -62,13 +62,13 @@ async fn the_snippet_of_the_map_goes_on_after_its_connection_was_dead() {
 
 #[tokio::test]
 async fn the_snippet_of_the_waiting_room_gets_in_over_plain_http_after_its_connection_was_dead() {
-    let rooms = Rooms::start(Bed::new(1).await, 1, &[]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 1, &[]).await;
     let edge = rooms.edge(&[LIVELY]).await;
     rooms.put(&edge, "demo", r#"{"maxActive":1,"admitPerSecond":50}"#).await;
     let inside = rooms.join(&edge, "demo").await;
     let names = ["--host-resolver-rules=MAP phone.test 127.0.0.1"];
     let (cable, browser) =
-        (Cable::to(&edge).await, Browser::start_with(rooms.bed.folder(), &names, json!({})).await);
+        (Cable::to(&edge).await, Browser::start_with(rooms.testbed.folder(), &names, json!({})).await);
     let origin = cable.url.replace("127.0.0.1", "phone.test");
     let show = "const show = place => window.place = place;";
     run(&browser, &origin, show, "The waiting room in a browser", "").await;
@@ -94,7 +94,7 @@ async fn the_snippet_of_the_inbox_goes_on_after_its_connection_was_dead() {
         inboxes.send_until_accepted(&urls, key, &json!({ "to": { "users": ["7"] }, "title": key })).await
     };
     send("first").await;
-    let (cable, browser) = cable_and_browser(&edge, &inboxes.bed).await;
+    let (cable, browser) = cable_and_browser(&edge, &inboxes.testbed).await;
     let before = format!(
         "const token = '{}', show = (inbox, unread) => {{ window.unread = unread ?? window.unread; }};",
         token("7")

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::json;
 use tutti::token::sign;
-use tutti_e2e::bed::{Bed, Edge};
 use tutti_e2e::eventually;
+use tutti_e2e::testbed::{Edge, Testbed};
 use tutti_e2e::viewer::Following;
 use tutti_load::sse::{Request, Source};
 
@@ -75,8 +75,8 @@ fn with_claims(claims: &serde_json::Value) -> String {
 
 #[tokio::test]
 async fn a_token_for_others_or_of_others_is_refused_also_where_it_does_not_say() {
-    let bed = Bed::new(1).await;
-    let edge = bed.edge(&[
+    let testbed = Testbed::new(1).await;
+    let edge = testbed.edge(&[
         ("map.public", "false"),
         ("auth.hs256_secret", SECRET),
         ("auth.audience", "maps"),
@@ -121,11 +121,11 @@ async fn a_token_for_others_or_of_others_is_refused_also_where_it_does_not_say()
 
 #[tokio::test]
 async fn a_stream_that_needs_a_token_is_given_to_valid_ones_only_and_none_is_logged() {
-    let bed = Bed::new(1).await;
-    let jwks = bed.folder().join("jwks.json");
+    let testbed = Testbed::new(1).await;
+    let jwks = testbed.folder().join("jwks.json");
     let set = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "one", "alg": "EdDSA", "x": ED25519_PUBLIC}]});
     std::fs::write(&jwks, set.to_string()).unwrap();
-    let (_ingest, [edge]) = bed
+    let (_ingest, [edge]) = testbed
         .up([&[
             ("map.public", "false"),
             ("auth.hs256_secret", SECRET),

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde_json::json;
 use tutti::token::sign;
-use tutti_e2e::bed::{Bed, Edge};
 use tutti_e2e::kafka::{self, Kafka};
 use tutti_e2e::rooms::{Rooms, SECRET};
 use tutti_e2e::service::Service;
+use tutti_e2e::testbed::{Edge, Testbed};
 use tutti_e2e::{eventually, unique};
 use tutti_load::publisher::Publisher;
 use tutti_load::sse::{Event, Request, Source};
@@ -70,7 +70,7 @@ impl Listener {
 
 /// A topic of a test's own, and what carries and serves it.
 struct House {
-    bed: Bed,
+    testbed: Testbed,
     topic: String,
 }
 
@@ -78,22 +78,22 @@ impl House {
     async fn new(kafka: &Kafka, partitions: i32) -> Self {
         let topic = unique("events");
         kafka.create_topic(&topic, partitions).await.unwrap();
-        Self { bed: Bed::on(kafka, 1).await, topic }
+        Self { testbed: Testbed::on(kafka, 1).await, topic }
     }
 
     fn ingest(&self) -> Service {
         let settings = [
-            ("kafka.brokers", self.bed.brokers().to_owned()),
+            ("kafka.brokers", self.testbed.brokers().to_owned()),
             ("ingest.routes", "e".to_owned()),
             ("routes.e.kind", "events".to_owned()),
             ("routes.e.topic", self.topic.clone()),
             ("routes.e.group", format!("{}-group", self.topic)),
         ];
-        self.bed.service("tutti-ingest", &settings)
+        self.testbed.service("tutti-ingest", &settings)
     }
 
     async fn edge(&self) -> Edge {
-        let edge = self.bed.edge(&[
+        let edge = self.testbed.edge(&[
             ("topics.names", &self.topic),
             ("topics.public", &self.topic),
             ("streams.heartbeat_seconds", "1"),
@@ -115,7 +115,7 @@ async fn twenty_thousand_records_arrive_in_order_once_through_a_rebalance_and_a_
     let (mut a, b) = (house.edge().await, house.edge().await);
     let stays = Listener::open(&house.url(&b, "?since=oldest"), Heard::default()).await;
     let moves = Listener::open(&house.url(&a, "?since=oldest"), Heard::default()).await;
-    let publisher = Publisher::new(house.bed.brokers(), &house.topic).unwrap();
+    let publisher = Publisher::new(house.testbed.brokers(), &house.topic).unwrap();
     let expected: Vec<String> = (0..20_000).map(|n| format!("value {n}")).collect();
     let mut sent = expected.iter();
     let mut send = async |count: usize| {
@@ -161,7 +161,7 @@ async fn any_value_arrives_as_it_was_sent_and_one_key_can_be_had_alone() {
     for listener in [&all, &one] {
         eventually("it has an id", || async { !listener.heard().last_id.is_empty() }).await;
     }
-    let publisher = Publisher::new(house.bed.brokers(), &house.topic).unwrap();
+    let publisher = Publisher::new(house.testbed.brokers(), &house.topic).unwrap();
     let values: [(&str, Option<&[u8]>); 6] = [
         ("k&1", Some("ein|Text\nmit\n\nZeilen \u{1f600}".as_bytes())),
         ("k2", Some(b"carriage\rreturn")),
@@ -202,8 +202,8 @@ async fn any_value_arrives_as_it_was_sent_and_one_key_can_be_had_alone() {
 
 #[tokio::test]
 async fn who_may_read_which_topic_is_in_the_token_or_public() {
-    let bed = Bed::new(1).await;
-    let edge = bed.edge(&[
+    let testbed = Testbed::new(1).await;
+    let edge = testbed.edge(&[
         ("topics.names", "open,secret,other"),
         ("topics.public", "open"),
         ("auth.hs256_secret", SECRET),
@@ -235,11 +235,11 @@ async fn who_may_read_which_topic_is_in_the_token_or_public() {
 
 #[tokio::test]
 async fn what_happens_in_rooms_and_what_others_write_there_reaches_browsers_over_the_topic() {
-    let rooms = Rooms::start(Bed::new(1).await, 1, &[]).await;
-    let ingest = rooms.bed.service(
+    let rooms = Rooms::start(Testbed::new(1).await, 1, &[]).await;
+    let ingest = rooms.testbed.service(
         "tutti-ingest",
         &[
-            ("kafka.brokers", rooms.bed.brokers().to_owned()),
+            ("kafka.brokers", rooms.testbed.brokers().to_owned()),
             ("ingest.routes", "queueing-system".to_owned()),
             ("routes.queueing-system.topic", rooms.topic.clone()),
             ("routes.queueing-system.group", format!("{}-group", rooms.topic)),
@@ -248,7 +248,7 @@ async fn what_happens_in_rooms_and_what_others_write_there_reaches_browsers_over
     let edge = rooms.edge(&[("topics.names", &rooms.topic), ("topics.public", &rooms.topic)]).await;
     rooms.put(&edge, "sale", r#"{"maxActive":1,"admitPerSecond":50}"#).await;
     rooms.join(&edge, "sale").await;
-    let publisher = Publisher::new(rooms.bed.brokers(), &rooms.topic).unwrap();
+    let publisher = Publisher::new(rooms.testbed.brokers(), &rooms.topic).unwrap();
     eventually("the topic is there", || async { rooms.relayed("sale").len() == 3 }).await;
     publisher.send("sale", Some(br#"{"type":"from another system"}"#)).await.unwrap();
     ingest.wait_ready().await;

@@ -7,8 +7,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::Value;
 use tokio::task::block_in_place;
 use tokio::time::timeout;
-use tutti_e2e::bed::{Bed, fix};
 use tutti_e2e::inboxes::{Inboxes, token};
+use tutti_e2e::testbed::{Testbed, fix};
 use tutti_e2e::viewer::Following;
 use tutti_e2e::{eventually, kafka, unique};
 use tutti_load::now_ms;
@@ -75,18 +75,18 @@ fn lags_by_one(status: &Value) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_behind_an_open_transaction_make_the_map_stale_until_it_ends() {
-    let bed = Bed::new(1).await.with("locations.stale_after_seconds", "600");
-    let (ingest, [edge]) = bed.up([&[]]).await;
+    let testbed = Testbed::new(1).await.with("locations.stale_after_seconds", "600");
+    let (ingest, [edge]) = testbed.up([&[]]).await;
     let viewer = Following::start(&edge.stream()).await;
-    let publisher = bed.publisher();
+    let publisher = testbed.publisher();
     publisher.send("before", Some(fix("before", now_ms()).as_bytes())).await.unwrap();
     eventually("it is shown", async || viewer.viewer().devices.contains_key("before")).await;
     let held_back = async || ingest.metric("tutti_ingest_held_back_records").await;
     let is_live = || viewer.viewer().statuses.last().is_some_and(|status| status == "live");
     eventually("the map is live", async || is_live()).await;
 
-    let transactional = Transactional::new(bed.brokers(), &bed.topic);
-    let in_transaction = |id: &str| transactional.begin(&bed.topic, 0, id, &fix(id, now_ms()));
+    let transactional = Transactional::new(testbed.brokers(), &testbed.topic);
+    let in_transaction = |id: &str| transactional.begin(&testbed.topic, 0, id, &fix(id, now_ms()));
     in_transaction("inside");
     publisher.send("behind", Some(fix("behind", now_ms()).as_bytes())).await.unwrap();
     publisher.flush(LONG).await.unwrap();
@@ -117,21 +117,21 @@ async fn records_behind_an_open_transaction_make_the_map_stale_until_it_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn listeners_of_a_topic_hear_that_one_partition_stands_while_another_goes_on() {
-    let (bed, topic) = (Bed::on(kafka::shared(), 1).await, unique("events"));
+    let (testbed, topic) = (Testbed::on(kafka::shared(), 1).await, unique("events"));
     kafka::shared().create_topic(&topic, 2).await.unwrap();
     let settings = [
-        ("kafka.brokers", bed.brokers().to_owned()),
+        ("kafka.brokers", testbed.brokers().to_owned()),
         ("ingest.routes", "e".to_owned()),
         ("routes.e.kind", "events".to_owned()),
         ("routes.e.topic", topic.clone()),
         ("routes.e.group", format!("{topic}-group")),
     ];
-    let ingest = bed.service("tutti-ingest", &settings);
-    let edge = bed.edge(&[("topics.names", &topic), ("topics.public", &topic)]);
+    let ingest = testbed.service("tutti-ingest", &settings);
+    let edge = testbed.edge(&[("topics.names", &topic), ("topics.public", &topic)]);
     ingest.wait_ready().await;
     let url = format!("{}/v1/topics/{topic}/stream", edge.url);
-    let publisher = Publisher::new(bed.brokers(), &topic).unwrap();
-    let transactional = Transactional::new(bed.brokers(), &topic);
+    let publisher = Publisher::new(testbed.brokers(), &topic).unwrap();
+    let transactional = Transactional::new(testbed.brokers(), &topic);
     let mut source = Source::open(&Request { url, ..Request::default() }).await.unwrap();
     until_status(&mut source, is_live).await;
 
@@ -170,7 +170,7 @@ async fn devices_hear_that_notifications_wait_behind_an_open_transaction() {
     let mut source = Source::open(&request).await.unwrap();
     until_status(&mut source, is_live).await;
 
-    let transactional = Transactional::new(inboxes.bed.brokers(), &inboxes.topic);
+    let transactional = Transactional::new(inboxes.testbed.brokers(), &inboxes.topic);
     transactional.begin(&inboxes.topic, 0, "7", r#"{"to":{"users":["7"]},"title":"Inside"}"#);
     until_status(&mut source, lags_by_one).await;
     transactional.abort();

@@ -12,9 +12,9 @@ use reqwest::Method;
 use serde_json::json;
 use tutti::local::{Owned, wait_for_port};
 use tutti::token::{DEVELOPMENT_SECRET, sign};
-use tutti_e2e::bed::{Bed, Input, Map, fix};
 use tutti_e2e::rooms::{Rooms, key};
 use tutti_e2e::service::program;
+use tutti_e2e::testbed::{Input, Map, Testbed, fix};
 use tutti_e2e::viewer::Following;
 use tutti_e2e::{eventually, free_port};
 use tutti_load::now_ms;
@@ -123,13 +123,13 @@ async fn tutti_up_runs_everything_takes_fixes_from_any_kafka_client_and_ends_cle
 
 #[tokio::test]
 async fn the_page_shows_moving_devices_and_goes_on_at_the_other_edge() {
-    let bed = Bed::new(2).await;
-    let ingest = bed.ingest(&[]);
+    let testbed = Testbed::new(2).await;
+    let ingest = testbed.ingest(&[]);
     let (first, second) = (free_port(), free_port());
     let edges = format!("http://127.0.0.1:{first},http://127.0.0.1:{second}");
     let edge = |port: u16| {
         let listen = format!("127.0.0.1:{port}");
-        bed.edge(&[
+        testbed.edge(&[
             ("http.listen", &listen),
             ("http.edges", &edges),
             ("cors.origins", "*"),
@@ -140,13 +140,13 @@ async fn the_page_shows_moving_devices_and_goes_on_at_the_other_edge() {
     for service in [&ingest, &a.service, &b.service] {
         service.wait_ready().await;
     }
-    let publisher = bed.publisher();
+    let publisher = testbed.publisher();
     let flow = tokio::spawn(async move {
         let mut input = Input::new(50);
         input.send_for(&publisher, Duration::from_secs(300), 200).await;
     });
 
-    let browser = Browser::start(bed.folder()).await;
+    let browser = Browser::start(testbed.folder()).await;
     browser.client.goto(&format!("http://127.0.0.1:{first}/")).await.unwrap();
     eventually("50 devices are drawn", || async {
         browser.tell("document.querySelector('#devices').textContent").await == "50"
@@ -183,7 +183,7 @@ struct Proxy {
 
 impl Proxy {
     /// Refuses so many streams at first.
-    fn start(bed: &Bed, edge: &str, coding: &str, refused: u32) -> Self {
+    fn start(testbed: &Testbed, edge: &str, coding: &str, refused: u32) -> Self {
         let pass = "const http = require('http'), { PORT, EDGE, CODING, REFUSED } = process.env; \
                     let left = REFUSED; \
                     http.createServer((asked, answer) => { \
@@ -202,7 +202,7 @@ impl Proxy {
             ("REFUSED", refused.to_string()),
         ];
         let variables = BTreeMap::from(variables.map(|(name, value)| (name.to_owned(), value)));
-        let log = bed.folder().join("proxy.log");
+        let log = testbed.folder().join("proxy.log");
         let command = ["node", "-e", pass].map(PathBuf::from);
         let process = Owned::start_with(&command, "TERM", &log, variables).unwrap();
         wait_for_port(port, Duration::from_secs(20)).unwrap();
@@ -212,21 +212,21 @@ impl Proxy {
 
 #[tokio::test]
 async fn chromium_takes_the_map_in_each_coding_and_its_page_holds_what_the_edge_holds() {
-    let bed = Bed::new(1).await.with("locations.stale_after_seconds", "600");
-    let (_ingest, [edge]) = bed.up([&[]]).await;
-    let (publisher, mut input) = (bed.publisher(), Input::new(2000));
+    let testbed = Testbed::new(1).await.with("locations.stale_after_seconds", "600");
+    let (_ingest, [edge]) = testbed.up([&[]]).await;
+    let (publisher, mut input) = (testbed.publisher(), Input::new(2000));
     input.send(&publisher, 2000).await;
     eventually("all are there", || async { edge.map().await == input.expected }).await;
     let plain: usize = input.expected.iter().map(|(id, at)| fix(id, *at).len()).sum();
 
-    let browser = Browser::start(bed.folder()).await;
+    let browser = Browser::start(testbed.folder()).await;
     let map = "Object.fromEntries([...window.tutti.devices].map(([id, d]) => [id, d.timestamp]))";
     let held = async || serde_json::from_value::<Map>(browser.tell(map).await).unwrap_or_default();
     let written = async || edge.service.metric("tutti_edge_delivered_bytes_total").await;
     // As Chromium asks for it, and by a proxy that asks for one coding.
     for coding in [None, Some("identity"), Some("gzip"), Some("zstd")] {
         let (proxy, before) =
-            (coding.map(|coding| Proxy::start(&bed, &edge.url, coding, 0)), written().await);
+            (coding.map(|coding| Proxy::start(&testbed, &edge.url, coding, 0)), written().await);
         browser.client.goto(proxy.as_ref().map_or(&edge.url, |proxy| &proxy.url)).await.unwrap();
         eventually("the page holds the map", || async { held().await == input.expected }).await;
         let bytes = written().await - before;
@@ -251,15 +251,15 @@ async fn chromium_takes_the_map_in_each_coding_and_its_page_holds_what_the_edge_
 
 #[tokio::test]
 async fn a_visitor_gets_in_by_the_page_of_a_waiting_room() {
-    let rooms = Rooms::start(Bed::new(1).await, 1, &[]).await;
+    let rooms = Rooms::start(Testbed::new(1).await, 1, &[]).await;
     let edge = rooms.edge(&[]).await;
     rooms.put(&edge, "sale", r#"{"maxActive":1,"admitPerSecond":50}"#).await;
     let inside = rooms.join(&edge, "sale").await;
     let waits = rooms.join(&edge, "sale").await;
 
-    let browser = Browser::start(rooms.bed.folder()).await;
+    let browser = Browser::start(rooms.testbed.folder()).await;
     // After an answer of a proxy's own an EventSource gives up for good, but not the page.
-    let proxy = Proxy::start(&rooms.bed, &edge.url, "identity", 2);
+    let proxy = Proxy::start(&rooms.testbed, &edge.url, "identity", 2);
     browser.client.goto(&format!("{}/rooms/sale", proxy.url)).await.unwrap();
     let place = async || browser.tell("document.querySelector('#place').textContent").await;
     eventually("it shows the place", || async { place().await == "2" }).await;

@@ -19,7 +19,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tutti_feed::{Filing, Keep, MailboxMetrics, Mailboxes};
 use tutti_model::names;
 
-use super::{Running, SECRET, Stage, Times, cpu_seconds, cpus, median, memory, plain, row, rss, say};
+use super::{Running, SECRET, Stage, Times, baseline, cpu_seconds, cpus, median, memory, row, rss, say};
 use crate::token::sign;
 
 /// The topic of notifications.
@@ -198,7 +198,7 @@ impl Bench<'_> {
         let pids = [edge.process.pid(), ingest.process.pid(), self.stage.redis.pid()];
         let (mut p50, mut p99, mut ours, mut bare, mut parts) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut sockets = plain::sockets(SOCKETS)?;
+        let mut sockets = baseline::sockets(SOCKETS)?;
         for round in 0..self.stage.options.rounds {
             let first = round * 200_000;
             let before = cpus(&pids)?;
@@ -256,7 +256,8 @@ impl Bench<'_> {
                 b"\n\n\r\n".to_vec(),
             ]
             .concat();
-            let pair = tokio::task::spawn_blocking(move || plain::pair(port, sockets, &bytes, rate, lasts));
+            let pair =
+                tokio::task::spawn_blocking(move || baseline::pair(port, sockets, &bytes, rate, lasts));
             let (back, threads, count) = pair.await??;
             sockets = back;
             let redis = cpu_seconds(self.stage.redis.pid())? - redis;
@@ -365,14 +366,15 @@ impl Bench<'_> {
 
 /// What a write costs, in microseconds, to as many sockets as this process may hold both ends of.
 async fn plain_loop(stage: &Stage) -> anyhow::Result<f64> {
-    let mut sockets = plain::sockets(stage.options.streams.min(9000))?;
+    let mut sockets = baseline::sockets(stage.options.streams.min(9000))?;
     let text = notification(1_000_000, &json!({ "topic": "bench" }));
     let bytes = [text.as_bytes(), &[b'x'; 110]].concat();
     let mut all = Vec::new();
     for _ in 0..stage.options.rounds {
         let bytes = bytes.clone();
-        let writing =
-            tokio::task::spawn_blocking(move || plain::write_loop(sockets, TIMES, PAUSE, |_| bytes.clone()));
+        let writing = tokio::task::spawn_blocking(move || {
+            baseline::write_loop(sockets, TIMES, PAUSE, |_| bytes.clone())
+        });
         let (back, each) = writing.await??;
         sockets = back;
         all.push(each * 1e6);

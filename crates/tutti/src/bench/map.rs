@@ -17,7 +17,7 @@ use tokio::time::{interval, sleep};
 use tutti_load::now_ms;
 use tutti_model::{Fix, location};
 
-use super::{Running, Stage, Times, cpu_seconds, cpus, median, plain, row, rss, say};
+use super::{Running, Stage, Times, baseline, cpu_seconds, cpus, median, row, rss, say};
 use viewers::{SAMPLES, event, open, read};
 
 mod backlog;
@@ -215,7 +215,7 @@ impl Bench<'_> {
         self.pad = EVENT_BYTES - length;
 
         say(&format!("{STREAMS} streams of the map on one edge, each fix an event of {EVENT_BYTES} bytes:"));
-        let (mut sockets, theirs) = plain::pairs(STREAMS)?;
+        let (mut sockets, theirs) = baseline::pairs(STREAMS)?;
         let mut readers = JoinSet::new();
         for (n, socket) in theirs.into_iter().enumerate() {
             readers.spawn(read(socket, self.times.clone(), viewers::sample(n, STREAMS)));
@@ -264,7 +264,7 @@ impl Bench<'_> {
             event(first + time, length)
         };
         let pause = Duration::from_secs(1) / rate;
-        let writing = tokio::task::spawn_blocking(move || plain::write_loop(sockets, count, pause, bytes));
+        let writing = tokio::task::spawn_blocking(move || baseline::write_loop(sockets, count, pause, bytes));
         let (sockets, plain) = writing.await??;
         self.until_quiet().await;
         let plains = self.took(first..self.next)?;

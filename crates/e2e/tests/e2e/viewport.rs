@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use rand::Rng as _;
 use serde_json::{Value, json};
-use tutti_e2e::bed::{Bed, Edge, Map, map_of_viewer};
-use tutti_e2e::boxes::{Area, Bounds, Fleet, Place, Screen, Watching, cell};
 use tutti_e2e::eventually;
+use tutti_e2e::testbed::{Edge, Map, Testbed, map_of_viewer};
+use tutti_e2e::viewport::{Area, Bounds, Fleet, Place, Screen, Watching, cell};
 
 /// Long enough that no fix grows stale within a test, whatever it waits for.
 const LONG: (&str, &str) = ("locations.stale_after_seconds", "600");
@@ -24,9 +24,9 @@ const OUTSIDE: Place = (37.3, -121.9);
 
 #[tokio::test]
 async fn viewers_of_a_box_on_two_edges_hold_what_is_in_it_while_devices_cross_its_border() {
-    let bed = Bed::new(3).await.with(LONG.0, LONG.1);
-    let (_ingest, [a, b]) = bed.up([&[], &[]]).await;
-    let mut fleet = Fleet::new(&bed, AROUND);
+    let testbed = Testbed::new(3).await.with(LONG.0, LONG.1);
+    let (_ingest, [a, b]) = testbed.up([&[], &[]]).await;
+    let mut fleet = Fleet::new(&testbed, AROUND);
     let early = Watching::start(&stream(&a, CITY)).await;
     fleet.walk(75).await;
     let late = Watching::start(&stream(&b, CITY)).await;
@@ -46,9 +46,9 @@ async fn viewers_of_a_box_on_two_edges_hold_what_is_in_it_while_devices_cross_it
 
 #[tokio::test]
 async fn who_looks_elsewhere_gets_a_reset_and_all_that_is_there() {
-    let bed = Bed::new(3).await.with(LONG.0, LONG.1);
-    let (_ingest, [a, b]) = bed.up([&[], &[]]).await;
-    let mut fleet = Fleet::new(&bed, AROUND);
+    let testbed = Testbed::new(3).await.with(LONG.0, LONG.1);
+    let (_ingest, [a, b]) = testbed.up([&[], &[]]).await;
+    let mut fleet = Fleet::new(&testbed, AROUND);
     let city = [Watching::start(&stream(&a, CITY)).await, Watching::start(&stream(&b, CITY)).await];
     fleet.walk(30).await;
     for one in &city {
@@ -87,9 +87,9 @@ async fn on_the_other(viewers: [Watching; 2], streams: [String; 2], fleet: &mut 
 
 #[tokio::test]
 async fn who_comes_back_to_a_box_hears_who_crossed_its_border_and_gets_no_reset() {
-    let bed = Bed::new(3).await.with(LONG.0, LONG.1);
-    let (_ingest, [a, b]) = bed.up([&[], &[]]).await;
-    let mut fleet = Fleet::new(&bed, AROUND);
+    let testbed = Testbed::new(3).await.with(LONG.0, LONG.1);
+    let (_ingest, [a, b]) = testbed.up([&[], &[]]).await;
+    let mut fleet = Fleet::new(&testbed, AROUND);
     for id in ["stays", "leaves", "is removed"] {
         fleet.put(id, INSIDE).await;
     }
@@ -125,9 +125,9 @@ async fn who_comes_back_to_a_box_hears_who_crossed_its_border_and_gets_no_reset(
 
 #[tokio::test]
 async fn a_box_may_lie_across_the_antimeridian() {
-    let bed = Bed::new(1).await.with(LONG.0, LONG.1);
-    let (_ingest, [edge]) = bed.up([&[]]).await;
-    let mut fleet = Fleet::new(&bed, AROUND);
+    let testbed = Testbed::new(1).await.with(LONG.0, LONG.1);
+    let (_ingest, [edge]) = testbed.up([&[]]).await;
+    let mut fleet = Fleet::new(&testbed, AROUND);
     let across = [170.0, -20.0, -170.0, 20.0];
     for (id, longitude) in [("west of it", 179.9), ("east of it", -179.9), ("far", 0.0), ("too far", 160.0)] {
         fleet.put(id, (0.5, longitude)).await;
@@ -150,9 +150,9 @@ async fn a_box_may_lie_across_the_antimeridian() {
 
 #[tokio::test]
 async fn a_box_at_a_pole_has_what_is_beyond_the_tiles_and_a_box_of_the_world_has_all() {
-    let bed = Bed::new(1).await.with(LONG.0, LONG.1);
-    let (_ingest, [edge]) = bed.up([&[]]).await;
-    let mut fleet = Fleet::new(&bed, AROUND);
+    let testbed = Testbed::new(1).await.with(LONG.0, LONG.1);
+    let (_ingest, [edge]) = testbed.up([&[]]).await;
+    let mut fleet = Fleet::new(&testbed, AROUND);
     for (id, latitude) in [("north pole", 89.9), ("south pole", -89.9), ("equator", 0.5)] {
         fleet.put(id, (latitude, 10.5)).await;
     }
@@ -168,9 +168,9 @@ async fn a_box_at_a_pole_has_what_is_beyond_the_tiles_and_a_box_of_the_world_has
 
 #[tokio::test]
 async fn a_box_as_libraries_for_maps_write_it_is_the_same_box_of_this_world() {
-    let bed = Bed::new(1).await.with(LONG.0, LONG.1);
-    let (_ingest, [edge]) = bed.up([&[]]).await;
-    let mut fleet = Fleet::new(&bed, AROUND);
+    let testbed = Testbed::new(1).await.with(LONG.0, LONG.1);
+    let (_ingest, [edge]) = testbed.up([&[]]).await;
+    let mut fleet = Fleet::new(&testbed, AROUND);
     for (id, place) in [("suva", (-18.1, 178.4)), ("apia", (-13.8, -171.8)), ("oslo", (59.9, 10.7))] {
         fleet.put(id, place).await;
     }
@@ -195,8 +195,8 @@ async fn a_box_as_libraries_for_maps_write_it_is_the_same_box_of_this_world() {
 
 #[tokio::test]
 async fn a_box_that_is_none_is_answered_with_what_to_write() {
-    let bed = Bed::new(1).await;
-    let (_ingest, [edge]) = bed.up([&[]]).await;
+    let testbed = Testbed::new(1).await;
+    let (_ingest, [edge]) = testbed.up([&[]]).await;
     let nonsense = [
         ("nothing", ""),
         ("three numbers", "1,2,3"),
@@ -225,9 +225,9 @@ async fn a_box_that_is_none_is_answered_with_what_to_write() {
 
 #[tokio::test]
 async fn a_snapshot_of_a_box_or_as_geojson_is_a_place_from_which_a_stream_goes_on() {
-    let bed = Bed::new(2).await.with(LONG.0, LONG.1);
-    let (_ingest, [edge]) = bed.up([&[]]).await;
-    let mut fleet = Fleet::new(&bed, AROUND);
+    let testbed = Testbed::new(2).await.with(LONG.0, LONG.1);
+    let (_ingest, [edge]) = testbed.up([&[]]).await;
+    let mut fleet = Fleet::new(&testbed, AROUND);
     fleet.walk(20).await;
     knows(&edge, &fleet).await;
     let (all, city) = (snapshot(&edge), format!("{}?{}", snapshot(&edge), query(CITY)));
@@ -274,9 +274,9 @@ async fn a_snapshot_of_a_box_or_as_geojson_is_a_place_from_which_a_stream_goes_o
 
 #[tokio::test]
 async fn a_wide_area_is_told_as_counts_of_its_cells_if_the_edge_is_set_so() {
-    let bed = Bed::new(2).await.with(LONG.0, LONG.1);
-    let (_ingest, [edge]) = bed.up([&[("map.clusters_to_zoom", "5")]]).await;
-    let mut fleet = Fleet::new(&bed, AROUND);
+    let testbed = Testbed::new(2).await.with(LONG.0, LONG.1);
+    let (_ingest, [edge]) = testbed.up([&[("map.clusters_to_zoom", "5")]]).await;
+    let mut fleet = Fleet::new(&testbed, AROUND);
     let wide = [1.0, 1.0, 40.0, 40.0]; // zoom 5, where the setting ends
     for n in 0..200 {
         let place = (fleet.random.random_range(5.0..30.0), fleet.random.random_range(5.0..22.0));
@@ -316,9 +316,9 @@ async fn a_wide_area_is_told_as_counts_of_its_cells_if_the_edge_is_set_so() {
 
 #[tokio::test]
 async fn a_small_box_costs_little_and_names_nobody_outside() {
-    let bed = Bed::new(2).await.with(LONG.0, LONG.1);
-    let (_ingest, [edge]) = bed.up([&[]]).await;
-    let mut fleet = Fleet::new(&bed, AROUND);
+    let testbed = Testbed::new(2).await.with(LONG.0, LONG.1);
+    let (_ingest, [edge]) = testbed.up([&[]]).await;
+    let mut fleet = Fleet::new(&testbed, AROUND);
     let world = Watching::start(&edge.stream()).await;
     let city = Watching::start(&stream(&edge, CITY)).await;
     for _ in 0..3 {

@@ -23,7 +23,7 @@ pub const UNLIMITED: [(&str, &str); 2] =
     [("streams.max_per_address", "0"), ("http.max_connections_per_address", "0")];
 
 /// Where a test takes place.
-pub struct Bed {
+pub struct Testbed {
     /// Of the test's own.
     pub redis: Redis,
     /// Of the test's own, on the shared Kafka.
@@ -42,7 +42,7 @@ pub struct Edge {
     pub url: String,
 }
 
-impl Bed {
+impl Testbed {
     /// A topic of so many partitions on the shared Kafka, and a Redis.
     ///
     /// # Panics

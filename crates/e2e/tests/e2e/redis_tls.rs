@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::json;
-use tutti_e2e::bed::{Bed, Input};
 use tutti_e2e::inboxes::{Device, Inboxes, sender, token};
 use tutti_e2e::redis::Redis;
 use tutti_e2e::rooms::Rooms;
+use tutti_e2e::testbed::{Input, Testbed};
 use tutti_e2e::{eventually, free_port, kafka};
 
 /// What the README says that a user needs.
@@ -30,30 +30,30 @@ fn certificate(folder: &Path) -> [String; 2] {
 }
 
 /// A Redis with TLS, whose certificate the services trust if `trusted`.
-async fn bed(trusted: bool) -> Bed {
-    let mut bed = Bed::new(3).await.with("locations.stale_after_seconds", "600");
-    let [certificate, key] = certificate(bed.folder());
+async fn testbed(trusted: bool) -> Testbed {
+    let mut testbed = Testbed::new(3).await.with("locations.stale_after_seconds", "600");
+    let [certificate, key] = certificate(testbed.folder());
     let port = free_port();
     let port_text = port.to_string();
     let tls = ["--tls-port", &port_text, "--tls-cert-file", &certificate, "--tls-key-file", &key];
     let user = format!("tutti on >secret {RIGHTS}");
     let user: Vec<&str> = user.split(' ').collect();
     let options = [&tls[..], &["--tls-auth-clients", "no", "--user"], &user].concat();
-    bed.redis = Redis::start_with(&options).expect("Redis starts");
+    testbed.redis = Redis::start_with(&options).expect("Redis starts");
     if trusted {
-        bed.settings.insert("SSL_CERT_FILE".into(), certificate);
+        testbed.settings.insert("SSL_CERT_FILE".into(), certificate);
     }
-    bed.with("redis.url", &format!("rediss://tutti:secret@localhost:{port}/"))
+    testbed.with("redis.url", &format!("rediss://tutti:secret@localhost:{port}/"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn map_and_inboxes_live_in_a_redis_with_tls_and_a_user_of_few_rights() {
-    let inboxes = Inboxes::with(kafka::shared(), bed(true).await, 1).await;
-    let (carries, ingest) = (inboxes.ingest(), inboxes.bed.ingest(&[]));
+    let inboxes = Inboxes::with(kafka::shared(), testbed(true).await, 1).await;
+    let (carries, ingest) = (inboxes.ingest(), inboxes.testbed.ingest(&[]));
     let edge = inboxes.edge(&[]).await;
     carries.wait_ready().await;
     ingest.wait_ready().await;
-    let (publisher, mut input) = (inboxes.bed.publisher(), Input::new(50));
+    let (publisher, mut input) = (inboxes.testbed.publisher(), Input::new(50));
     // Long enough for what is done now and then, as asking how large the log is.
     input.send_for(&publisher, Duration::from_secs(5), 200).await;
     publisher.flush(Duration::from_secs(30)).await.unwrap();
@@ -74,14 +74,14 @@ async fn map_and_inboxes_live_in_a_redis_with_tls_and_a_user_of_few_rights() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_room_lives_in_a_redis_with_tls_and_a_user_of_few_rights() {
-    let rooms = Rooms::start(bed(true).await, 1, &[]).await;
+    let rooms = Rooms::start(testbed(true).await, 1, &[]).await;
     let edge = rooms.edge(&[]).await;
     rooms.one_waits(&edge, "sale").await;
 }
 
 #[tokio::test]
 async fn a_redis_that_nobody_vouches_for_is_not_talked_to() {
-    let bed = bed(false).await;
-    let edge = bed.edge(&[]);
+    let testbed = testbed(false).await;
+    let edge = testbed.edge(&[]);
     eventually("the edge says why", async || edge.service.log().contains("certificate verify failed")).await;
 }

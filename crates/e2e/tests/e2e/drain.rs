@@ -10,8 +10,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use tutti_e2e::bed::{Bed, Course, Edge, Input, fix, map_of_viewer};
 use tutti_e2e::eventually;
+use tutti_e2e::testbed::{Course, Edge, Input, Testbed, fix, map_of_viewer};
 use tutti_e2e::wire::Wire;
 use tutti_load::publisher::Publisher;
 use tutti_load::watch::Viewer;
@@ -193,9 +193,9 @@ fn thickest_tenth(ends: &[Instant]) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn thousands_of_viewers_of_an_edge_that_stops_go_on_at_another_and_miss_nothing() {
     tutti_service::raise_file_limit();
-    let bed = Bed::new(2).await.with("locations.stale_after_seconds", "600");
-    let (_ingest, edges) = bed.up([&SETTINGS, &SETTINGS]).await;
-    let (publisher, mut input) = (bed.publisher(), Input::new(DEVICES));
+    let testbed = Testbed::new(2).await.with("locations.stale_after_seconds", "600");
+    let (_ingest, edges) = testbed.up([&SETTINGS, &SETTINGS]).await;
+    let (publisher, mut input) = (testbed.publisher(), Input::new(DEVICES));
     input.send(&publisher, DEVICES).await;
     all_know(&edges, &input).await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -240,9 +240,9 @@ async fn read_slowly(address: &str, wire: Arc<Mutex<Wire>>) -> anyhow::Result<()
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_slow_to_take_the_map_is_sent_away_between_two_events() {
     const MANY: u64 = 20_000;
-    let bed = Bed::new(1).await.with("locations.stale_after_seconds", "600");
-    let (_ingest, edges) = bed.up([&SETTINGS]).await;
-    let (publisher, mut input) = (bed.publisher(), Input::new(MANY));
+    let testbed = Testbed::new(1).await.with("locations.stale_after_seconds", "600");
+    let (_ingest, edges) = testbed.up([&SETTINGS]).await;
+    let (publisher, mut input) = (testbed.publisher(), Input::new(MANY));
     input.send(&publisher, MANY).await;
     all_know(&edges, &input).await;
     let address = addresses_of(&edges).remove(0);
@@ -273,9 +273,9 @@ async fn who_is_slow_to_take_the_map_is_sent_away_between_two_events() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_of_three_edges_under_load_shows_no_viewer_what_the_map_never_was() {
     tutti_service::raise_file_limit();
-    let bed = Bed::new(1).await.with("locations.stale_after_seconds", "600");
-    let (_ingest, mut edges) = bed.up([&SETTINGS, &SETTINGS, &SETTINGS]).await;
-    let (publisher, mut input, course) = (bed.publisher(), Input::new(DEVICES), Course::of(DEVICES));
+    let testbed = Testbed::new(1).await.with("locations.stale_after_seconds", "600");
+    let (_ingest, mut edges) = testbed.up([&SETTINGS, &SETTINGS, &SETTINGS]).await;
+    let (publisher, mut input, course) = (testbed.publisher(), Input::new(DEVICES), Course::of(DEVICES));
     input.send_each(&publisher, DEVICES, |id, timestamp_ms| course.fix(id, timestamp_ms)).await;
     all_know(&edges, &input).await;
     let (stop, sent) = (Arc::new(AtomicBool::new(false)), course.clone());

@@ -15,7 +15,7 @@ use tutti_load::publisher::Publisher;
 use tutti_load::sse::{Event, Request, Source};
 use tutti_load::watch::Viewer;
 
-use crate::bed::{Bed, Map};
+use crate::testbed::{Map, Testbed};
 
 /// West, south, east, north.
 pub type Bounds = [f64; 4];
@@ -47,9 +47,9 @@ impl Fleet {
     ///
     /// # Panics
     /// If the driver refuses.
-    pub fn new(bed: &Bed, around: Bounds) -> Self {
+    pub fn new(testbed: &Testbed, around: Bounds) -> Self {
         let random = StdRng::seed_from_u64(7);
-        Self { held: BTreeMap::new(), random, publisher: bed.publisher(), around }
+        Self { held: BTreeMap::new(), random, publisher: testbed.publisher(), around }
     }
 
     /// Sends a fix of now, newer than the one before.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use prost::Message as _;
 use tokio::time::timeout;
-use tutti_e2e::bed::{Bed, Edge, Input, Map, map_of_viewer};
 use tutti_e2e::eventually;
+use tutti_e2e::testbed::{Edge, Input, Map, Testbed, map_of_viewer};
 use tutti_e2e::viewer::Following;
 use tutti_feed::{Event, FollowMetrics, follow};
 use tutti_model::{Locations, change, names};
@@ -65,15 +65,15 @@ async fn read_feeds(url: &str, shards: u32, fixes: u64) -> HashMap<String, Vec<i
 
 #[tokio::test]
 async fn three_ingests_of_which_one_is_killed_bring_each_fix_once_and_two_edges_agree() {
-    let bed = Bed::new(6).await.with(LONG.0, LONG.1);
-    let (a, b) = (bed.edge(&[]), bed.edge(&[]));
-    let mut first = bed.ingest(&[]);
-    let second = bed.ingest(&[]);
+    let testbed = Testbed::new(6).await.with(LONG.0, LONG.1);
+    let (a, b) = (testbed.edge(&[]), testbed.edge(&[]));
+    let mut first = testbed.ingest(&[]);
+    let second = testbed.ingest(&[]);
     for service in [&first, &second, &a.service, &b.service] {
         service.wait_ready().await;
     }
     let viewer = Following::start(&a.stream()).await;
-    let publisher = bed.publisher();
+    let publisher = testbed.publisher();
     let mut input = Input::new(2000);
     input.send(&publisher, 30_000).await;
     eventually("the first ingest carries some", || async {
@@ -81,7 +81,7 @@ async fn three_ingests_of_which_one_is_killed_bring_each_fix_once_and_two_edges_
     })
     .await;
     first.kill();
-    let third = bed.ingest(&[]);
+    let third = testbed.ingest(&[]);
     input.send(&publisher, 30_000).await;
     third.wait_ready().await;
     first.run();
@@ -89,7 +89,7 @@ async fn three_ingests_of_which_one_is_killed_bring_each_fix_once_and_two_edges_
     publisher.flush(Duration::from_secs(60)).await.unwrap();
     assert_eq!(input.sent, 100_000);
 
-    let heard = read_feeds(&bed.redis.url(), 3, input.sent).await;
+    let heard = read_feeds(&testbed.redis.url(), 3, input.sent).await;
     for (id, timestamps) in &heard {
         assert_eq!(timestamps.len(), 50, "{id}: each fix once");
         assert!(timestamps.is_sorted(), "{id}: in order");
@@ -103,9 +103,9 @@ async fn three_ingests_of_which_one_is_killed_bring_each_fix_once_and_two_edges_
 
 #[tokio::test]
 async fn a_client_that_comes_back_on_the_other_edge_ends_like_one_that_stayed() {
-    let bed = Bed::new(3).await;
-    let (_ingest, [a, b]) = bed.up([&[], &[]]).await;
-    let publisher = bed.publisher();
+    let testbed = Testbed::new(3).await;
+    let (_ingest, [a, b]) = testbed.up([&[], &[]]).await;
+    let publisher = testbed.publisher();
     let mut input = Input::new(300);
     let stayed = Following::start(&a.stream()).await;
     let moving = Following::start(&a.stream()).await;
@@ -123,7 +123,7 @@ async fn a_client_that_comes_back_on_the_other_edge_ends_like_one_that_stayed() 
     let absent = input.send_for(&publisher, Duration::from_millis(200), 1000);
     absent.await;
     let moved = Following::go_on(&b.stream(), moving).await;
-    let c = bed.edge(&[]);
+    let c = testbed.edge(&[]);
     c.service.wait_ready().await;
     let moved_later = Following::go_on(&c.stream(), moving_later).await;
     input.send_for(&publisher, Duration::from_secs(1), 1000).await;
@@ -148,15 +148,15 @@ async fn a_client_that_comes_back_on_the_other_edge_ends_like_one_that_stayed() 
 
 #[tokio::test]
 async fn killing_every_pubsub_connection_twenty_times_loses_and_doubles_nothing() {
-    let bed = Bed::new(3).await;
-    let (_ingest, [a, b]) = bed.up([&[], &[]]).await;
+    let testbed = Testbed::new(3).await;
+    let (_ingest, [a, b]) = testbed.up([&[], &[]]).await;
     let viewer = Following::start(&a.stream()).await;
-    let publisher = bed.publisher();
+    let publisher = testbed.publisher();
     let mut input = Input::new(500);
     let mut killed = 0;
     for _ in 0..20 {
         input.send_for(&publisher, Duration::from_millis(250), 2000).await;
-        killed += bed.redis.command::<i64>(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.unwrap();
+        killed += testbed.redis.command::<i64>(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.unwrap();
     }
     input.send_for(&publisher, Duration::from_millis(250), 2000).await;
     publisher.flush(Duration::from_secs(30)).await.unwrap();
@@ -177,11 +177,11 @@ async fn killing_every_pubsub_connection_twenty_times_loses_and_doubles_nothing(
 
 #[tokio::test]
 async fn a_second_delivery_of_everything_is_heard_by_no_client() {
-    let bed = Bed::new(3).await;
-    let first = bed.ingest(&[]);
-    let other_group = format!("{}-again", bed.topic);
-    let second = bed.ingest(&[("routes.locations.group", &other_group)]);
-    let edge = bed.edge(&[]);
+    let testbed = Testbed::new(3).await;
+    let first = testbed.ingest(&[]);
+    let other_group = format!("{}-again", testbed.topic);
+    let second = testbed.ingest(&[("routes.locations.group", &other_group)]);
+    let edge = testbed.edge(&[]);
     for service in [&first, &second, &edge.service] {
         service.wait_ready().await;
     }
@@ -192,7 +192,7 @@ async fn a_second_delivery_of_everything_is_heard_by_no_client() {
         .await;
     }
     let viewer = Following::start(&edge.stream()).await;
-    let publisher = bed.publisher();
+    let publisher = testbed.publisher();
     let mut input = Input::new(200);
     input.send_for(&publisher, Duration::from_secs(3), 2000).await;
     publisher.flush(Duration::from_secs(30)).await.unwrap();
@@ -209,9 +209,9 @@ async fn a_second_delivery_of_everything_is_heard_by_no_client() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edge_that_has_just_read_long_logs_resumes_who_left_long_before() {
-    let bed = Bed::new(3).await.with("locations.stale_after_seconds", "600");
-    let (_ingest, [old]) = bed.up([&[]]).await;
-    let publisher = bed.publisher();
+    let testbed = Testbed::new(3).await.with("locations.stale_after_seconds", "600");
+    let (_ingest, [old]) = testbed.up([&[]]).await;
+    let publisher = testbed.publisher();
     let mut input = Input::new(200);
     let viewer = Following::start(&old.stream()).await;
     input.send_for(&publisher, Duration::from_secs(1), 500).await;
@@ -222,7 +222,7 @@ async fn an_edge_that_has_just_read_long_logs_resumes_who_left_long_before() {
     input.send_for(&publisher, Duration::from_secs(6), 2000).await;
     publisher.flush(Duration::from_secs(30)).await.unwrap();
     eventually("it is on the map", || async { old.map().await == input.expected }).await;
-    let fresh = bed.edge(&[]);
+    let fresh = testbed.edge(&[]);
     fresh.service.wait_ready().await;
     let back = Following::go_on(&fresh.stream(), away).await;
     eventually("it is shown what it missed", || async { map_of_viewer(&back.viewer()) == input.expected })
