@@ -1,0 +1,85 @@
+//! Tests of the scripts of mailboxes on a real Redis: each thing that they promise, and then random stories held
+//! against a model. The clock of the scripts is that of Redis.
+
+mod filing;
+mod keeping;
+mod lost_keys;
+mod marks;
+mod model;
+mod pages;
+mod records;
+mod resume;
+mod story;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use fred::prelude::*;
+use tutti_e2e::redis::Redis;
+use tutti_e2e::unique;
+use tutti_feed::{
+    Filed, Filing, Keep, Letter, Mailbox, MailboxMetrics, Mailboxes, News, Position, Record, Since, read_log,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const KEEP: Keep = Keep { items: 100, bytes: 1 << 20, age: HOUR };
+/// Of an item, beside id and payload.
+const ITEM_BYTES: usize = 26;
+
+/// Mailboxes in one bucket.
+fn boxes(redis: &Redis, keep: Keep) -> Mailboxes {
+    Mailboxes::new(redis.client().clone(), unique("boxes").leak(), 1, keep, MailboxMetrics::default())
+}
+
+/// Microseconds since 1970.
+fn later(after: Duration) -> u64 {
+    (SystemTime::now() + after).duration_since(UNIX_EPOCH).unwrap().as_micros() as u64
+}
+
+fn filing(address: &str, id: &str, payload: impl Into<Bytes>) -> Filing {
+    Filing {
+        address: address.to_owned(),
+        id: id.to_owned(),
+        expires_us: later(HOUR),
+        payload: payload.into(),
+    }
+}
+
+fn filed(filed: u64, known: u64, expired: u64) -> Filed {
+    Filed { filed, known, expired, time_us: 0 }
+}
+
+/// What became of filings, whenever it was.
+async fn file_all(boxes: &Mailboxes, filings: &[Filing]) -> Filed {
+    Filed { time_us: 0, ..boxes.file(0, filings).await.unwrap() }
+}
+
+/// Files one item, and says where its feed is then.
+async fn file(boxes: &Mailboxes, address: &str, id: &str, payload: impl Into<Bytes>) -> Position {
+    let outcome = file_all(boxes, &[filing(address, id, payload)]).await;
+    assert_eq!(outcome, filed(1, 0, 0), "{id}");
+    place(boxes).await
+}
+
+/// Where the feed is.
+async fn place(boxes: &Mailboxes) -> Position {
+    boxes.read("nobody", Since::Now).await.unwrap().position.unwrap()
+}
+
+fn ids(mailbox: &Mailbox) -> Vec<String> {
+    mailbox.items.iter().map(|item| item.id.clone()).collect()
+}
+
+async fn log(redis: &Redis, boxes: &Mailboxes) -> Vec<Record> {
+    read_log(redis.client(), &boxes.feed(0), None, 100_000).await.unwrap()
+}
+
+fn letters(record: &Record) -> Vec<Letter> {
+    Letter::read_all(record.payload.clone()).unwrap()
+}
+
+/// What the log says to an address last: how many are unread, and what happened.
+fn last_news(records: &[Record], address: &str) -> (u32, News) {
+    let letter = records.iter().rev().flat_map(letters).find(|letter| letter.address == address).unwrap();
+    (letter.unread, letter.news)
+}
