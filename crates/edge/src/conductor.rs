@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{info, warn};
-use tutti_feed::{Event, Head, Position, agree_when_there, connect, follow};
+use tutti_feed::{Event, Head, Position, connect, follow, wait_for_agreement};
 use tutti_model::names;
 use tutti_service::{ExposeSecret as _, Latch};
 
@@ -129,7 +129,7 @@ impl Conductor {
             }
         };
         let agreement = self.config.locations.agreement();
-        agree_when_there(&redis.client, "locations", &agreement, allow_eviction, waits).await
+        wait_for_agreement(&redis.client, "locations", &agreement, allow_eviction, waits).await
     }
 
     async fn follow_until_reset(&mut self) -> Result<&'static str, tutti_feed::Error> {

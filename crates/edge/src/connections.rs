@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::debug;
-use tutti_feed::Registry;
+use tutti_feed::ConnectionRegistry;
 
 /// What changed is told so often.
 const TELL: Duration = Duration::from_secs(1);
@@ -102,19 +102,23 @@ impl Connections {
     }
 
     /// Tells Redis, for ever.
-    pub(crate) async fn run(self: Arc<Self>, registry: Registry, mut connects: watch::Receiver<u64>) {
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        registry: ConnectionRegistry,
+        mut connection_epoch: watch::Receiver<u64>,
+    ) {
         let mut ticks = interval(TELL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // An attempt that was not answered may have taken up what a later one would have said.
         let mut doubted = false;
         for tick in 0u32.. {
             ticks.tick().await;
-            if connects.has_changed().unwrap_or(false) {
-                connects.mark_unchanged();
+            if connection_epoch.has_changed().unwrap_or(false) {
+                connection_epoch.mark_unchanged();
                 self.tell_all();
             }
             if tick % RENEW_EVERY == 0 {
-                match registry.renew().await {
+                match registry.renew_lease().await {
                     Ok(was_dead) => {
                         if was_dead || std::mem::take(&mut doubted) {
                             self.tell_all();
@@ -127,7 +131,7 @@ impl Connections {
                 }
             }
             let (came, left) = self.take();
-            if let Err(error) = registry.tell(&came, &left).await {
+            if let Err(error) = registry.update(&came, &left).await {
                 debug!(%error, "connections are written down later");
                 self.put_back(came, left);
             }

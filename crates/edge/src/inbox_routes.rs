@@ -292,7 +292,7 @@ async fn presence(request: HttpRequest, shared: web::Data<Shared>, path: web::Pa
     if !is_user(&user) {
         return Err(bad(&notification::Invalid::User(user.len()).to_string()));
     }
-    let found = shared.inboxes.registry.of(&user).await;
+    let found = shared.inboxes.registry.connections_of(&user).await;
     let found = found.map_err(|error| of_redis(&shared, "reading the registry", &error))?;
     let devices: Vec<_> = found
         .iter()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::warn;
-use tutti_feed::{Event, Head, Letter, Mailboxes, Position, Registry, follow_newest};
+use tutti_feed::{ConnectionRegistry, Event, Head, Letter, Mailboxes, Position, follow_newest};
 use tutti_service::ExposeSecret as _;
 
 use crate::config::Config;
@@ -28,7 +28,7 @@ pub(crate) struct Inboxes {
     pub(crate) mailboxes: Mailboxes,
     pub(crate) notify: Notify,
     pub(crate) connections: Arc<Connections>,
-    pub(crate) registry: Registry,
+    pub(crate) registry: ConnectionRegistry,
 }
 
 /// What came, the same for all workers.

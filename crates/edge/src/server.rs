@@ -23,7 +23,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
-use tutti_feed::{Client, Keep, MailboxMetrics, Mailboxes, Registry};
+use tutti_feed::{Client, ConnectionRegistry, Keep, MailboxMetrics, Mailboxes};
 use tutti_model::names;
 use tutti_service::{CancellationToken, Context, ExposeSecret as _, Failure, Failures, file_limit, shared};
 
@@ -143,17 +143,17 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
     let inbox_conductor = async {
         // The map's own look at Redis says why it is not there.
         let waits = |_: &str| {};
-        tutti_feed::agree_when_there(&client, "inbox", &agreement, config.allow_eviction, waits).await?;
+        tutti_feed::wait_for_agreement(&client, "inbox", &agreement, config.allow_eviction, waits).await?;
         inbox_conductor.run().await
     };
     let connections = inboxes.connections.clone();
-    let telling = connections.run(inboxes.registry.clone(), tutti_feed::connects(&client));
+    let telling = connections.run(inboxes.registry.clone(), tutti_feed::connection_epoch(&client));
     let telling = async {
         telling.await;
         Ok(())
     };
     let watching = async {
-        tutti_feed::watch_eviction(&client, &metrics.redis, config.allow_eviction).await;
+        tutti_feed::watch_eviction_policy(&client, &metrics.redis, config.allow_eviction).await;
         Ok(())
     };
     let keys = async {
@@ -194,7 +194,7 @@ fn inboxes_of(config: &Config, metrics: &Metrics, client: &Client) -> Result<Inb
     let mailboxes = Mailboxes::new(client.clone(), names::INBOX, buckets, keep, filed);
     // Several edges may have one name.
     let server = format!("{}-{:04x}", config.name, rand::random::<u16>());
-    let registry = Registry::new(client.clone(), &server, config.streams.life.mul_f64(1.5));
+    let registry = ConnectionRegistry::new(client.clone(), &server, config.streams.life.mul_f64(1.5));
     Ok(Inboxes { mailboxes, notify, connections: Arc::default(), registry })
 }
 

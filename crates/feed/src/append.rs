@@ -10,17 +10,19 @@ use fred::types::scripts::Script;
 
 use crate::error::Error;
 use crate::held_back::write_note;
+use crate::keys::{channel, feed_keys, head_key};
 use crate::metrics::AppendMetrics;
 use crate::record::Position;
 use crate::replicas::Replicas;
-use crate::script::{feed_keys, run_script};
+use crate::script::run_script;
 
 /// What all scripts that write a feed begin with: how a record is numbered, laid out and logged.
-pub const RECORD_LUA: &str = include_str!("record.lua");
+pub const RECORD_LUA: &str = include_str!("lua/record.lua");
 
 /// The text of the script and its hash: computed once, the same for all.
-static APPEND: LazyLock<Script> =
-    LazyLock::new(|| Script::from_lua(concat!(include_str!("record.lua"), include_str!("append.lua"))));
+static APPEND: LazyLock<Script> = LazyLock::new(|| {
+    Script::from_lua(concat!(include_str!("lua/record.lua"), include_str!("lua/append.lua")))
+});
 
 /// How much of a feed its log keeps.
 #[derive(Clone, Copy, Debug)]
@@ -77,19 +79,6 @@ pub enum Outcome {
         /// Where the source stands, if it is known.
         position: Option<i64>,
     },
-}
-
-/// The key of a feed's log, a Redis stream.
-pub fn log_key(name: &str) -> String {
-    format!("tutti:{{{name}}}:log")
-}
-/// The key of a feed's head, a hash.
-pub fn head_key(name: &str) -> String {
-    format!("tutti:{{{name}}}:head")
-}
-/// The channel on which a feed's records are published.
-pub fn channel(name: &str) -> String {
-    format!("tutti:{{{name}}}")
 }
 
 impl Feed {

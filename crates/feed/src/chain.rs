@@ -4,7 +4,7 @@ use crate::record::{Position, Record};
 
 /// What is known of one feed so far.
 #[derive(Clone, Debug, Default)]
-pub struct Chain {
+pub(crate) struct Chain {
     held: Option<Position>,
     /// Nothing has been delivered and nothing is expected: the log's first record, whichever it is.
     open: bool,
@@ -14,7 +14,7 @@ pub struct Chain {
 
 /// What a head says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub(crate) enum HeadCheck {
     /// Nothing amiss, or not yet.
     Fine,
     /// It is not ahead of us, nor where we are: the log knows why.
@@ -26,45 +26,45 @@ pub enum Look {
 
 /// What to do with a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum RecordCheck {
     /// It is the next one.
-    Deliver,
+    Next,
     /// It, or one that replaced it, was delivered before.
     Old,
     /// It is not the next one: records are missing between, or the history is another.
-    Hole,
+    Gap,
 }
 
 impl Chain {
     /// Begins at the oldest record that the log has.
-    pub fn from_oldest() -> Self {
+    pub(crate) fn from_oldest() -> Self {
         Self { held: None, open: true, awaited: None }
     }
 
     /// Begins after `position`; `None` is before the first record that ever was.
-    pub fn after(position: Option<Position>) -> Self {
+    pub(crate) fn after(position: Option<Position>) -> Self {
         Self { held: position, open: false, awaited: None }
     }
 
     /// The last record delivered.
-    pub fn held(&self) -> Option<Position> {
+    pub(crate) fn held(&self) -> Option<Position> {
         self.held
     }
 
     /// Whether the log's oldest record may come next, whatever its number.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.open
     }
 
     /// Judges a record, and holds it if it is to be delivered. A record heard live is not allowed
     /// to begin an open chain: only the log knows which is the oldest.
-    pub fn offer(&mut self, record: &Record, from_log: bool) -> Verdict {
+    pub(crate) fn offer(&mut self, record: &Record, from_log: bool) -> RecordCheck {
         let next = record.position;
         let follows = match self.held {
             Some(held)
                 if held.epoch == next.epoch && next.seq <= held.seq && next.time_us <= held.time_us =>
             {
-                return Verdict::Old;
+                return RecordCheck::Old;
             }
             Some(held) => {
                 held.epoch == next.epoch
@@ -75,24 +75,24 @@ impl Chain {
             None => next.seq == 1 && record.prev_time_us == 0,
         };
         if !follows {
-            return Verdict::Hole;
+            return RecordCheck::Gap;
         }
         self.held = Some(next);
         self.open = false;
-        Verdict::Deliver
+        RecordCheck::Next
     }
 
     /// Compares a head, as Redis has it, with what was heard.
-    pub fn compare(&mut self, head: Option<Position>) -> Look {
+    pub(crate) fn check_head(&mut self, head: Option<Position>) -> HeadCheck {
         let ahead = match (head, self.held) {
-            (None, None) => return Look::Fine,
+            (None, None) => return HeadCheck::Fine,
             (Some(head), Some(held)) if head == held => None,
             (Some(head), Some(held)) if head.epoch == held.epoch && head.seq > held.seq => Some(head),
             (Some(head), None) => Some(head),
             // Behind us: a message overtook the answer, or Redis lost something.
             (_, Some(_)) => {
                 self.awaited = None;
-                return Look::Differs;
+                return HeadCheck::Differs;
             }
         };
         let unheard = |awaited: Position| {
@@ -100,7 +100,7 @@ impl Chain {
         };
         let deaf = ahead.is_some() && self.awaited.is_some_and(unheard);
         self.awaited = if deaf { None } else { ahead };
-        if deaf { Look::Deaf } else { Look::Fine }
+        if deaf { HeadCheck::Deaf } else { HeadCheck::Fine }
     }
 }
 
@@ -125,47 +125,47 @@ mod tests {
     }
 
     #[test]
-    fn the_same_number_of_another_history_is_a_hole_not_a_duplicate() {
+    fn the_same_number_of_another_history_is_a_gap_not_a_duplicate() {
         let mut chain = Chain::after(Some(Position { epoch: 1, seq: 5, time_us: 50 }));
-        assert_eq!(chain.offer(&record(5, 55, 40), false), Verdict::Hole);
-        assert_eq!(chain.offer(&record(6, 66, 55), false), Verdict::Hole);
-        assert_eq!(chain.offer(&record(6, 60, 50), false), Verdict::Deliver);
+        assert_eq!(chain.offer(&record(5, 55, 40), false), RecordCheck::Gap);
+        assert_eq!(chain.offer(&record(6, 66, 55), false), RecordCheck::Gap);
+        assert_eq!(chain.offer(&record(6, 60, 50), false), RecordCheck::Next);
     }
 
     #[test]
-    fn a_record_of_another_epoch_is_a_hole() {
+    fn a_record_of_another_epoch_is_a_gap() {
         let mut chain = Chain::after(Some(Position { epoch: 2, seq: 5, time_us: 50 }));
-        assert_eq!(chain.offer(&record(6, 60, 50), true), Verdict::Hole);
+        assert_eq!(chain.offer(&record(6, 60, 50), true), RecordCheck::Gap);
     }
 
     #[test]
     fn only_the_log_may_begin_an_open_chain() {
         let mut chain = Chain::from_oldest();
-        assert_eq!(chain.offer(&record(9, 90, 80), false), Verdict::Hole);
-        assert_eq!(chain.offer(&record(7, 70, 60), true), Verdict::Deliver);
-        assert_eq!(chain.offer(&record(8, 80, 70), false), Verdict::Deliver);
+        assert_eq!(chain.offer(&record(9, 90, 80), false), RecordCheck::Gap);
+        assert_eq!(chain.offer(&record(7, 70, 60), true), RecordCheck::Next);
+        assert_eq!(chain.offer(&record(8, 80, 70), false), RecordCheck::Next);
     }
 
     #[test]
     fn before_the_first_record_only_the_first_will_do() {
         let mut chain = Chain::after(None);
-        assert_eq!(chain.offer(&record(2, 20, 10), true), Verdict::Hole);
-        assert_eq!(chain.offer(&record(1, 10, 0), true), Verdict::Deliver);
+        assert_eq!(chain.offer(&record(2, 20, 10), true), RecordCheck::Gap);
+        assert_eq!(chain.offer(&record(1, 10, 0), true), RecordCheck::Next);
     }
 
     #[test]
     fn a_head_that_stays_ahead_means_deaf_ears_and_one_that_is_caught_up_with_does_not() {
         let at = |seq: u64| Position { epoch: 1, seq, time_us: seq * 10 };
         let mut chain = Chain::after(Some(at(5)));
-        assert_eq!(chain.compare(Some(at(5))), Look::Fine);
-        assert_eq!(chain.compare(Some(at(6))), Look::Fine, "its message may be on its way");
-        assert_eq!(chain.offer(&record(6, 60, 50), false), Verdict::Deliver);
-        assert_eq!(chain.compare(Some(at(7))), Look::Fine, "another one");
-        assert_eq!(chain.compare(Some(at(7))), Look::Deaf);
-        assert_eq!(chain.compare(Some(at(4))), Look::Differs);
-        assert_eq!(chain.compare(Some(Position { epoch: 2, ..at(9) })), Look::Differs);
-        assert_eq!(chain.compare(None), Look::Differs);
-        assert_eq!(Chain::from_oldest().compare(None), Look::Fine);
+        assert_eq!(chain.check_head(Some(at(5))), HeadCheck::Fine);
+        assert_eq!(chain.check_head(Some(at(6))), HeadCheck::Fine, "its message may be on its way");
+        assert_eq!(chain.offer(&record(6, 60, 50), false), RecordCheck::Next);
+        assert_eq!(chain.check_head(Some(at(7))), HeadCheck::Fine, "another one");
+        assert_eq!(chain.check_head(Some(at(7))), HeadCheck::Deaf);
+        assert_eq!(chain.check_head(Some(at(4))), HeadCheck::Differs);
+        assert_eq!(chain.check_head(Some(Position { epoch: 2, ..at(9) })), HeadCheck::Differs);
+        assert_eq!(chain.check_head(None), HeadCheck::Differs);
+        assert_eq!(Chain::from_oldest().check_head(None), HeadCheck::Fine);
     }
 
     proptest! {
@@ -174,7 +174,7 @@ mod tests {
             let record = Record { position: next, prev_time_us, payload: Bytes::new() };
             let mut chain = Chain::after(Some(held));
             chain.offer(&record, false);
-            chain.compare(Some(next));
+            chain.check_head(Some(next));
         }
 
         /// Records lost, doubled and reordered in any way: with each hole refilled from the log,
@@ -189,12 +189,12 @@ mod tests {
             let mut delivered = Vec::new();
             for at in heard.into_iter().chain([39]) {
                 match chain.offer(&log[at], false) {
-                    Verdict::Deliver => delivered.push(log[at].position.seq),
-                    Verdict::Old => {}
-                    Verdict::Hole => {
+                    RecordCheck::Next => delivered.push(log[at].position.seq),
+                    RecordCheck::Old => {}
+                    RecordCheck::Gap => {
                         let from = chain.held().map_or(0, |p| p.seq as usize);
                         for record in &log[from..=at] {
-                            prop_assert_eq!(chain.offer(record, true), Verdict::Deliver);
+                            prop_assert_eq!(chain.offer(record, true), RecordCheck::Next);
                             delivered.push(record.position.seq);
                         }
                     }

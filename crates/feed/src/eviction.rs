@@ -29,7 +29,7 @@ const TELL_AGAIN: u64 = 3600;
 /// The hash with the evictions of each node that followers have been told of.
 const TOLD: &str = "tutti:evicted";
 /// Lets one of all services tell of a node's evictions.
-static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("eviction/claim.lua")));
+static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("lua/claim_eviction.lua")));
 /// The word for why something is missing.
 const EVICTED: &str = "evicted";
 
@@ -44,7 +44,7 @@ pub(crate) async fn check(client: &Client, is_allowed: bool) -> Result<(), Error
 
 /// Looks again and again, for ever, whether a Redis that was fine at the start has come to evict: it may be another
 /// after a reconnect. It is said once in the log and in the metrics, and no stream ends for it.
-pub async fn watch_eviction(client: &Client, metrics: &RedisMetrics, is_allowed: bool) {
+pub async fn watch_eviction_policy(client: &Client, metrics: &RedisMetrics, is_allowed: bool) {
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut reconnects = client.reconnect_rx();
@@ -85,12 +85,12 @@ pub async fn watch_eviction(client: &Client, metrics: &RedisMetrics, is_allowed:
 
 /// Looks again and again, for ever, whether Redis has evicted something, and tells all followers of mailboxes: nobody
 /// knows whose items are missing.
-pub async fn tell_evictions(client: &Client, mailboxes: &Mailboxes) {
+pub async fn announce_evictions(client: &Client, mailboxes: &Mailboxes) {
     let mut looks = interval(LOOK_FOR_EVICTED);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
-        if let Err(error) = tell_new_evictions(client, mailboxes).await {
+        if let Err(error) = announce_new_evictions(client, mailboxes).await {
             warn!(%error, "evictions by Redis are looked for again");
         }
     }
@@ -101,7 +101,7 @@ pub async fn tell_evictions(client: &Client, mailboxes: &Mailboxes) {
 ///
 /// # Errors
 /// [`Error::Redis`] if Redis does not answer; some may have been told then, and are told again.
-pub async fn tell_new_evictions(client: &Client, mailboxes: &Mailboxes) -> Result<(), Error> {
+pub async fn announce_new_evictions(client: &Client, mailboxes: &Mailboxes) -> Result<(), Error> {
     let doing = "noting what Redis has evicted";
     for (server, stats) in infos(client, InfoKind::Default).await? {
         let evicted = field(&stats, "evicted_keys").and_then(|count| count.parse::<u64>().ok());

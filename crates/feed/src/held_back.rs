@@ -10,8 +10,8 @@ use fred::clients::Client;
 use fred::prelude::*;
 use tokio::time::Instant;
 
-use crate::append::head_key;
 use crate::error::Error;
+use crate::keys::head_key;
 
 /// The field of a head that has the note: the number of records, a colon, and what changes with each writing.
 pub(crate) const FIELD: &str = "held_back";

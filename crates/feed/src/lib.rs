@@ -16,35 +16,37 @@
 //! *Invariant:* only `redis.rs` configures the driver, and only scripts write a feed; `held_back.rs` writes a note beside
 //! it.
 
+mod agreement;
 mod append;
-pub mod chain;
+mod chain;
+mod connection_registry;
 mod cursor;
 mod error;
 mod eviction;
 mod held_back;
-mod history;
+mod keys;
 mod mailbox;
 mod metrics;
+mod offset_history;
 mod record;
 mod redis;
-mod registry;
 mod replicas;
 mod script;
-mod settings;
 mod subscriber;
 
-pub use append::{Append, Feed, Limits, Outcome, RECORD_LUA, channel, head_key, log_key};
+pub use agreement::wait_for_agreement;
+pub use append::{Append, Feed, Limits, Outcome, RECORD_LUA};
+pub use connection_registry::{ConnectionRegistry, DeviceConnection};
 pub use cursor::Cursor;
 pub use error::Error;
-pub use eviction::{tell_evictions, tell_new_evictions, watch_eviction};
+pub use eviction::{announce_evictions, announce_new_evictions, watch_eviction_policy};
 pub use fred::clients::Client;
-pub use history::{History, Stood};
+pub use keys::{channel, feed_keys, head_key, log_key};
 pub use mailbox::{Filed, Filing, Item, Keep, Letter, Mailbox, Mailboxes, Mark, Marked, News, Page, Since};
 pub use metrics::{AppendMetrics, FollowMetrics, MailboxMetrics, RedisMetrics};
+pub use offset_history::{OffsetHistory, Offsets};
 pub use record::{HEADER_BYTES, Position, Record};
-pub use redis::{Connection, connect, connects, time_us};
-pub use registry::{Connected, Registry};
+pub use redis::{Connection, connect, connection_epoch, time_us};
 pub use replicas::Replicas;
-pub use script::{feed_keys, is_script_failure, run_script};
-pub use settings::agree_when_there;
+pub use script::{is_script_failure, run_script};
 pub use subscriber::{Event, Following, Head, ResetReason, follow, follow_from, follow_newest, read_log};

@@ -11,29 +11,30 @@ use fred::types::scripts::Script;
 use futures_util::future::try_join_all;
 use sha1::{Digest as _, Sha1};
 
-use crate::append::{Limits, channel};
+use crate::append::Limits;
 use crate::error::Error;
 use crate::held_back::write_note;
+use crate::keys::{channel, feed_keys};
 use crate::metrics::MailboxMetrics;
 use crate::record::Position;
 use crate::replicas::Replicas;
-use crate::script::{feed_keys, run_script};
+use crate::script::run_script;
 
 macro_rules! script {
     ($file:literal) => {
         LazyLock::new(|| {
             Script::from_lua(concat!(
-                include_str!("record.lua"),
-                include_str!("mailbox/mailbox.lua"),
+                include_str!("lua/record.lua"),
+                include_str!("lua/mailbox.lua"),
                 include_str!($file)
             ))
         })
     };
 }
 
-static FILE: LazyLock<Script> = script!("mailbox/file.lua");
-static MARK: LazyLock<Script> = script!("mailbox/mark.lua");
-static LIST: LazyLock<Script> = script!("mailbox/list.lua");
+static FILE: LazyLock<Script> = script!("lua/file.lua");
+static MARK: LazyLock<Script> = script!("lua/mark.lua");
+static LIST: LazyLock<Script> = script!("lua/list.lua");
 
 /// What the log of a bucket keeps, for who missed a message; who was away reads the mailboxes.
 const LOG: Limits = Limits { max_age: Duration::from_secs(300), max_entries: 1_000_000, max_bytes: 16 << 20 };

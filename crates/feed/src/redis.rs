@@ -132,7 +132,7 @@ async fn say_why(
 
 /// How often a client has been connected: each time, it may be to a Redis that has lost something. Needs a
 /// runtime.
-pub fn connects(client: &Client) -> watch::Receiver<u64> {
+pub fn connection_epoch(client: &Client) -> watch::Receiver<u64> {
     let (sender, receiver) = watch::channel(0);
     let mut reconnects = client.reconnect_rx();
     tokio::spawn(async move {

@@ -10,8 +10,8 @@ use fred::types::cluster::ClusterRouting;
 use fred::types::config::{Options, Server};
 use tokio::sync::Mutex;
 
-use crate::append::head_key;
 use crate::error::Error;
+use crate::keys::head_key;
 
 /// A write that fewer replicas have by then counts as failed.
 const WITHIN: Duration = Duration::from_secs(1);

@@ -9,20 +9,9 @@ use fred::types::MultipleKeys;
 use fred::types::scripts::Script;
 use tokio::time::sleep;
 
-use crate::append::{head_key, log_key};
-
 /// So often a script is tried again while its keys are on their way from one node of a Cluster to another.
 const MOVES: u32 = 20;
 const MOVE_PAUSE: Duration = Duration::from_millis(100);
-
-/// The keys that a script of a feed declares: its log, its head, and one that never is.
-///
-/// Scripts use other keys of the feed's hash tag too. While a Redis Cluster moves their slot from node to node,
-/// key by key, a script would take those that are not there (any more, or yet) as never written. As a script
-/// that lacks one of the keys that it declares is refused then, as a whole (`TRYAGAIN`), all are.
-pub fn feed_keys(name: &str) -> MultipleKeys {
-    vec![log_key(name), head_key(name), format!("tutti:{{{name}}}:never")].into()
-}
 
 /// Runs a script where its keys are, also where it was never run before.
 ///

@@ -13,10 +13,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
-use crate::append::{channel, head_key, log_key};
-use crate::chain::{Chain, Look, Verdict};
+use crate::chain::{Chain, HeadCheck, RecordCheck};
 use crate::error::Error;
 use crate::held_back::{self, Notice};
+use crate::keys::{channel, head_key, log_key};
 use crate::metrics::FollowMetrics;
 use crate::record::{Position, Record};
 use crate::redis::{Connection, connect};
@@ -170,7 +170,7 @@ fn start(
         by_channel: feeds.iter().enumerate().map(|(i, (name, _))| (channel(name), i)).collect(),
         feeds: feeds
             .into_iter()
-            .map(|(name, chain)| Followed { name, chain, dirty: true, notice: Notice::default() })
+            .map(|(name, chain)| FeedState { name, chain, dirty: true, notice: Notice::default() })
             .collect(),
         newest,
         events,
@@ -194,7 +194,7 @@ fn start(
     Ok(Following { events: receiver, task })
 }
 
-struct Followed {
+struct FeedState {
     name: String,
     chain: Chain,
     /// To be subscribed to and refilled: neither was done, or only half of it, or who knows.
@@ -204,7 +204,7 @@ struct Followed {
 }
 
 struct Follower {
-    feeds: Vec<Followed>,
+    feeds: Vec<FeedState>,
     by_channel: HashMap<String, usize>,
     /// Where nothing has been delivered yet, begin at the newest record.
     newest: bool,
@@ -262,11 +262,11 @@ impl Follower {
             return;
         };
         match self.feeds[feed].chain.offer(&record, false) {
-            Verdict::Deliver => self.deliver(feed, record).await,
-            Verdict::Old => {}
+            RecordCheck::Next => self.deliver(feed, record).await,
+            RecordCheck::Old => {}
             // Before the first refill each record looks like a hole; that refill is coming.
-            Verdict::Hole if self.feeds[feed].dirty => {}
-            Verdict::Hole => {
+            RecordCheck::Gap if self.feeds[feed].dirty => {}
+            RecordCheck::Gap => {
                 self.metrics.refills.inc();
                 if let Err(error) = self.refill(client, feed).await {
                     warn!(%error, "refill failed; trying again at the next poll");
@@ -328,11 +328,11 @@ impl Follower {
     /// What a feed's head says: subscribes and refills where that is needed.
     async fn look(&mut self, client: &Client, feed: usize, head: Option<Position>) -> Result<(), Error> {
         let followed = &mut self.feeds[feed];
-        match followed.chain.compare(head) {
-            Look::Fine => {}
-            Look::Differs if followed.dirty => {}
-            Look::Differs => self.refill(client, feed).await?,
-            Look::Deaf => {
+        match followed.chain.check_head(head) {
+            HeadCheck::Fine => {}
+            HeadCheck::Differs if followed.dirty => {}
+            HeadCheck::Differs => self.refill(client, feed).await?,
+            HeadCheck::Deaf => {
                 warn!(feed = followed.name, "the subscription is deaf; subscribing anew");
                 self.metrics.deaf.inc();
                 followed.dirty = true;
@@ -381,9 +381,9 @@ impl Follower {
             }
             for record in records {
                 match self.feeds[feed].chain.offer(&record, true) {
-                    Verdict::Deliver => self.deliver(feed, record).await,
-                    Verdict::Old => {}
-                    Verdict::Hole => {
+                    RecordCheck::Next => self.deliver(feed, record).await,
+                    RecordCheck::Old => {}
+                    RecordCheck::Gap => {
                         self.reset(feed, ResetReason::HistoryChanged).await;
                         self.feeds[feed].chain.offer(&record, true);
                         self.deliver(feed, record).await;

@@ -64,8 +64,8 @@ impl Service for Ingest {
         let waits = |why: &str| redis_latch.because(why);
         let allowed = config.allow_eviction;
         let agreed = async {
-            tutti_feed::agree_when_there(&redis.client, "locations", &locations, allowed, waits).await?;
-            tutti_feed::agree_when_there(&redis.client, "inbox", &inboxes, allowed, waits).await
+            tutti_feed::wait_for_agreement(&redis.client, "locations", &locations, allowed, waits).await?;
+            tutti_feed::wait_for_agreement(&redis.client, "inbox", &inboxes, allowed, waits).await
         };
         tokio::select! {
             agreed = agreed => agreed.map_err(|e| Failure::Config(e.to_string()))?,
@@ -89,11 +89,11 @@ impl Service for Ingest {
             ));
         }
         let client = redis.client.clone();
-        let watching = tutti_feed::watch_eviction(&client, &metrics.redis, config.allow_eviction);
+        let watching = tutti_feed::watch_eviction_policy(&client, &metrics.redis, config.allow_eviction);
         let telling = async {
             if config.routes.iter().any(|route| matches!(route.kind, Kind::Notifications { .. })) {
                 let mailboxes = route::mailboxes(&config, &client, &replicas, &metrics);
-                tutti_feed::tell_evictions(&client, &mailboxes).await;
+                tutti_feed::announce_evictions(&client, &mailboxes).await;
             }
         };
         tokio::select! {

@@ -8,7 +8,7 @@ use futures_util::future::try_join_all;
 use prost::Message as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tutti_feed::{Error, Filing, History, Mailboxes, Stood};
+use tutti_feed::{Error, Filing, Mailboxes, OffsetHistory, Offsets};
 use tutti_model::Notification;
 use tutti_model::location::Format;
 use tutti_model::notification::{self, addresses, id_of_record};
@@ -29,13 +29,13 @@ pub(crate) struct MailSink {
     pub(crate) mailboxes: Mailboxes,
     /// One for each bucket.
     pub(crate) filers: Arc<[Filer]>,
-    pub(crate) history: History,
+    pub(crate) history: OffsetHistory,
     pub(crate) source: String,
     pub(crate) format: Format,
     /// How long a mailbox keeps a notification that does not say.
     pub(crate) keep: Duration,
     /// How often Redis has been connected to.
-    pub(crate) connects: watch::Receiver<u64>,
+    pub(crate) connection_epoch: watch::Receiver<u64>,
     pub(crate) noted: Mutex<Noted>,
 }
 
@@ -114,8 +114,8 @@ impl Sink for MailSink {
         self.filings(record, now_ms).map(Some)
     }
 
-    async fn position(&self) -> Result<Option<Stood>, Error> {
-        let connect = *self.connects.borrow();
+    async fn position(&self) -> Result<Option<Offsets>, Error> {
+        let connect = *self.connection_epoch.borrow();
         *self.noted() = Noted { connect, ..Noted::default() };
         self.history.read(AGAIN).await
     }
@@ -136,7 +136,7 @@ impl Sink for MailSink {
     async fn stands_at(&self, _: i64) -> Result<bool, Error> {
         // What is in the mailboxes is known since the last connection.
         let connect = self.noted().connect;
-        Ok(*self.connects.borrow() == connect)
+        Ok(*self.connection_epoch.borrow() == connect)
     }
 
     async fn store(&self, batch: &Batch<Vec<Arc<Filing>>>, fresh: bool) -> Result<Stored, Error> {

@@ -40,7 +40,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) rejected: Rejected,
     /// How often Redis has been connected to.
-    pub(crate) connects: watch::Receiver<u64>,
+    pub(crate) connection_epoch: watch::Receiver<u64>,
     pub(crate) replicas: Replicas,
     pub(crate) began: Instant,
     /// For notifications: of each bucket of the mailboxes.
@@ -164,18 +164,18 @@ impl<S: Sink> Partition<S> {
                 };
                 return Ok(Place { position, fresh: true, clock });
             };
-            let reason = if stood.now < start {
+            let reason = if stood.newest < start {
                 "kafka_retention"
-            } else if stood.now > end {
+            } else if stood.newest > end {
                 if look < LOOKS_BEYOND_END {
                     sleep(QUIET).await;
                     continue;
                 }
                 "topic_made_anew"
             } else {
-                return Ok(Place { position: stood.then.max(start), fresh: false, clock });
+                return Ok(Place { position: stood.resume.max(start), fresh: false, clock });
             };
-            self.announce_gap(stood.now, start, reason).await?;
+            self.announce_gap(stood.newest, start, reason).await?;
         }
         unreachable!("the loop ends by returning")
     }

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
-use tutti_feed::{Client, Feed, History, Keep, Mailboxes, Replicas};
+use tutti_feed::{Client, Feed, Keep, Mailboxes, OffsetHistory, Replicas};
 use tutti_model::names;
 use tutti_service::shared::Inboxes;
 use tutti_service::{Failure, Latch};
@@ -46,7 +46,7 @@ pub(crate) async fn run(
     let rejected = Rejected::new(&config, &route.topic, &metrics).map_err(refused)?;
     let (group, mut granted) = Group::join(&config, &route, &metrics).map_err(refused)?;
     let group = Arc::new(group);
-    let connects = tutti_feed::connects(&client);
+    let connection_epoch = tutti_feed::connection_epoch(&client);
     let filers: Arc<[Filer]> = match route.kind {
         Kind::Notifications { .. } => {
             let mailboxes = mailboxes(&config, &client, &replicas, &metrics);
@@ -73,7 +73,7 @@ pub(crate) async fn run(
                     route: route.clone(),
                     metrics: metrics.clone(),
                     rejected: rejected.clone(),
-                    connects: connects.clone(),
+                    connection_epoch: connection_epoch.clone(),
                     replicas: replicas.clone(),
                     began: Instant::now(),
                     filers: filers.clone(),
@@ -142,11 +142,11 @@ fn carry(shared: Arc<Shared>, grant: Granted) -> BoxFuture<'static, ()> {
             let sink = MailSink {
                 mailboxes: mailboxes(&config, &shared.client, &shared.replicas, &shared.metrics),
                 filers: shared.filers.clone(),
-                history: History::new(shared.client.clone(), &source),
+                history: OffsetHistory::new(shared.client.clone(), &source),
                 source,
                 format: *format,
                 keep: age,
-                connects: shared.connects.clone(),
+                connection_epoch: shared.connection_epoch.clone(),
                 noted: Mutex::default(),
             };
             Partition::new(shared, grant, sink, age).run().boxed()

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tutti_feed::{Append, Error, Feed, Outcome, Stood};
+use tutti_feed::{Append, Error, Feed, Offsets, Outcome};
 use tutti_model::Gap;
 
 use crate::batch::{Batch, Judge, Raw, Rejection};
@@ -37,7 +37,7 @@ pub(crate) trait Sink: Send + Sync {
     fn judge(&self, record: Raw<'_>, now_ms: i64) -> Result<Option<Self::Part>, Rejection>;
 
     /// Where the partition stands; `None` if Redis does not know it.
-    fn position(&self) -> impl Future<Output = Result<Option<Stood>, Error>> + Send;
+    fn position(&self) -> impl Future<Output = Result<Option<Offsets>, Error>> + Send;
 
     /// Says to all who follow that records are missing for good, and goes on after them; whether it was
     /// said by us.
@@ -82,9 +82,9 @@ impl Sink for FeedSink {
         self.judge.judge(record, now_ms)
     }
 
-    async fn position(&self) -> Result<Option<Stood>, Error> {
+    async fn position(&self) -> Result<Option<Offsets>, Error> {
         let position = self.feed.position(&self.source).await?;
-        Ok(position.map(|position| Stood { then: position, now: position }))
+        Ok(position.map(|position| Offsets { resume: position, newest: position }))
     }
 
     async fn announce_gap(&self, from: i64, to: i64, reason: &str) -> Result<bool, Error> {

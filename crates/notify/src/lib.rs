@@ -86,7 +86,7 @@ impl Service for Notify {
             let waits = |why: &str| latch.because(why);
             let allowed = config.allow_eviction;
             tokio::select! {
-                agreed = tutti_feed::agree_when_there(&client, "inbox", &agreement, allowed, waits) => {
+                agreed = tutti_feed::wait_for_agreement(&client, "inbox", &agreement, allowed, waits) => {
                     agreed.map_err(|e| Failure::Config(e.to_string()))?;
                 }
                 () = context.stop.cancelled() => return Ok(()),
@@ -101,7 +101,7 @@ impl Service for Notify {
             latch.open();
             Ok::<(), Failure>(())
         };
-        let watching = tutti_feed::watch_eviction(&client, &metrics.redis, config.allow_eviction);
+        let watching = tutti_feed::watch_eviction_policy(&client, &metrics.redis, config.allow_eviction);
         tokio::select! {
             served = async { tokio::try_join!(serving, agreeing) } => served.map(drop),
             () = watching => unreachable!("it watches for ever"),

@@ -91,9 +91,9 @@ impl Service for Queue {
             producer: Mutex::new(Some(Arc::new(producer))),
         });
         let client = redis.client.clone();
-        let watching = tutti_feed::watch_eviction(&client, &redis_metrics, allow_eviction);
+        let watching = tutti_feed::watch_eviction_policy(&client, &redis_metrics, allow_eviction);
         let ticking = async {
-            tutti_feed::agree_when_there(&client, "rooms", &[], allow_eviction, |why| latch.because(why))
+            tutti_feed::wait_for_agreement(&client, "rooms", &[], allow_eviction, |why| latch.because(why))
                 .await
                 .map_err(|e| Failure::Config(e.to_string()))?;
             latch.open();

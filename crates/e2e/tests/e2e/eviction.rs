@@ -12,7 +12,7 @@ use tutti_e2e::redis::Redis;
 use tutti_e2e::rooms::Rooms;
 use tutti_e2e::service::program;
 use tutti_e2e::testbed::Testbed;
-use tutti_feed::{Keep, MailboxMetrics, Mailboxes, Since, tell_new_evictions};
+use tutti_feed::{Keep, MailboxMetrics, Mailboxes, Since, announce_new_evictions};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_service_starts_on_a_redis_that_may_evict_unless_that_is_allowed() {
@@ -104,7 +104,7 @@ async fn devices_hear_that_redis_has_evicted_something_and_that_it_has_not() {
     eventually("it has come", async || device.look(|seen| seen.ids.len() == 1)).await;
     let redis = &inboxes.testbed.redis;
     let mailboxes = inboxes.mailboxes();
-    tell_new_evictions(redis.client(), &mailboxes).await.unwrap();
+    announce_new_evictions(redis.client(), &mailboxes).await.unwrap();
     assert_eq!(inboxes.list(&edge, "7", "").await["lostAt"], json!(null));
     assert_eq!(device.look(|seen| seen.resets.len()), 0, "nothing was evicted");
 
@@ -117,13 +117,13 @@ async fn devices_hear_that_redis_has_evicted_something_and_that_it_has_not() {
     })
     .await;
     let () = redis.command(&["CONFIG", "SET", "maxmemory", "0"]).await.unwrap();
-    tell_new_evictions(redis.client(), &mailboxes).await.unwrap();
+    announce_new_evictions(redis.client(), &mailboxes).await.unwrap();
     eventually("the device is told", async || device.look(|seen| !seen.resets.is_empty())).await;
     let listed = inboxes.list(&edge, "7", "").await;
     assert!(listed["lostAt"].is_u64(), "no list is empty without a word: {listed}");
 
     let told = mailboxes.read("user:8", Since::Now).await.unwrap().position;
-    tell_new_evictions(redis.client(), &mailboxes).await.unwrap();
+    announce_new_evictions(redis.client(), &mailboxes).await.unwrap();
     let again = mailboxes.read("user:8", Since::Now).await.unwrap().position;
     assert_eq!(told, again, "each eviction is told once");
 }
@@ -154,7 +154,7 @@ async fn evictions_that_go_on_are_told_once_an_hour_by_one_and_also_after_their_
     let () = redis.command(&["CONFIG", "SET", "maxmemory", "0"]).await.unwrap();
     let info: String = redis.command(&["INFO", "server"]).await.unwrap();
     let node = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap().trim();
-    let tell = async || tell_new_evictions(redis.client(), &boxes).await.unwrap();
+    let tell = async || announce_new_evictions(redis.client(), &boxes).await.unwrap();
     let told = async || boxes.read("user:8", Since::Now).await.unwrap().position.map_or(0, |place| place.seq);
     let set = async |field: &str, value: u64| {
         let () = redis.client().hset("tutti:evicted", (field, value)).await.unwrap();

@@ -7,8 +7,8 @@ use fred::prelude::*;
 use tutti_e2e::redis::Redis;
 use tutti_e2e::{eventually, unique};
 use tutti_feed::{
-    Append, AppendMetrics, Event, Feed, FollowMetrics, Following, History, Limits, Outcome, Position, Record,
-    Stood, follow,
+    Append, AppendMetrics, Event, Feed, FollowMetrics, Following, Limits, OffsetHistory, Offsets, Outcome,
+    Position, Record, follow,
 };
 
 const LIMITS: Limits =
@@ -162,8 +162,10 @@ async fn a_last_message_that_was_never_published_is_found_by_its_head() {
     // The same record, with its publication lost: written to a channel that nobody hears.
     let log = format!("tutti:{{{name}}}:log");
     let head = format!("tutti:{{{name}}}:head");
-    let script =
-        concat!(include_str!("../../../feed/src/record.lua"), include_str!("../../../feed/src/append.lua"));
+    let script = concat!(
+        include_str!("../../../feed/src/lua/record.lua"),
+        include_str!("../../../feed/src/lua/append.lua")
+    );
     let arguments: Vec<Value> = ["nobody", "a", "1", "2", "0", "7", "1000", "100000000", "100000000", "lost"]
         .into_iter()
         .map(Value::from)
@@ -290,13 +292,13 @@ async fn a_log_of_small_records_and_then_large_ones_keeps_within_its_bytes() {
 #[tokio::test]
 async fn a_history_that_redis_has_lost_does_not_begin_with_where_its_source_stood_last() {
     let mut redis = Redis::start().unwrap();
-    let history = History::new(redis.client().clone(), "cluster/topic/0");
+    let history = OffsetHistory::new(redis.client().clone(), "cluster/topic/0");
     let stands = async || history.read(Duration::from_secs(30)).await.unwrap();
     assert!(!history.write(7).await.unwrap(), "it has not begun");
     assert_eq!(stands().await, None);
     history.begin(3).await.unwrap();
     assert!(history.write(7).await.unwrap());
-    assert_eq!(stands().await, Some(Stood { then: 3, now: 7 }));
+    assert_eq!(stands().await, Some(Offsets { resume: 3, newest: 7 }));
 
     // A place that is noted while Redis is away arrives in one that came back empty.
     redis.kill();

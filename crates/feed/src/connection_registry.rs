@@ -11,7 +11,7 @@ use futures_util::future::try_join_all;
 use crate::error::Error;
 use crate::script::run_script;
 
-static CAME: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("registry.lua")));
+static CAME: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("lua/connection.lua")));
 
 /// A server that has not been heard of for so long is gone, and all who were connected to it.
 const LEASE: Duration = Duration::from_secs(20);
@@ -20,7 +20,7 @@ const LEASE: Duration = Duration::from_secs(20);
 /// `SERVER/DEVICE` to milliseconds since 1970, and a lease for each server,
 /// `tutti:sse_connections/SERVER`.
 #[derive(Clone)]
-pub struct Registry {
+pub struct ConnectionRegistry {
     client: Client,
     server: String,
     /// No connection lasts longer.
@@ -29,7 +29,7 @@ pub struct Registry {
 
 /// One connection of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Connected {
+pub struct DeviceConnection {
     /// The device's own name.
     pub device: String,
     /// The server that it is connected to.
@@ -38,7 +38,7 @@ pub struct Connected {
     pub since_ms: i64,
 }
 
-impl Registry {
+impl ConnectionRegistry {
     /// Of a server, whose name has no `/`; touches Redis only when used.
     pub fn new(client: Client, server: &str, longest: Duration) -> Self {
         Self { client, server: server.to_owned(), longest }
@@ -49,7 +49,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::Redis`] if Redis does not answer.
-    pub async fn renew(&self) -> Result<bool, Error> {
+    pub async fn renew_lease(&self) -> Result<bool, Error> {
         let lasts = Some(Expiration::EX(LEASE.as_secs() as i64));
         let before: Option<i64> = self
             .client
@@ -63,7 +63,11 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::Redis`] if Redis does not answer; some may be written down then. May be repeated.
-    pub async fn tell(&self, came: &[(String, String, i64)], left: &[(String, String)]) -> Result<(), Error> {
+    pub async fn update(
+        &self,
+        came: &[(String, String, i64)],
+        left: &[(String, String)],
+    ) -> Result<(), Error> {
         let doing = || Error::redis("writing connections down");
         // A server that dies leaves its entries behind; they go with the key.
         let lives = self.longest.as_secs() as i64 + 60;
@@ -85,7 +89,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::Redis`] if Redis does not answer.
-    pub async fn of(&self, user: &str) -> Result<Vec<Connected>, Error> {
+    pub async fn connections_of(&self, user: &str) -> Result<Vec<DeviceConnection>, Error> {
         let doing = || Error::redis("reading the connections of a user");
         let all: HashMap<String, i64> = self.client.hgetall(key(user)).await.map_err(doing())?;
         let mut alive: HashMap<String, bool> = HashMap::new();
@@ -97,7 +101,11 @@ impl Registry {
                 alive.insert(server.to_owned(), exists > 0);
             }
             if alive[server] {
-                found.push(Connected { device: device.to_owned(), server: server.to_owned(), since_ms });
+                found.push(DeviceConnection {
+                    device: device.to_owned(),
+                    server: server.to_owned(),
+                    since_ms,
+                });
             } else {
                 dead.push(field);
             }

@@ -59,7 +59,7 @@ async fn agree(
 ///
 /// # Errors
 /// [`Error::Disagreement`], [`Error::TooOld`] and [`Error::Evicts`] only.
-pub async fn agree_when_there(
+pub async fn wait_for_agreement(
     client: &Client,
     group: &str,
     settings: &[(&str, String)],
