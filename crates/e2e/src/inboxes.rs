@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tutti::token::sign;
-use tutti_feed::{Keep, MailboxMetrics, Mailboxes, Since};
+use tutti_feed::{MailboxLimits, MailboxMetrics, Mailboxes, Since};
 use tutti_load::sse::{Event, Request, Source};
 use tutti_model::names;
 
@@ -184,7 +184,7 @@ impl Inboxes {
 impl Inboxes {
     /// The mailboxes in Redis.
     pub fn mailboxes(&self) -> Mailboxes {
-        let keep = Keep { items: 200, bytes: 256 << 10, age: Duration::from_secs(30 * 86_400) };
+        let keep = MailboxLimits { items: 200, bytes: 256 << 10, age: Duration::from_secs(30 * 86_400) };
         let client = self.testbed.redis.client().clone();
         Mailboxes::new(client, names::INBOX, BUCKETS, keep, MailboxMetrics::default())
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use prost::Message as _;
 use serde_json::json;
-use tutti_feed::{Cursor, Item, Letter, Mailbox, News, Position, Since};
+use tutti_feed::{Cursor, Item, Letter, Mailbox, MailboxChange, Position, Since};
 use tutti_model::Notification;
 use tutti_model::notification::{is_topic, to_json};
 
@@ -121,19 +121,19 @@ impl Told {
     pub(crate) fn frame(&self, metrics: &Metrics) -> &Frame {
         self.frame.get_or_init(|| {
             metrics.letters_encoded.inc();
-            let Letter { address, unread, news } = &self.letter;
+            let Letter { address, unread, change } = &self.letter;
             let topic = address.strip_prefix(b"topic:".as_slice());
             let topic = topic.and_then(|topic| std::str::from_utf8(topic).ok());
             let unread = topic.is_none().then_some(*unread);
             let mut events = Events::default();
-            match news {
-                News::Filed { payload, .. } => {
+            match change {
+                MailboxChange::Filed { payload, .. } => {
                     events.event("notification", &notification(payload, topic, unread, false));
                 }
-                News::Read(ids) => drop(events.event("read", &marked(ids, unread))),
-                News::Deleted(ids) => drop(events.event("deleted", &marked(ids, unread))),
+                MailboxChange::Read(ids) => drop(events.event("read", &marked(ids, unread))),
+                MailboxChange::Deleted(ids) => drop(events.event("deleted", &marked(ids, unread))),
                 // Nobody is in the list then: a gap has all devices read their mailboxes.
-                News::Gap(_) => drop(events.heartbeat()),
+                MailboxChange::Gap(_) => drop(events.heartbeat()),
             }
             events.frame()
         })
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn what_is_no_id_is_told_from_one() {
         let addresses = [address(None)];
-        for id in ["", "0", "u", "u.", "u.!", "x.AA", "t.news.AA", "u.AA~", "u.AA~t.a b.AA", "u.AAAA"] {
+        for id in ["", "0", "u", "u.", "u.!", "x.AA", "t.change.AA", "u.AA~", "u.AA~t.a b.AA", "u.AAAA"] {
             assert_eq!(shown_of(id, &addresses), None, "{id}");
         }
         assert_eq!(shown_of("u.AA", &addresses), Some(vec![Shown::UpTo(None)]));

@@ -23,7 +23,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
-use tutti_feed::{Client, ConnectionRegistry, Keep, MailboxMetrics, Mailboxes};
+use tutti_feed::{Client, ConnectionRegistry, MailboxLimits, MailboxMetrics, Mailboxes};
 use tutti_model::names;
 use tutti_service::{CancellationToken, Context, ExposeSecret as _, Failure, Failures, file_limit, shared};
 
@@ -188,7 +188,7 @@ fn inboxes_of(config: &Config, metrics: &Metrics, client: &Client) -> Result<Inb
     let notify = notify::connect(&config.notify_urls, metrics)
         .map_err(|e| Failure::Config(format!("notify.urls: {e}")))?;
     let shared::Inboxes { buckets, items, bytes, age } = config.inboxes;
-    let keep = Keep { items, bytes, age };
+    let keep = MailboxLimits { items, bytes, age };
     // It files nothing.
     let filed = MailboxMetrics::default();
     let mailboxes = Mailboxes::new(client.clone(), names::INBOX, buckets, keep, filed);

@@ -26,7 +26,7 @@ static APPEND: LazyLock<Script> = LazyLock::new(|| {
 
 /// How much of a feed its log keeps.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct LogLimits {
     /// Entries older than this, by the feed's time, go.
     pub max_age: Duration,
     /// About this many entries at most.
@@ -43,7 +43,7 @@ pub struct Feed {
     head: String,
     keys: MultipleKeys,
     channel: String,
-    limits: Limits,
+    limits: LogLimits,
     replicas: Replicas,
     metrics: AppendMetrics,
 }
@@ -65,7 +65,7 @@ pub struct Append<'a> {
 
 /// What became of an append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum AppendOutcome {
     /// It has this place in the feed.
     Appended(Position),
     /// Redis already stands at `position`, past `from`: nothing was done; go on from there.
@@ -83,7 +83,7 @@ pub enum Outcome {
 
 impl Feed {
     /// A feed by its name; touches Redis only when used.
-    pub fn new(client: Client, name: &str, limits: Limits, metrics: AppendMetrics) -> Self {
+    pub fn new(client: Client, name: &str, limits: LogLimits, metrics: AppendMetrics) -> Self {
         Self {
             client,
             name: name.to_owned(),
@@ -128,12 +128,12 @@ impl Feed {
     }
 
     /// Appends a record if its source stands at `from`: all of it, or nothing. May be repeated
-    /// after an error: what was done already is then a [`Outcome::Duplicate`].
+    /// after an error: what was done already is then a [`AppendOutcome::Duplicate`].
     ///
     /// # Errors
     /// [`Error::Redis`] if Redis does not answer, [`Error::Replicas`] if too few replicas have it; the record
     /// may or may not be there then.
-    pub async fn append(&self, append: Append<'_>) -> Result<Outcome, Error> {
+    pub async fn append(&self, append: Append<'_>) -> Result<AppendOutcome, Error> {
         let doing = || format!("appending to feed {} from {}", self.name, append.source);
         let bytes = append.payload.len() as u64;
         let args: Vec<Value> = vec![
@@ -159,20 +159,20 @@ impl Feed {
             [1, epoch, seq, time_us] => {
                 self.metrics.appended.inc();
                 self.metrics.appended_bytes.inc_by(bytes);
-                Ok(Outcome::Appended(Position {
+                Ok(AppendOutcome::Appended(Position {
                     epoch: epoch as u32,
                     seq: seq as u64,
                     time_us: time_us as u64,
                 }))
             }
-            [0, position] => Ok(Outcome::Duplicate { position }),
+            [0, position] => Ok(AppendOutcome::Duplicate { position }),
             [-1] => {
                 self.metrics.refused.inc();
-                Ok(Outcome::Refused { position: None })
+                Ok(AppendOutcome::Refused { position: None })
             }
             [-1, position] => {
                 self.metrics.refused.inc();
-                Ok(Outcome::Refused { position: Some(position) })
+                Ok(AppendOutcome::Refused { position: Some(position) })
             }
             _ => Err(Error::Answer { doing: doing(), answer: format!("{answer:?}") }),
         }

@@ -35,14 +35,17 @@ mod script;
 mod subscriber;
 
 pub use agreement::wait_for_agreement;
-pub use append::{Append, Feed, Limits, Outcome, RECORD_LUA};
+pub use append::{Append, AppendOutcome, Feed, LogLimits, RECORD_LUA};
 pub use connection_registry::{ConnectionRegistry, DeviceConnection};
 pub use cursor::Cursor;
 pub use error::Error;
 pub use eviction::{announce_evictions, announce_new_evictions, watch_eviction_policy};
 pub use fred::clients::Client;
 pub use keys::{channel, feed_keys, head_key, log_key};
-pub use mailbox::{Filed, Filing, Item, Keep, Letter, Mailbox, Mailboxes, Mark, Marked, News, Page, Since};
+pub use mailbox::{
+    FileOutcome, Filing, Item, Letter, Mailbox, MailboxChange, MailboxLimits, Mailboxes, Mark, Page, Since,
+    StoredMark,
+};
 pub use metrics::{AppendMetrics, FollowMetrics, MailboxMetrics, RedisMetrics};
 pub use offset_history::{OffsetHistory, Offsets};
 pub use record::{HEADER_BYTES, Position, Record};

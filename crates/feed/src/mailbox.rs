@@ -11,7 +11,7 @@ use fred::types::scripts::Script;
 use futures_util::future::try_join_all;
 use sha1::{Digest as _, Sha1};
 
-use crate::append::Limits;
+use crate::append::LogLimits;
 use crate::error::Error;
 use crate::held_back::write_note;
 use crate::keys::{channel, feed_keys};
@@ -37,11 +37,12 @@ static MARK: LazyLock<Script> = script!("lua/mark.lua");
 static LIST: LazyLock<Script> = script!("lua/list.lua");
 
 /// What the log of a bucket keeps, for who missed a message; who was away reads the mailboxes.
-const LOG: Limits = Limits { max_age: Duration::from_secs(300), max_entries: 1_000_000, max_bytes: 16 << 20 };
+const LOG: LogLimits =
+    LogLimits { max_age: Duration::from_secs(300), max_entries: 1_000_000, max_bytes: 16 << 20 };
 
 /// How much a mailbox keeps; the oldest items go first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keep {
+pub struct MailboxLimits {
     /// At most so many items.
     pub items: u32,
     /// At most so many bytes of them, but always the newest item.
@@ -56,7 +57,7 @@ pub struct Mailboxes {
     client: Client,
     name: &'static str,
     buckets: u32,
-    keep: Keep,
+    keep: MailboxLimits,
     replicas: Replicas,
     metrics: MailboxMetrics,
 }
@@ -77,7 +78,7 @@ pub struct Filing {
 
 /// What became of filings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Filed {
+pub struct FileOutcome {
     /// They are in their mailboxes now.
     pub filed: u64,
     /// They were there before.
@@ -96,12 +97,12 @@ pub struct Letter {
     /// Items of the mailbox that are unread after it.
     pub unread: u32,
     /// What happened.
-    pub news: News,
+    pub change: MailboxChange,
 }
 
 /// What happened in a mailbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
+pub enum MailboxChange {
     /// An item was filed.
     Filed {
         /// Its id.
@@ -160,7 +161,7 @@ pub struct Mailbox {
     /// Items, oldest first; those of a [`Page`] newest first.
     pub items: Vec<Item>,
     /// What has been marked: with [`Since::Place`] perhaps before that, with a [`Page`] of its items alone.
-    pub marks: HashMap<String, Marked>,
+    pub marks: HashMap<String, StoredMark>,
     /// There are more items than were asked for.
     pub more: bool,
     /// When items were last lost for good that it might have, by Kafka or by Redis, microseconds since 1970.
@@ -184,7 +185,7 @@ pub struct Item {
 
 /// That an item was read or deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Marked {
+pub struct StoredMark {
     /// It was deleted; else it was read.
     pub deleted: bool,
     /// The number of the record that told of it.
@@ -213,7 +214,7 @@ impl Mailboxes {
         client: Client,
         name: &'static str,
         buckets: u32,
-        keep: Keep,
+        keep: MailboxLimits,
         metrics: MailboxMetrics,
     ) -> Self {
         Self { client, name, buckets, keep, replicas: Replicas::default(), metrics }
@@ -266,7 +267,7 @@ impl Mailboxes {
         &self,
         bucket: u32,
         filings: impl IntoIterator<Item = &Filing>,
-    ) -> Result<Filed, Error> {
+    ) -> Result<FileOutcome, Error> {
         let mut words = Vec::new();
         for filing in filings {
             words.push(Value::from(filing.address.as_str()));
@@ -281,7 +282,7 @@ impl Mailboxes {
         self.metrics.filed.inc_by(filed);
         self.metrics.known.inc_by(known);
         self.metrics.expired.inc_by(expired);
-        Ok(Filed { filed, known, expired, time_us })
+        Ok(FileOutcome { filed, known, expired, time_us })
     }
 
     /// Tells all addresses of a bucket that something is missing for good.
@@ -376,9 +377,11 @@ impl Mailboxes {
             self.run(&LIST, bucket, words).await.map_err(redis(doing))?;
         let position = epoch.parse().ok().map(|epoch| Position { epoch, seq, time_us });
         let items: Option<Vec<Item>> = items.into_iter().map(Item::decode).collect();
-        let marks: Option<HashMap<String, Marked>> = marks
+        let marks: Option<HashMap<String, StoredMark>> = marks
             .chunks_exact(2)
-            .map(|pair| Some((String::from_utf8(pair[0].to_vec()).ok()?, Marked::decode(pair[1].clone())?)))
+            .map(|pair| {
+                Some((String::from_utf8(pair[0].to_vec()).ok()?, StoredMark::decode(pair[1].clone())?))
+            })
             .collect();
         let (Some(items), Some(marks)) = (items, marks) else { return Err(odd(doing, &"no items")) };
         let reset = (!reason.is_empty()).then_some(reason);
@@ -450,14 +453,14 @@ impl Letter {
             let id = take_text(&mut payload)?;
             let length = payload.try_get_u32().ok()? as usize;
             let body = take(&mut payload, length)?;
-            let news = match kind {
-                1 => News::Filed { id, payload: body },
-                2 => News::Read(take_texts(body)?),
-                3 => News::Deleted(take_texts(body)?),
-                4 => News::Gap(body),
+            let change = match kind {
+                1 => MailboxChange::Filed { id, payload: body },
+                2 => MailboxChange::Read(take_texts(body)?),
+                3 => MailboxChange::Deleted(take_texts(body)?),
+                4 => MailboxChange::Gap(body),
                 _ => return None,
             };
-            letters.push(Self { address, unread, news });
+            letters.push(Self { address, unread, change });
         }
         Some(letters)
     }
@@ -477,7 +480,7 @@ impl Item {
     }
 }
 
-impl Marked {
+impl StoredMark {
     fn decode(mut bytes: Bytes) -> Option<Self> {
         let deleted = bytes.try_get_u8().ok()? == 3;
         Some(Self { deleted, seq: bytes.try_get_u64().ok()?, time_us: bytes.try_get_u64().ok()? })
@@ -515,7 +518,7 @@ mod tests {
         #[test]
         fn no_bytes_make_reading_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let bytes = Bytes::from(bytes);
-            let _ = (Letter::read_all(bytes.clone()), Item::decode(bytes.clone()), Marked::decode(bytes));
+            let _ = (Letter::read_all(bytes.clone()), Item::decode(bytes.clone()), StoredMark::decode(bytes));
         }
     }
 }

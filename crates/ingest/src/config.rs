@@ -3,7 +3,7 @@
 use std::mem::discriminant;
 use std::time::Duration;
 
-use tutti_feed::Limits;
+use tutti_feed::LogLimits;
 use tutti_model::location::Format;
 use tutti_service::shared::{self, Inboxes, Kafka, Locations};
 use tutti_service::{SecretString, Settings};
@@ -24,9 +24,9 @@ pub struct Config {
     /// What defines the inboxes.
     pub inboxes: Inboxes,
     /// What the log of a feed of the map keeps.
-    pub limits: Limits,
+    pub limits: LogLimits,
     /// What the log of a topic's feed keeps.
-    pub topic_limits: Limits,
+    pub topic_limits: LogLimits,
     /// One loop each.
     pub routes: Vec<Route>,
 }
@@ -105,7 +105,7 @@ impl Config {
         let wait_replicas = shared::wait_replicas(settings);
         let locations = Locations::configure(settings);
         let inboxes = Inboxes::configure(settings);
-        let limits = Limits {
+        let limits = LogLimits {
             max_age: locations.log_age,
             max_entries: settings.get(
                 "locations.log_max_entries",
@@ -120,7 +120,7 @@ impl Config {
                 |n| if *n >= 1 << 20 { Ok(()) } else { Err("must be at least 1048576") },
             ),
         };
-        let topic_limits = Limits {
+        let topic_limits = LogLimits {
             max_age: Duration::from_secs(settings.get(
                 "topics.log_seconds",
                 3600,

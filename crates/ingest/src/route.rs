@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
-use tutti_feed::{Client, Feed, Keep, Mailboxes, OffsetHistory, Replicas};
+use tutti_feed::{Client, Feed, MailboxLimits, Mailboxes, OffsetHistory, Replicas};
 use tutti_model::names;
 use tutti_service::shared::Inboxes;
 use tutti_service::{Failure, Latch};
@@ -162,7 +162,7 @@ pub(crate) fn mailboxes(
     metrics: &Metrics,
 ) -> Mailboxes {
     let Inboxes { buckets, items, bytes, age } = config.inboxes;
-    let keep = Keep { items, bytes, age };
+    let keep = MailboxLimits { items, bytes, age };
     let mailboxes = Mailboxes::new(client.clone(), names::INBOX, buckets, keep, metrics.mailboxes.clone());
     mailboxes.with_replicas(replicas.clone())
 }

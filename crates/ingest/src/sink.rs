@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tutti_feed::{Append, Error, Feed, Offsets, Outcome};
+use tutti_feed::{Append, AppendOutcome, Error, Feed, Offsets};
 use tutti_model::Gap;
 
 use crate::batch::{Batch, Judge, Raw, Rejection};
@@ -91,7 +91,7 @@ impl Sink for FeedSink {
         let gap = Gap { source: self.source.clone(), from, to, reason: reason.to_owned() };
         let payload = self.judge.gap(gap).into();
         let append = Append { source: &self.source, from, to, fresh: false, payload };
-        Ok(matches!(self.feed.append(append).await?, Outcome::Appended(_)))
+        Ok(matches!(self.feed.append(append).await?, AppendOutcome::Appended(_)))
     }
 
     async fn note_held_back(&self, records: u64, at_ms: i64) -> Result<(), Error> {
@@ -107,9 +107,9 @@ impl Sink for FeedSink {
         let payload: Bytes = batch.parts().map(Vec::as_slice).collect::<Vec<_>>().concat().into();
         let append = Append { source: &self.source, from: batch.from(), to: batch.to(), fresh, payload };
         Ok(match self.feed.append(append).await? {
-            Outcome::Appended(place) => Stored::At(Some(place.time_us)),
-            Outcome::Duplicate { position } => Stored::Duplicate(position),
-            Outcome::Refused { .. } => Stored::GoBack,
+            AppendOutcome::Appended(place) => Stored::At(Some(place.time_us)),
+            AppendOutcome::Duplicate { position } => Stored::Duplicate(position),
+            AppendOutcome::Refused { .. } => Stored::GoBack,
         })
     }
 }

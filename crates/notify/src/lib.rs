@@ -29,7 +29,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tracing::info;
-use tutti_feed::{Keep, MailboxMetrics, Mailboxes, Replicas};
+use tutti_feed::{MailboxLimits, MailboxMetrics, Mailboxes, Replicas};
 use tutti_model::names;
 use tutti_service::shared::Inboxes;
 use tutti_service::{Context, ExposeSecret as _, Failure, Failures, Registry, Service, Settings, grpc};
@@ -93,7 +93,7 @@ impl Service for Notify {
             }
             let Inboxes { buckets, items, bytes, age } = config.inboxes;
             mailboxes.get_or_init(|| {
-                let keep = Keep { items, bytes, age };
+                let keep = MailboxLimits { items, bytes, age };
                 // It files nothing.
                 Mailboxes::new(client.clone(), names::INBOX, buckets, keep, MailboxMetrics::default())
                     .with_replicas(Replicas::new(client.clone(), config.wait_replicas))

@@ -12,7 +12,7 @@ use tutti_e2e::redis::Redis;
 use tutti_e2e::rooms::Rooms;
 use tutti_e2e::service::program;
 use tutti_e2e::testbed::Testbed;
-use tutti_feed::{Keep, MailboxMetrics, Mailboxes, Since, announce_new_evictions};
+use tutti_feed::{MailboxLimits, MailboxMetrics, Mailboxes, Since, announce_new_evictions};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_service_starts_on_a_redis_that_may_evict_unless_that_is_allowed() {
@@ -141,7 +141,7 @@ async fn without_a_limit_on_its_memory_no_redis_evicts() {
 #[tokio::test]
 async fn evictions_that_go_on_are_told_once_an_hour_by_one_and_also_after_their_count_was_reset() {
     let redis = Redis::start().unwrap();
-    let keep = Keep { items: 9, bytes: 1 << 20, age: Duration::from_secs(3600) };
+    let keep = MailboxLimits { items: 9, bytes: 1 << 20, age: Duration::from_secs(3600) };
     let boxes = Mailboxes::new(redis.client().clone(), "boxes", 1, keep, MailboxMetrics::default());
     let () = redis.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-random"]).await.unwrap();
     let () = redis.command(&["SET", "filler", "x"]).await.unwrap();

@@ -7,14 +7,14 @@ use fred::prelude::*;
 use tutti_e2e::redis::Redis;
 use tutti_e2e::{eventually, unique};
 use tutti_feed::{
-    Append, AppendMetrics, Event, Feed, FollowMetrics, Following, Limits, OffsetHistory, Offsets, Outcome,
-    Position, Record, follow,
+    Append, AppendMetrics, AppendOutcome, Event, Feed, FollowMetrics, Following, LogLimits, OffsetHistory,
+    Offsets, Position, Record, follow,
 };
 
-const LIMITS: Limits =
-    Limits { max_age: Duration::from_secs(120), max_entries: 1_000_000, max_bytes: 1 << 30 };
+const LIMITS: LogLimits =
+    LogLimits { max_age: Duration::from_secs(120), max_entries: 1_000_000, max_bytes: 1 << 30 };
 
-fn feed(redis: &Redis, name: &str, limits: Limits) -> Feed {
+fn feed(redis: &Redis, name: &str, limits: LogLimits) -> Feed {
     Feed::new(redis.client().clone(), name, limits, AppendMetrics::default())
 }
 
@@ -25,7 +25,7 @@ fn from(source: &str, from: i64, to: i64) -> Append<'_> {
 async fn append(feed: &Feed, source: &str, at: i64) -> Position {
     let fresh = at == 0;
     match feed.append(Append { fresh, ..from(source, at, at + 1) }).await.unwrap() {
-        Outcome::Appended(position) => position,
+        AppendOutcome::Appended(position) => position,
         other => panic!("{other:?}"),
     }
 }
@@ -45,20 +45,21 @@ async fn an_append_is_a_compare_and_set_on_the_position_of_its_source() {
     let redis = Redis::start().unwrap();
     let feed = feed(&redis, "cas", LIMITS);
     assert_eq!(feed.position("a").await.unwrap(), None);
-    assert_eq!(feed.append(from("a", 5, 8)).await.unwrap(), Outcome::Refused { position: None });
+    assert_eq!(feed.append(from("a", 5, 8)).await.unwrap(), AppendOutcome::Refused { position: None });
 
-    let Outcome::Appended(first) = feed.append(Append { fresh: true, ..from("a", 5, 8) }).await.unwrap()
+    let AppendOutcome::Appended(first) =
+        feed.append(Append { fresh: true, ..from("a", 5, 8) }).await.unwrap()
     else {
         panic!("not appended");
     };
     assert_eq!(first.seq, 1);
     assert_eq!(feed.position("a").await.unwrap(), Some(8));
-    assert_eq!(feed.append(from("a", 5, 8)).await.unwrap(), Outcome::Duplicate { position: 8 });
+    assert_eq!(feed.append(from("a", 5, 8)).await.unwrap(), AppendOutcome::Duplicate { position: 8 });
     let again = Append { fresh: true, ..from("a", 5, 8) };
-    assert_eq!(feed.append(again).await.unwrap(), Outcome::Duplicate { position: 8 });
-    assert_eq!(feed.append(from("a", 9, 10)).await.unwrap(), Outcome::Refused { position: Some(8) });
+    assert_eq!(feed.append(again).await.unwrap(), AppendOutcome::Duplicate { position: 8 });
+    assert_eq!(feed.append(from("a", 9, 10)).await.unwrap(), AppendOutcome::Refused { position: Some(8) });
 
-    let Outcome::Appended(second) = feed.append(from("a", 8, 8)).await.unwrap() else {
+    let AppendOutcome::Appended(second) = feed.append(from("a", 8, 8)).await.unwrap() else {
         panic!("not appended")
     };
     assert_eq!((second.epoch, second.seq), (first.epoch, 2));
@@ -79,7 +80,9 @@ async fn lua_and_rust_write_the_same_bytes() {
         let n = n as i64;
         let payload = Bytes::from_static(payload);
         let append = Append { fresh: n == 0, payload: payload.clone(), ..from("a", n, n + 1) };
-        let Outcome::Appended(position) = feed.append(append).await.unwrap() else { panic!("not appended") };
+        let AppendOutcome::Appended(position) = feed.append(append).await.unwrap() else {
+            panic!("not appended")
+        };
         let expected = Record { position, prev_time_us, payload }.encode();
         let published: Bytes = messages.recv().await.unwrap().value.convert().unwrap();
         assert_eq!(published, expected);
@@ -97,7 +100,7 @@ async fn the_log_is_trimmed_by_age_by_length_and_by_bytes() {
     let length =
         async |name: &str| redis.client().xlen::<u64, _>(format!("tutti:{{{name}}}:log")).await.unwrap();
 
-    let by_age = feed(&redis, "age", Limits { max_age: Duration::from_millis(300), ..LIMITS });
+    let by_age = feed(&redis, "age", LogLimits { max_age: Duration::from_millis(300), ..LIMITS });
     for at in 0..100 {
         append(&by_age, "a", at).await;
     }
@@ -108,14 +111,14 @@ async fn the_log_is_trimmed_by_age_by_length_and_by_bytes() {
     let kept = length("age").await;
     assert!((1..=92).contains(&kept), "those before the pause are gone: {kept}");
 
-    let by_length = feed(&redis, "length", Limits { max_entries: 1000, ..LIMITS });
+    let by_length = feed(&redis, "length", LogLimits { max_entries: 1000, ..LIMITS });
     for at in 0..1500 {
         append(&by_length, "a", at).await;
     }
     let kept = length("length").await;
     assert!((1000..1300).contains(&kept), "{kept}");
 
-    let by_bytes = feed(&redis, "bytes", Limits { max_bytes: 1 << 20, ..LIMITS });
+    let by_bytes = feed(&redis, "bytes", LogLimits { max_bytes: 1 << 20, ..LIMITS });
     for at in 0..512 {
         let payload = Bytes::from(vec![0; 10_000]);
         by_bytes.append(Append { fresh: at == 0, payload, ..from("a", at, at + 1) }).await.unwrap();
@@ -178,11 +181,11 @@ async fn a_last_message_that_was_never_published_is_found_by_its_head() {
 #[tokio::test]
 async fn a_redis_without_memory_takes_records_again_when_those_it_has_are_too_old() {
     let redis = Redis::start().unwrap();
-    let feed = feed(&redis, "full", Limits { max_age: Duration::from_secs(2), ..LIMITS });
+    let feed = feed(&redis, "full", LogLimits { max_age: Duration::from_secs(2), ..LIMITS });
     let large = |at| Append { payload: Bytes::from(vec![7; 100_000]), ..from("a", at, at + 1) };
     append(&feed, "a", 0).await;
     for at in 1..40 {
-        assert!(matches!(feed.append(large(at)).await, Ok(Outcome::Appended(_))));
+        assert!(matches!(feed.append(large(at)).await, Ok(AppendOutcome::Appended(_))));
     }
     let memory: String = redis.command(&["INFO", "memory"]).await.unwrap();
     let used = memory.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
@@ -193,7 +196,10 @@ async fn a_redis_without_memory_takes_records_again_when_those_it_has_are_too_ol
     let first = feed.append(large(40)).await;
     assert!(first.is_err() || redis_has(&redis, "full").await < 40, "{first:?}");
     eventually("it is taken", || async {
-        matches!(feed.append(large(40)).await, Ok(Outcome::Appended(_) | Outcome::Duplicate { .. }))
+        matches!(
+            feed.append(large(40)).await,
+            Ok(AppendOutcome::Appended(_) | AppendOutcome::Duplicate { .. })
+        )
     })
     .await;
     assert!(redis_has(&redis, "full").await < 40, "what is too old has gone");
@@ -270,14 +276,14 @@ async fn a_follower_whose_connection_is_killed_again_and_again_misses_nothing() 
 #[tokio::test]
 async fn a_log_of_small_records_and_then_large_ones_keeps_within_its_bytes() {
     let redis = Redis::start().unwrap();
-    let limits = Limits { max_bytes: 8 << 20, ..LIMITS };
+    let limits = LogLimits { max_bytes: 8 << 20, ..LIMITS };
     let feed = feed(&redis, "large", limits);
     let mut at = 0;
     for payload in std::iter::repeat_n(Bytes::new(), 3000)
         .chain(std::iter::repeat_n(Bytes::from(vec![b'x'; 900_000]), 40))
     {
         let append = Append { source: "a", from: at, to: at + 1, fresh: at == 0, payload };
-        assert!(matches!(feed.append(append).await.unwrap(), Outcome::Appended(_)));
+        assert!(matches!(feed.append(append).await.unwrap(), AppendOutcome::Appended(_)));
         at += 1;
         if at > 3000 {
             let bytes: u64 =

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::Instant;
-use tutti_feed::{Cursor, Mailboxes, News, Position};
+use tutti_feed::{Cursor, MailboxChange, Mailboxes, Position};
 
 use super::Hub;
 use super::roster::Roster;
@@ -144,7 +144,7 @@ impl Hub {
                     Change::Anew(bucket) => self.begin_anew(post, *bucket),
                     Change::Record { bucket, position, told } => {
                         let before = post.places[*bucket];
-                        if told.iter().any(|told| matches!(told.letter.news, News::Gap(_))) {
+                        if told.iter().any(|told| matches!(told.letter.change, MailboxChange::Gap(_))) {
                             self.call_out(post, *bucket);
                         }
                         if std::mem::take(&mut post.unsure[*bucket]) {

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use tutti_feed::{Filing, Keep, MailboxMetrics, Mailboxes};
+use tutti_feed::{Filing, MailboxLimits, MailboxMetrics, Mailboxes};
 use tutti_model::names;
 
 use super::{Running, SECRET, Stage, Times, baseline, cpu_seconds, cpus, median, memory, row, rss, say};
@@ -388,7 +388,7 @@ async fn appends(stage: &Stage) -> anyhow::Result<()> {
     let payload = bytes::Bytes::from(vec![b'x'; 250]);
     let bare = stage.median(async || bare_appends(stage, &payload).await).await?;
     row("bare XADD and PUBLISH of each, in a pipeline", &format!("{bare:.0}"));
-    let keep = Keep { items: 200, bytes: 256 << 10, age: 30 * DAY };
+    let keep = MailboxLimits { items: 200, bytes: 256 << 10, age: 30 * DAY };
     let metrics = MailboxMetrics::default();
     let mailboxes = Mailboxes::new(stage.client.clone(), names::INBOX, 1, keep, metrics.clone());
     let ours = stage.median(async || filings(&mailboxes, &payload).await).await?;

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tutti_e2e::eventually;
 use tutti_e2e::redis::Redis;
-use tutti_feed::{Filing, Keep, Mark, Since};
+use tutti_feed::{Filing, MailboxLimits, Mark, Since};
 
 use super::{
     HOUR, ITEM_BYTES, KEEP, boxes, file, file_all, filed, filing, ids, last_news, later, letters, log, place,
@@ -17,7 +17,7 @@ use super::{
 #[tokio::test]
 async fn a_mailbox_keeps_the_newest_that_fit_by_count_and_by_bytes() {
     let redis = Redis::start().unwrap();
-    let boxes = boxes(&redis, Keep { items: 10, bytes: 2000, age: HOUR });
+    let boxes = boxes(&redis, MailboxLimits { items: 10, bytes: 2000, age: HOUR });
     let mut random = StdRng::seed_from_u64(7);
     let mut all: Vec<(String, usize)> = Vec::new();
     let mut read: HashSet<String> = HashSet::new();
@@ -106,7 +106,7 @@ async fn what_has_expired_is_neither_filed_nor_kept_nor_counted() {
 #[tokio::test]
 async fn nothing_is_kept_for_longer_than_a_mailbox_keeps() {
     let redis = Redis::start().unwrap();
-    let boxes = boxes(&redis, Keep { age: Duration::from_secs(1), ..KEEP });
+    let boxes = boxes(&redis, MailboxLimits { age: Duration::from_secs(1), ..KEEP });
     file(&boxes, "a", "1", "").await; // for an hour, it says
     eventually("it is too old", || async {
         let mailbox = boxes.read("a", Since::All).await.unwrap();

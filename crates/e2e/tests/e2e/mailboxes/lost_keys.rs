@@ -5,7 +5,7 @@ use std::time::Duration;
 use fred::prelude::*;
 use tutti_e2e::eventually;
 use tutti_e2e::redis::Redis;
-use tutti_feed::{Filing, Keep, Mark, Position, Since};
+use tutti_feed::{Filing, MailboxLimits, Mark, Position, Since};
 
 use super::{KEEP, boxes, file, file_all, filed, filing, ids, last_news, later, log, place};
 
@@ -13,7 +13,7 @@ use super::{KEEP, boxes, file, file_all, filed, filing, ids, last_news, later, l
 #[tokio::test]
 async fn when_a_list_has_gone_with_its_key_nothing_of_it_is_counted() {
     let redis = Redis::start().unwrap();
-    let boxes = boxes(&redis, Keep { age: Duration::from_secs(1), ..KEEP });
+    let boxes = boxes(&redis, MailboxLimits { age: Duration::from_secs(1), ..KEEP });
     file(&boxes, "a", "1", "").await;
     tokio::time::sleep(Duration::from_millis(1100)).await; // it has to be too old
     let key = format!("{}:box:a", tutti_feed::channel(&boxes.feed(0)));
@@ -27,7 +27,7 @@ async fn when_a_list_has_gone_with_its_key_nothing_of_it_is_counted() {
 #[tokio::test]
 async fn a_list_that_redis_has_lost_is_a_reset_and_one_that_is_empty_is_not() {
     let redis = Redis::start().unwrap();
-    let boxes = boxes(&redis, Keep { items: 3, ..KEEP });
+    let boxes = boxes(&redis, MailboxLimits { items: 3, ..KEEP });
     let box_key =
         |kind: &str, address: &str| format!("{}:{kind}:{address}", tutti_feed::channel(&boxes.feed(0)));
     let reset = async |address: &str, place: Position| {
@@ -87,7 +87,7 @@ async fn a_list_that_redis_has_lost_is_a_reset_and_one_that_is_empty_is_not() {
 #[tokio::test]
 async fn what_is_filed_beside_expired_items_whose_count_is_lost_stays() {
     let redis = Redis::start().unwrap();
-    let boxes = boxes(&redis, Keep { items: 5, ..KEEP });
+    let boxes = boxes(&redis, MailboxLimits { items: 5, ..KEEP });
     let soon = later(Duration::from_secs(2));
     let short = ["1", "2", "3", "4", "5"].map(|id| Filing { expires_us: soon, ..filing("a", id, "") });
     assert_eq!(file_all(&boxes, &short).await, filed(5, 0, 0));

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use fred::prelude::*;
 use tutti_e2e::redis::Redis;
-use tutti_feed::{Keep, Mark, News, Since};
+use tutti_feed::{MailboxChange, MailboxLimits, Mark, Since};
 
 use super::{KEEP, boxes, file, ids, last_news, log, place};
 
@@ -20,7 +20,7 @@ async fn marks_count_are_told_once_and_reach_who_was_away() {
     assert_eq!(boxes.mark("a", Mark::Read, "2").await.unwrap(), Some(4));
     let read = place(&boxes).await;
     assert_eq!(read.seq, 6);
-    assert_eq!(last_news(&log(&redis, &boxes).await, "a"), (4, News::Read(own(&["2"]))));
+    assert_eq!(last_news(&log(&redis, &boxes).await, "a"), (4, MailboxChange::Read(own(&["2"]))));
     // What changes nothing makes no record.
     assert_eq!(boxes.mark("a", Mark::Read, "2").await.unwrap(), Some(4));
     for mark in [Mark::Read, Mark::ReadTo, Mark::Delete] {
@@ -32,7 +32,7 @@ async fn marks_count_are_told_once_and_reach_who_was_away() {
     assert_eq!(boxes.mark("a", Mark::ReadTo, "3").await.unwrap(), Some(2));
     let read_to = place(&boxes).await;
     assert_eq!(read_to.seq, 7);
-    assert_eq!(last_news(&log(&redis, &boxes).await, "a"), (2, News::Read(own(&["1", "3"]))));
+    assert_eq!(last_news(&log(&redis, &boxes).await, "a"), (2, MailboxChange::Read(own(&["1", "3"]))));
     assert_eq!(boxes.mark("a", Mark::ReadTo, "3").await.unwrap(), Some(2));
     assert_eq!(boxes.mark("a", Mark::ReadTo, "1").await.unwrap(), Some(2));
     assert_eq!(place(&boxes).await, read_to);
@@ -40,9 +40,9 @@ async fn marks_count_are_told_once_and_reach_who_was_away() {
     // One that was read, and one that was not.
     assert_eq!(boxes.mark("a", Mark::Delete, "2").await.unwrap(), Some(2));
     let deleted = place(&boxes).await;
-    assert_eq!(last_news(&log(&redis, &boxes).await, "a"), (2, News::Deleted(own(&["2"]))));
+    assert_eq!(last_news(&log(&redis, &boxes).await, "a"), (2, MailboxChange::Deleted(own(&["2"]))));
     assert_eq!(boxes.mark("a", Mark::Delete, "4").await.unwrap(), Some(1));
-    assert_eq!(last_news(&log(&redis, &boxes).await, "a"), (1, News::Deleted(own(&["4"]))));
+    assert_eq!(last_news(&log(&redis, &boxes).await, "a"), (1, MailboxChange::Deleted(own(&["4"]))));
     let last = place(&boxes).await;
     for mark in [Mark::Read, Mark::ReadTo, Mark::Delete] {
         assert_eq!(boxes.mark("a", mark, "4").await.unwrap(), None, "it is not there any more");
@@ -79,7 +79,7 @@ async fn marks_count_are_told_once_and_reach_who_was_away() {
 #[tokio::test]
 async fn who_missed_that_an_item_was_read_before_it_was_cut_is_told_to_begin_anew() {
     let redis = Redis::start().unwrap();
-    let boxes = boxes(&redis, Keep { items: 2, ..KEEP });
+    let boxes = boxes(&redis, MailboxLimits { items: 2, ..KEEP });
     file(&boxes, "a", "1", "").await;
     let unread = file(&boxes, "a", "2", "").await;
     assert_eq!(boxes.mark("a", Mark::Read, "1").await.unwrap(), Some(1));
@@ -94,7 +94,7 @@ async fn who_missed_that_an_item_was_read_before_it_was_cut_is_told_to_begin_ane
 #[tokio::test]
 async fn many_deletions_are_remembered_up_to_a_bound_and_never_missed_in_silence() {
     let redis = Redis::start().unwrap();
-    let boxes = boxes(&redis, Keep { items: 4, ..KEEP });
+    let boxes = boxes(&redis, MailboxLimits { items: 4, ..KEEP });
     let bound = 2 * 4 + 64;
     file(&boxes, "a", "stays", "").await;
     boxes.mark("a", Mark::Read, "stays").await.unwrap();

@@ -18,16 +18,17 @@ use fred::prelude::*;
 use tutti_e2e::redis::Redis;
 use tutti_e2e::unique;
 use tutti_feed::{
-    Filed, Filing, Keep, Letter, Mailbox, MailboxMetrics, Mailboxes, News, Position, Record, Since, read_log,
+    FileOutcome, Filing, Letter, Mailbox, MailboxChange, MailboxLimits, MailboxMetrics, Mailboxes, Position,
+    Record, Since, read_log,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
-const KEEP: Keep = Keep { items: 100, bytes: 1 << 20, age: HOUR };
+const KEEP: MailboxLimits = MailboxLimits { items: 100, bytes: 1 << 20, age: HOUR };
 /// Of an item, beside id and payload.
 const ITEM_BYTES: usize = 26;
 
 /// Mailboxes in one bucket.
-fn boxes(redis: &Redis, keep: Keep) -> Mailboxes {
+fn boxes(redis: &Redis, keep: MailboxLimits) -> Mailboxes {
     Mailboxes::new(redis.client().clone(), unique("boxes").leak(), 1, keep, MailboxMetrics::default())
 }
 
@@ -45,13 +46,13 @@ fn filing(address: &str, id: &str, payload: impl Into<Bytes>) -> Filing {
     }
 }
 
-fn filed(filed: u64, known: u64, expired: u64) -> Filed {
-    Filed { filed, known, expired, time_us: 0 }
+fn filed(filed: u64, known: u64, expired: u64) -> FileOutcome {
+    FileOutcome { filed, known, expired, time_us: 0 }
 }
 
 /// What became of filings, whenever it was.
-async fn file_all(boxes: &Mailboxes, filings: &[Filing]) -> Filed {
-    Filed { time_us: 0, ..boxes.file(0, filings).await.unwrap() }
+async fn file_all(boxes: &Mailboxes, filings: &[Filing]) -> FileOutcome {
+    FileOutcome { time_us: 0, ..boxes.file(0, filings).await.unwrap() }
 }
 
 /// Files one item, and says where its feed is then.
@@ -79,7 +80,7 @@ fn letters(record: &Record) -> Vec<Letter> {
 }
 
 /// What the log says to an address last: how many are unread, and what happened.
-fn last_news(records: &[Record], address: &str) -> (u32, News) {
+fn last_news(records: &[Record], address: &str) -> (u32, MailboxChange) {
     let letter = records.iter().rev().flat_map(letters).find(|letter| letter.address == address).unwrap();
-    (letter.unread, letter.news)
+    (letter.unread, letter.change)
 }

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use tutti_feed::{Filed, Keep, Mark, Position};
+use tutti_feed::{FileOutcome, MailboxLimits, Mark, Position};
 
 use super::{HOUR, ITEM_BYTES};
 
-pub(super) const STORY_KEEP: Keep = Keep { items: 5, bytes: 600, age: HOUR };
+pub(super) const STORY_KEEP: MailboxLimits = MailboxLimits { items: 5, bytes: 600, age: HOUR };
 
 /// An item that was filed and not deleted.
 pub(super) struct Lying {
@@ -82,8 +82,8 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub(super) fn file(&mut self, filings: &[(usize, String, usize)]) -> Filed {
-        let mut outcome = Filed::default();
+    pub(super) fn file(&mut self, filings: &[(usize, String, usize)]) -> FileOutcome {
+        let mut outcome = FileOutcome::default();
         let mut told = HashSet::new();
         for (at, id, size) in filings {
             let plain = &mut self.boxes[*at];

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytes::{BufMut as _, Bytes};
 use fred::prelude::*;
 use tutti_e2e::redis::Redis;
-use tutti_feed::{Filing, Letter, Mark, News, Since};
+use tutti_feed::{Filing, Letter, MailboxChange, Mark, Since};
 
 use super::{KEEP, boxes, file_all, filed, filing, letters, log};
 
@@ -20,11 +20,11 @@ fn encode(letter: &Letter) -> Vec<u8> {
         ids.iter().for_each(|id| put_text(&mut body, id));
         body
     };
-    let (kind, id, body) = match &letter.news {
-        News::Filed { id, payload } => (1, id.clone(), payload.to_vec()),
-        News::Read(ids) => (2, Bytes::new(), texts(ids)),
-        News::Deleted(ids) => (3, Bytes::new(), texts(ids)),
-        News::Gap(reason) => (4, Bytes::new(), reason.to_vec()),
+    let (kind, id, body) = match &letter.change {
+        MailboxChange::Filed { id, payload } => (1, id.clone(), payload.to_vec()),
+        MailboxChange::Read(ids) => (2, Bytes::new(), texts(ids)),
+        MailboxChange::Deleted(ids) => (3, Bytes::new(), texts(ids)),
+        MailboxChange::Gap(reason) => (4, Bytes::new(), reason.to_vec()),
     };
     let mut bytes = vec![kind];
     put_text(&mut bytes, &letter.address);
@@ -50,28 +50,28 @@ async fn the_records_say_what_was_filed_and_tell_of_an_address_once() {
         let id = format!("{n}|\n\0🙂:{{}}");
         let all = addresses.map(|address| filing(address, &id, payload.clone()));
         assert_eq!(file_all(&boxes, &all).await, filed(5, 0, 0));
-        let news = News::Filed { id: Bytes::from(id), payload };
+        let change = MailboxChange::Filed { id: Bytes::from(id), payload };
         let record = addresses.map(|address| {
             let unread = unread.entry(address).and_modify(|count| *count += 1).or_insert(1);
-            Letter { address: Bytes::from(address), unread: *unread, news: news.clone() }
+            Letter { address: Bytes::from(address), unread: *unread, change: change.clone() }
         });
         expected.push(record.to_vec());
     }
     let thrice = ["x", "y", "z"].map(|id| filing("a", id, id.to_owned()));
     assert_eq!(file_all(&boxes, &thrice).await, filed(3, 0, 0));
     for (n, id) in ["x", "y", "z"].into_iter().enumerate() {
-        let news = News::Filed { id: Bytes::from(id), payload: Bytes::from(id) };
-        expected.push(vec![Letter { address: Bytes::from("a"), unread: 7 + n as u32, news }]);
+        let change = MailboxChange::Filed { id: Bytes::from(id), payload: Bytes::from(id) };
+        expected.push(vec![Letter { address: Bytes::from("a"), unread: 7 + n as u32, change }]);
     }
     let id = Bytes::from("0|\n\0🙂:{}");
     assert_eq!(boxes.mark("}", Mark::Read, "0|\n\0🙂:{}").await.unwrap(), Some(5));
     assert_eq!(boxes.mark("}", Mark::Delete, "0|\n\0🙂:{}").await.unwrap(), Some(5));
-    for news in [News::Read(vec![id.clone()]), News::Deleted(vec![id])] {
-        expected.push(vec![Letter { address: Bytes::from("}"), unread: 5, news }]);
+    for change in [MailboxChange::Read(vec![id.clone()]), MailboxChange::Deleted(vec![id])] {
+        expected.push(vec![Letter { address: Bytes::from("}"), unread: 5, change }]);
     }
     boxes.announce_gap(0, "lost\0|").await.unwrap();
-    let news = News::Gap(Bytes::from("lost\0|"));
-    expected.push(vec![Letter { address: Bytes::new(), unread: 0, news }]);
+    let change = MailboxChange::Gap(Bytes::from("lost\0|"));
+    expected.push(vec![Letter { address: Bytes::new(), unread: 0, change }]);
 
     let records = log(&redis, &boxes).await;
     assert_eq!(records.iter().map(letters).collect::<Vec<_>>(), expected);

@@ -2,14 +2,14 @@
 
 use bytes::Bytes;
 use tutti_e2e::redis::Redis;
-use tutti_feed::{Keep, News, Position, Since};
+use tutti_feed::{MailboxChange, MailboxLimits, Position, Since};
 
 use super::{KEEP, boxes, file, ids, last_news, log, place};
 
 #[tokio::test]
 async fn from_any_place_on_exactly_what_is_later_is_read() {
     let redis = Redis::start().unwrap();
-    let boxes = boxes(&redis, Keep { items: 50, ..KEEP });
+    let boxes = boxes(&redis, MailboxLimits { items: 50, ..KEEP });
     assert_eq!(boxes.read("a", Since::Place(None)).await.unwrap().position, None);
     let strange = Position { epoch: 7, seq: 1, time_us: 1 };
     let mailbox = boxes.read("a", Since::Place(Some(strange))).await.unwrap();
@@ -89,7 +89,7 @@ async fn a_gap_is_told_to_who_comes_back_from_before_it_and_to_no_other() {
     let records = log(&redis, &boxes).await;
     let told: Vec<u64> = records.iter().map(|record| record.position.seq).collect();
     assert_eq!(told, [1, 2, 3]);
-    assert_eq!(last_news(&records, ""), (0, News::Gap(Bytes::from("lost in Kafka"))));
+    assert_eq!(last_news(&records, ""), (0, MailboxChange::Gap(Bytes::from("lost in Kafka"))));
 }
 
 #[tokio::test]

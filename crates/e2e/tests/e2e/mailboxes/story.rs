@@ -6,7 +6,7 @@ use fred::prelude::*;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tutti_e2e::redis::Redis;
-use tutti_feed::{Filing, Mailbox, Mailboxes, Mark, News, Position, Since, read_log};
+use tutti_feed::{Filing, Mailbox, MailboxChange, Mailboxes, Mark, Position, Since, read_log};
 
 use super::model::{Model, STORY_KEEP};
 use super::{ITEM_BYTES, boxes, file_all, filing, letters};
@@ -183,7 +183,7 @@ impl<'a> Story<'a> {
             assert_eq!(record.position.seq, device.place.map_or(0, |place| place.seq) + 1);
             device.place = Some(record.position);
             for letter in letters(&record) {
-                if let News::Gap(_) = letter.news {
+                if let MailboxChange::Gap(_) = letter.change {
                     let mailbox = self.boxes.read(address, Since::All).await.unwrap();
                     device.replace(&mailbox, &self.model);
                     device.resets += 1;
@@ -193,13 +193,13 @@ impl<'a> Story<'a> {
                     continue;
                 }
                 device.unread = letter.unread;
-                match letter.news {
-                    News::Filed { id, .. } => {
+                match letter.change {
+                    MailboxChange::Filed { id, .. } => {
                         device.held.push((String::from_utf8(id.to_vec()).unwrap(), false));
                     }
-                    News::Read(ids) => ids.iter().for_each(|id| device.read(id)),
-                    News::Deleted(ids) => ids.iter().for_each(|id| device.delete(id)),
-                    News::Gap(_) => unreachable!("it was looked at above"),
+                    MailboxChange::Read(ids) => ids.iter().for_each(|id| device.read(id)),
+                    MailboxChange::Deleted(ids) => ids.iter().for_each(|id| device.delete(id)),
+                    MailboxChange::Gap(_) => unreachable!("it was looked at above"),
                 }
             }
         }
