@@ -7,9 +7,9 @@ use ipnet::IpNet;
 use tutti_service::shared::{self, Inboxes, Locations};
 use tutti_service::{SecretString, Settings, file_limit};
 
-use crate::area::MAX_ZOOM;
-use crate::auth::Verifier;
-use crate::files::streams_by_default;
+use crate::http::auth::Verifier;
+use crate::http::files::streams_by_default;
+use crate::map::area::MAX_ZOOM;
 
 /// All settings of an edge.
 #[derive(Clone)]

@@ -23,57 +23,17 @@
 
 #![allow(clippy::result_large_err, reason = "the error is the response itself, once a refused request")]
 
-mod answer;
-mod approach;
-mod area;
-mod auth;
-mod client_address;
-mod coding;
 mod combined;
-mod combined_routes;
-mod compress;
-mod conductor;
 mod config;
-mod connections;
-mod copies;
-mod counts;
-mod entry;
-mod files;
-mod frame;
-mod handoff;
-mod hub;
+mod following;
+mod http;
 mod inbox;
-mod inbox_routes;
-mod inboxes;
-mod inflow;
-mod jwks;
 mod map;
-mod map_routes;
 mod metrics;
-mod notify;
-mod pages;
-mod patience;
-mod pipe;
-mod places;
-mod presence;
-mod queue;
-mod replay;
-mod replicas;
-mod room;
-mod room_routes;
 mod rooms;
-mod routes;
 mod server;
-mod snapshot;
-mod stream;
-mod tick;
-mod tickets;
-mod tiles;
-mod topic;
-mod topic_routes;
+mod sse;
 mod topics;
-mod turns;
-mod view;
 
 use tutti_service::{Context, Failure, Registry, Service, Settings};
 

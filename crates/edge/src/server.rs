@@ -27,32 +27,25 @@ use tutti_feed::{Client, ConnectionRegistry, MailboxLimits, MailboxMetrics, Mail
 use tutti_model::names;
 use tutti_service::{CancellationToken, Context, ExposeSecret as _, Failure, Failures, file_limit, shared};
 
-use crate::answer::problem;
-use crate::auth::Forged;
-use crate::client_address::{is_trusted, network_of};
-use crate::combined_routes;
-use crate::compress::compress_documents;
-use crate::conductor::{Conductor, TICKS_WAITING};
 use crate::config::{Config, Http};
-use crate::copies::Copies;
-use crate::counts::{Counted, Counts, Whose};
-use crate::files::connections_of_a_worker;
-use crate::handoff::{Io, LINGER, Terms, in_turn};
-use crate::hub::Hub;
-use crate::inbox_routes;
-use crate::inboxes::{self, InboxStep, Inboxes, STEPS_WAITING};
-use crate::map_routes;
+use crate::http::auth::Forged;
+use crate::http::client_address::{is_trusted, network_of};
+use crate::http::compress::compress_documents;
+use crate::http::files::connections_of_a_worker;
+use crate::http::open::{MAX_ID_BYTES, Shared};
+use crate::http::problem::problem;
+use crate::inbox::follower::{InboxStep, Inboxes, STEPS_WAITING};
+use crate::map::copies::Copies;
+use crate::map::follower::{Conductor, TICKS_WAITING};
+use crate::map::tick::Tick;
 use crate::metrics::Metrics;
-use crate::notify;
-use crate::pages;
-use crate::queue;
-use crate::room_routes;
-use crate::rooms::Rooms;
-use crate::routes::{self, MAX_ID_BYTES, Shared};
-use crate::tick::Tick;
-use crate::tickets::TicketKeys;
-use crate::topic_routes;
-use crate::topics::{self, Topics};
+use crate::rooms::follower::Rooms;
+use crate::rooms::tickets::TicketKeys;
+use crate::sse::hub::Hub;
+use crate::sse::limits::{Counted, Counts, Whose};
+use crate::sse::takeover::{Io, LINGER, Terms, in_turn};
+use crate::topics::follower::Topics;
+use crate::{combined, http, inbox, map, rooms, topics};
 
 /// A longer query is refused: an id, and what else there may be, tokens the longest of it. actix itself takes
 /// a head of 128 KB, 96 headers and a URL of 64 KB, and answers 431 or 400 above.
@@ -97,9 +90,9 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
     let config = Arc::new(config);
     let latch = context.readiness.latch("the live map, from Redis");
     let (ticks, _) = broadcast::channel(TICKS_WAITING);
-    let queue = queue::connect(&config.queue_urls, &metrics)
+    let queue = rooms::client::connect(&config.queue_urls, &metrics)
         .map_err(|e| Failure::Config(format!("queue.urls: {e}")))?;
-    let (topics_conductor, topics) = topics::Conductor::new(config.clone(), metrics.clone());
+    let (topics_conductor, topics) = topics::follower::Conductor::new(config.clone(), metrics.clone());
     let mut redis =
         tutti_feed::connect(config.redis_url.expose_secret()).map_err(|e| Failure::Config(e.to_string()))?;
     let inboxes = Arc::new(inboxes_of(&config, &metrics, &redis.client)?);
@@ -139,7 +132,7 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
     let map_conductor = Conductor::new(config.clone(), metrics.clone(), ticks, latch);
     let (client, agreement) = (redis.client.clone(), config.inboxes.agreement());
     let inbox_conductor =
-        inboxes::Conductor::new(config.clone(), metrics.clone(), inboxes.mailboxes.clone(), letters);
+        inbox::follower::Conductor::new(config.clone(), metrics.clone(), inboxes.mailboxes.clone(), letters);
     let inbox_conductor = async {
         // The map's own look at Redis says why it is not there.
         let waits = |_: &str| {};
@@ -185,7 +178,7 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
 }
 
 fn inboxes_of(config: &Config, metrics: &Metrics, client: &Client) -> Result<Inboxes, Failure> {
-    let notify = notify::connect(&config.notify_urls, metrics)
+    let notify = inbox::client::connect(&config.notify_urls, metrics)
         .map_err(|e| Failure::Config(format!("notify.urls: {e}")))?;
     let shared::Inboxes { buckets, items, bytes, age } = config.inboxes;
     let keep = MailboxLimits { items, bytes, age };
@@ -264,13 +257,13 @@ fn worker(
         .wrap(from_fn(begin))
         .wrap(cors(&config.cors_origins))
         .wrap(from_fn(in_turn))
-        .configure(room_routes::configure)
-        .configure(topic_routes::configure)
-        .configure(inbox_routes::configure)
-        .configure(combined_routes::configure)
-        .configure(map_routes::configure)
-        .configure(pages::configure)
-        .configure(routes::configure);
+        .configure(rooms::routes::configure)
+        .configure(topics::routes::configure)
+        .configure(inbox::routes::configure)
+        .configure(combined::routes::configure)
+        .configure(map::routes::configure)
+        .configure(http::pages::configure)
+        .configure(http::open::configure);
     let http = HttpService::<Io, _, _>::build()
         .client_request_timeout(config.http.header)
         .keep_alive(config.http.idle)

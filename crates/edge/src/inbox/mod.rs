@@ -1,0 +1,10 @@
+//! Notifications.
+
+pub(crate) mod catch_up;
+pub(crate) mod client;
+pub(crate) mod connections;
+pub(crate) mod devices;
+pub(crate) mod events;
+pub(crate) mod follower;
+pub(crate) mod roster;
+pub(crate) mod routes;

@@ -1,0 +1,415 @@
+//! The way of one client from what it was shown to the newest step: pure, one write at a time.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tutti_feed::Cursor;
+
+use crate::following::cursor_wait::{INCOMPLETE, Patience, write_reset};
+use crate::map::area::Area;
+use crate::map::replay::Replay;
+use crate::map::tick::{Status, Tick};
+use crate::map::tile_updates::write_cells;
+use crate::map::view::Resume;
+use crate::metrics::Metrics;
+use crate::sse::frame::Events;
+
+/// What a stream was shown so far.
+#[derive(Clone, Debug)]
+pub(crate) enum Shown {
+    /// Nothing.
+    Nothing,
+    /// What this cursor covers, under this generation; `None` if the cursor came from the client,
+    /// perhaps from another edge.
+    UpTo(Arc<Cursor>, Option<u64>),
+    /// Something that we cannot tell: begin with a reset.
+    Lost(&'static str),
+}
+
+impl Shown {
+    /// Whether that is all of this step, but for its status.
+    fn is_all_of(&self, tick: &Tick) -> bool {
+        matches!(self, Self::UpTo(cursor, Some(generation))
+            if *cursor == tick.cursor && *generation == tick.generation)
+    }
+}
+
+/// The way of one stream from what it was shown to a step: what to write next.
+pub(crate) struct Approach {
+    shown: Shown,
+    /// The status that it was told.
+    status: Option<Status>,
+    view: View,
+    pass: Option<Pass>,
+    patience: Patience,
+}
+
+/// What part of the map a stream shows, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum View {
+    /// All of it.
+    World,
+    /// The devices of an area.
+    Area(Area),
+    /// How many devices each cell of an area has.
+    Clusters(Area),
+}
+
+impl View {
+    pub(crate) fn area(self) -> Option<Area> {
+        match self {
+            Self::World => None,
+            Self::Area(area) | Self::Clusters(area) => Some(area),
+        }
+    }
+
+    /// What ids of this part end with, after a point.
+    pub(crate) fn mark(self) -> Option<String> {
+        match self {
+            Self::World => None,
+            Self::Area(area) => Some(area.to_string()),
+            Self::Clusters(area) => Some(format!("c{area}")),
+        }
+    }
+
+    /// An id of the world, as one of this part.
+    pub(crate) fn id(self, id: &str) -> String {
+        self.mark().map_or_else(|| id.to_owned(), |mark| format!("{id}.{mark}"))
+    }
+}
+
+/// One replay to a target.
+struct Pass {
+    walk: Walk,
+    /// What the client was shown before, if it is not shown everything.
+    from: Option<Arc<Cursor>>,
+    cursor: Arc<Cursor>,
+    id: Arc<str>,
+    generation: u64,
+}
+
+enum Walk {
+    Devices(Replay),
+    /// They are few: told of at once.
+    Cells(Area),
+}
+
+/// What comes next on the way.
+pub(crate) enum NextWrite {
+    /// These events.
+    Write(Events),
+    /// Nothing, until another step comes, or until then.
+    Wait(Instant),
+    /// It is at the current step.
+    Arrived,
+}
+
+impl Approach {
+    pub(crate) fn new(shown: Shown, status: Option<Status>, view: View) -> Self {
+        Self { shown, status, view, pass: None, patience: Patience::default() }
+    }
+
+    /// The next events, given the newest step, if there was one yet.
+    pub(crate) fn next(&mut self, tick: Option<&Tick>, now: Instant, metrics: &Metrics) -> NextWrite {
+        let Some(tick) = tick else {
+            let (until, events) = self.patience.wait(now, &mut self.status);
+            return if events.is_empty() { NextWrite::Wait(until) } else { NextWrite::Write(events) };
+        };
+        if self.pass.as_ref().is_some_and(|pass| pass.generation != tick.generation) {
+            self.pass = None;
+            self.shown = Shown::Lost(tick.reset_reason);
+        }
+        let from = self.pass.as_ref().and_then(|pass| pass.from.as_ref());
+        if from.is_some_and(|from| tick.view.forgot_since(from)) {
+            self.pass = None;
+            self.shown = Shown::Lost("too_old");
+        }
+        let mut begun = Events::default();
+        let mut is_first = false;
+        if self.pass.is_none() {
+            is_first = matches!(self.shown, Shown::Nothing);
+            match self.begin(tick, now, &mut begun, metrics) {
+                Begin::Pass(pass) => self.pass = Some(pass),
+                Begin::There => {}
+                Begin::Wait(until) if begun.is_empty() => return NextWrite::Wait(until),
+                Begin::Wait(_) => return NextWrite::Write(begun),
+            }
+        }
+        let mut events = Events::default();
+        if self.status.replace(tick.status) != Some(tick.status) {
+            tick.status.write(&mut events);
+        }
+        if is_first {
+            events.id(INCOMPLETE);
+        }
+        events.append(&begun);
+        if let Some(pass) = &mut self.pass {
+            let is_done = match &mut pass.walk {
+                Walk::Devices(replay) => {
+                    events.append(&replay.next_chunk(&tick.view));
+                    replay.is_done()
+                }
+                Walk::Cells(area) => {
+                    // Those of this step, which may be a later one than the pass began for.
+                    (pass.cursor, pass.id) = (tick.cursor.clone(), tick.id.clone());
+                    write_cells(tick.cells(area.zoom()), *area, &mut events);
+                    true
+                }
+            };
+            if is_done {
+                events.id(&self.view.id(&pass.id));
+                self.shown = Shown::UpTo(pass.cursor.clone(), Some(pass.generation));
+                self.pass = None;
+            }
+        } else if events.is_empty() {
+            return NextWrite::Arrived;
+        }
+        NextWrite::Write(events)
+    }
+
+    /// Whether what comes next looks at a few devices, not at the whole map.
+    pub(crate) fn is_short(&self, tick: Option<&Tick>) -> bool {
+        if let Some(Pass { walk: Walk::Devices(replay), .. }) = &self.pass {
+            return replay.is_short();
+        }
+        let Some(tick) = tick else { return true };
+        match self.view {
+            // Cells are counted once for all.
+            View::Clusters(_) => true,
+            _ if self.shown.is_all_of(tick) => true,
+            View::World => false,
+            View::Area(area) => {
+                let from = match &self.shown {
+                    Shown::UpTo(cursor, generation) if generation.is_none_or(|g| g == tick.generation) => {
+                        tick.view.resume(cursor)
+                    }
+                    _ => Resume::Unknown,
+                };
+                let from = if let Resume::From(from) = from { Some(from) } else { None };
+                tick.view.is_few(area, from.as_deref())
+            }
+        }
+    }
+
+    /// Whether a pass has ended and none has begun since.
+    pub(crate) fn is_between_passes(&self) -> bool {
+        self.pass.is_none()
+    }
+
+    /// Whether the client was shown all of this step.
+    pub(crate) fn is_at(&self, tick: &Tick) -> bool {
+        self.pass.is_none() && self.shown.is_all_of(tick) && self.status == Some(tick.status)
+    }
+
+    /// How to get from what was shown to this step.
+    fn begin(&mut self, tick: &Tick, now: Instant, events: &mut Events, metrics: &Metrics) -> Begin {
+        if self.shown.is_all_of(tick) {
+            return Begin::There;
+        }
+        let mut since = None;
+        // Nothing: it is shown all.
+        let from = match &self.shown {
+            Shown::Nothing => None,
+            // Nobody remembers what the cells were.
+            Shown::UpTo(..) if matches!(self.view, View::Clusters(_)) => reset("clusters", events, metrics),
+            Shown::UpTo(_, Some(generation)) if *generation != tick.generation => {
+                reset(tick.reset_reason, events, metrics)
+            }
+            Shown::UpTo(cursor, _) => match tick.view.resume(cursor) {
+                Resume::From(from) => {
+                    since = Some(cursor.clone());
+                    Some(from)
+                }
+                Resume::TooOld => reset("too_old", events, metrics),
+                Resume::Unknown if self.patience.is_over(tick.polls, tick.view.reaches(&tick.heads)) => {
+                    reset("unknown_id", events, metrics)
+                }
+                Resume::Unknown => {
+                    let (until, waiting) = self.patience.wait(now, &mut self.status);
+                    events.append(&waiting);
+                    return Begin::Wait(until);
+                }
+            },
+            Shown::Lost(reason) => {
+                let reason = *reason;
+                reset(reason, events, metrics)
+            }
+        };
+        metrics.replays.inc();
+        let walk = match self.view {
+            View::World | View::Area(_) => Walk::Devices(Replay::new(from, self.view.area(), &tick.view)),
+            View::Clusters(area) => Walk::Cells(area),
+        };
+        Begin::Pass(Pass {
+            walk,
+            from: since,
+            cursor: tick.cursor.clone(),
+            id: tick.id.clone(),
+            generation: tick.generation,
+        })
+    }
+}
+
+fn reset(reason: &str, events: &mut Events, metrics: &Metrics) -> Option<Vec<u64>> {
+    write_reset(reason, events, metrics);
+    None
+}
+
+enum Begin {
+    Pass(Pass),
+    There,
+    Wait(Instant),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::map::state::MapState;
+    use crate::map::state::tests::{fix, map, record, removal};
+    use crate::map::tick::Step;
+    use prometheus_client::registry::Registry;
+    use tutti_feed::Position;
+
+    const T0: u64 = 1_700_000_000_000_000;
+    const S: u64 = 1_000_000;
+
+    struct Edge {
+        map: MapState,
+        metrics: Metrics,
+        generation: u64,
+        polls: u64,
+        no: u64,
+        seq: u64,
+    }
+
+    impl Edge {
+        fn new() -> Self {
+            let metrics = Metrics::new(&mut Registry::default());
+            Self { map: map(1), metrics, generation: 0, polls: 0, no: 0, seq: 0 }
+        }
+
+        fn apply(&mut self, time_us: u64, changes: Vec<tutti_model::Change>) {
+            self.seq += 1;
+            self.map.apply(0, &record(self.seq, time_us, changes));
+        }
+
+        fn tick(&mut self) -> Tick {
+            self.no += 1;
+            let step = Step {
+                generation: self.generation,
+                reset_reason: "gap",
+                heads: self.map.view().cursor().0,
+                polls: self.polls,
+                ..Step::numbered(self.no)
+            };
+            Tick::new(&mut self.map, step)
+        }
+
+        fn write(&self, approach: &mut Approach, tick: &Tick) -> String {
+            match approach.next(Some(tick), Instant::now(), &self.metrics) {
+                NextWrite::Write(events) => events.into_text(),
+                NextWrite::Wait(_) => "wait".to_owned(),
+                NextWrite::Arrived => "arrived".to_owned(),
+            }
+        }
+    }
+
+    fn ms(time_us: u64) -> i64 {
+        (time_us / 1000) as i64
+    }
+
+    /// More than one chunk.
+    fn many(time_us: u64) -> Vec<tutti_model::Change> {
+        (0..400).map(|i| fix(&format!("m{i:03}"), ms(time_us))).collect()
+    }
+
+    #[test]
+    fn a_new_client_is_incomplete_until_the_last_chunk_and_then_at_the_step() {
+        let mut edge = Edge::new();
+        edge.apply(T0, many(T0));
+        let tick = edge.tick();
+        let mut approach = Approach::new(Shown::Nothing, None, View::World);
+        let first = edge.write(&mut approach, &tick);
+        assert!(first.starts_with("event: status\ndata: {\"state\":\"live\"}\nid: 0\n\n"), "{first}");
+        assert!(first.contains("m000") && !first.contains(&*tick.id));
+        let mut last = String::new();
+        loop {
+            match edge.write(&mut approach, &tick) {
+                arrived if arrived == "arrived" => break,
+                more => last = more,
+            }
+        }
+        assert!(last.ends_with(&format!("id: {}\n\n", tick.id)) && last.contains("m399"));
+    }
+
+    #[test]
+    fn a_walk_that_outlasts_the_tombstones_ends_in_a_reset() {
+        let mut edge = Edge::new();
+        edge.apply(T0, many(T0));
+        let before = edge.tick();
+        edge.apply(T0 + S, many(T0 + S));
+        let tick = edge.tick();
+        let mut approach =
+            Approach::new(Shown::UpTo(before.cursor, Some(0)), Some(Status::Live), View::World);
+        assert!(!edge.write(&mut approach, &tick).contains("reset"));
+        // While its socket is full, a device ahead of the walk is removed and its tombstone goes.
+        edge.apply(T0 + 2 * S, vec![removal("m399", ms(T0 + 2 * S))]);
+        edge.apply(T0 + 123 * S, vec![]);
+        let tick = edge.tick();
+        let text = edge.write(&mut approach, &tick);
+        assert!(text.starts_with("event: reset\ndata: {\"reason\":\"too_old\"}\nid: 0\n"), "{text}");
+    }
+
+    #[test]
+    fn a_reset_in_the_midst_of_a_walk_begins_it_anew() {
+        let mut edge = Edge::new();
+        edge.apply(T0, many(T0));
+        let tick = edge.tick();
+        let mut approach = Approach::new(Shown::Nothing, None, View::World);
+        edge.write(&mut approach, &tick);
+        edge.generation += 1;
+        edge.apply(T0 + 1, vec![]);
+        let tick = edge.tick();
+        let text = edge.write(&mut approach, &tick);
+        assert!(text.starts_with("event: reset\ndata: {\"reason\":\"gap\"}\nid: 0\n"), "{text}");
+        assert!(text.contains("m000"));
+    }
+
+    #[test]
+    fn heads_asked_for_before_the_first_step_say_nothing_of_a_cursor_that_is_ahead() {
+        let mut edge = Edge::new();
+        edge.apply(T0, vec![fix("a", ms(T0))]);
+        let ahead = Cursor(vec![Some(Position { epoch: 1, seq: 2, time_us: T0 + S })]);
+        let mut early = Approach::new(Shown::UpTo(Arc::new(ahead), None), None, View::World);
+        assert!(matches!(early.next(None, Instant::now(), &edge.metrics), NextWrite::Wait(_)));
+        edge.polls = 9;
+        let tick = edge.tick();
+        assert_eq!(edge.write(&mut early, &tick), "wait");
+        edge.polls = 11;
+        let tick = edge.tick();
+        assert!(edge.write(&mut early, &tick).contains("unknown_id"));
+    }
+
+    #[test]
+    fn a_cursor_that_is_ahead_is_waited_for_until_redis_itself_is_known_to_be_behind() {
+        let mut edge = Edge::new();
+        edge.apply(T0, vec![fix("a", ms(T0))]);
+        let ahead = Cursor(vec![Some(Position { epoch: 1, seq: 2, time_us: T0 + S })]);
+        let mut patient = Approach::new(Shown::UpTo(Arc::new(ahead.clone()), None), None, View::World);
+        let mut hopeless = Approach::new(Shown::UpTo(Arc::new(ahead), None), None, View::World);
+        for polls in 0..2 {
+            edge.polls = polls;
+            let tick = edge.tick();
+            assert_eq!(edge.write(&mut patient, &tick), "wait");
+            assert_eq!(edge.write(&mut hopeless, &tick), "wait");
+        }
+        edge.polls = 2;
+        let tick = edge.tick();
+        assert!(edge.write(&mut hopeless, &tick).contains("unknown_id"));
+        edge.apply(T0 + S, vec![fix("b", ms(T0 + S))]);
+        edge.apply(T0 + 2 * S, vec![fix("c", ms(T0 + 2 * S))]);
+        let tick = edge.tick();
+        let text = edge.write(&mut patient, &tick);
+        assert!(!text.contains("reset") && !text.contains("\"b\"") && text.contains("\"c\""), "{text}");
+    }
+}

@@ -1,0 +1,319 @@
+//! What a step changes in each tile, and in each cell of the clusters: grouped once a zoom and encoded once
+//! a tile, when the first client looks there.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
+
+use serde_json::json;
+
+use crate::map::area::{Area, ByZoom, Spot, Tile, cell_zoom, centre_of};
+use crate::map::entry::{Entry, MediaId};
+use crate::map::view::MapView;
+use crate::metrics::Metrics;
+use crate::sse::frame::{Events, Frame};
+
+/// An entry that changed in a step.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) id: MediaId,
+    pub(crate) entry: Arc<Entry>,
+    /// Where it was on the map before.
+    pub(crate) was: Option<Spot>,
+}
+
+/// What one tile's clients are told of a step.
+#[derive(Debug, Default)]
+pub(crate) struct TileChange {
+    /// Who went to another tile.
+    left: Vec<usize>,
+    /// Who is here with something new, or was here and is on the map no more.
+    news: Vec<usize>,
+    frames: OnceLock<TileFrames>,
+}
+
+/// One event each: who is in the tile no more, and who is there with something new.
+#[derive(Debug, Default)]
+struct TileFrames {
+    removed: Option<Frame>,
+    fixes: Option<Frame>,
+}
+
+/// All that a step changes, by zoom and tile.
+#[derive(Debug)]
+pub(crate) struct Tiles {
+    changes: Vec<Change>,
+    zooms: ByZoom<HashMap<Tile, TileChange>>,
+}
+
+impl Tiles {
+    pub(crate) fn new(changes: Vec<Change>) -> Self {
+        Self { changes, zooms: Default::default() }
+    }
+
+    /// What an area's clients are told, one event a frame. First who left a tile: who went to another tile of the
+    /// area is told of there.
+    pub(crate) fn frames(&self, area: Area, metrics: &Metrics) -> Vec<&Frame> {
+        let tiles = self.zooms[area.zoom() as usize].get_or_init(|| self.grouped(area.zoom()));
+        let here: Vec<_> = area
+            .each()
+            .filter_map(|tile| tiles.get(&tile))
+            .map(|change| change.frames.get_or_init(|| self.encode(change, metrics)))
+            .collect();
+        let removed = here.iter().filter_map(|frames| frames.removed.as_ref());
+        removed.chain(here.iter().filter_map(|frames| frames.fixes.as_ref())).collect()
+    }
+
+    fn grouped(&self, zoom: u8) -> HashMap<Tile, TileChange> {
+        let mut tiles: HashMap<Tile, TileChange> = HashMap::new();
+        for (at, Change { entry, was, .. }) in self.changes.iter().enumerate() {
+            let (here, was) = (entry.spot().map(|spot| spot.tile(zoom)), was.map(|spot| spot.tile(zoom)));
+            if let Some(tile) = here.or(was) {
+                tiles.entry(tile).or_default().news.push(at);
+            }
+            if let Some(was) = was.filter(|_| here.is_some() && here != was) {
+                tiles.entry(was).or_default().left.push(at);
+            }
+        }
+        tiles
+    }
+
+    fn encode(&self, change: &TileChange, metrics: &Metrics) -> TileFrames {
+        metrics.tiles_encoded.inc();
+        let gone = change.left.iter().map(|at| &self.changes[*at]);
+        let departures: Vec<_> = gone.map(|change| change.entry.departure(&change.id)).collect();
+        let news = change.news.iter().map(|at| &*self.changes[*at].entry);
+        let (removed, fixes) = removed_and_fixes(news);
+        let removed = removed.iter().map(|entry| &*entry.json);
+        TileFrames {
+            removed: frame_of("liveMapRemoved", departures.iter().map(|text| &**text).chain(removed)),
+            fixes: frame_of("liveMapLocation", fixes.iter().map(|entry| &*entry.json)),
+        }
+    }
+}
+
+/// A frame of one event; none, if that would tell nothing.
+fn frame_of<'a>(name: &str, items: impl Iterator<Item = &'a str>) -> Option<Frame> {
+    let mut events = Events::default();
+    events.array(name, items);
+    (!events.is_empty()).then(|| events.frame())
+}
+
+/// Separates what is removed from the fixes, which are put in order, the oldest first.
+fn removed_and_fixes<'a>(entries: impl Iterator<Item = &'a Entry>) -> (Vec<&'a Entry>, Vec<&'a Entry>) {
+    let (removed, mut fixes): (Vec<_>, Vec<_>) = entries.partition(|entry| entry.removed);
+    fixes.sort_by_key(|entry| entry.timestamp_ms);
+    (removed, fixes)
+}
+
+/// Entries as the events that clients get: what is removed, then fixes, the oldest first.
+pub(crate) fn write_news<'a>(entries: impl Iterator<Item = &'a Entry>, events: &mut Events) {
+    let (removed, fixes) = removed_and_fixes(entries);
+    events.array("liveMapRemoved", removed.iter().map(|entry| &*entry.json));
+    events.array("liveMapLocation", fixes.iter().map(|entry| &*entry.json));
+}
+
+/// How many devices the cells have, those that have some, by the tile that they are in.
+pub(crate) type Cells = HashMap<Tile, BTreeMap<Tile, u32>>;
+
+/// Of the tiles of one zoom.
+pub(crate) fn cells_of(view: &MapView, zoom: u8) -> Cells {
+    let mut cells = Cells::new();
+    for spot in view.alive().filter_map(Entry::spot) {
+        let tile = cells.entry(spot.tile(zoom)).or_default();
+        *tile.entry(spot.tile(cell_zoom(zoom))).or_default() += 1;
+    }
+    cells
+}
+
+/// What is to be told of each tile where its cells are not as before.
+pub(crate) fn changed_cells(cells: &Cells, before: &Cells, zoom: u8) -> HashMap<Tile, Frame> {
+    let none = BTreeMap::new();
+    let mut frames = HashMap::new();
+    for tile in cells.keys().chain(before.keys().filter(|tile| !cells.contains_key(*tile))) {
+        let (now, then) = (cells.get(tile).unwrap_or(&none), before.get(tile).unwrap_or(&none));
+        let changed = now.iter().filter(|(cell, count)| then.get(*cell) != Some(*count));
+        let emptied = then.keys().filter(|cell| !now.contains_key(*cell)).map(|cell| (*cell, 0));
+        let mut events = Events::default();
+        write_counts(changed.map(|(cell, count)| (*cell, *count)).chain(emptied), zoom, &mut events);
+        if !events.is_empty() {
+            frames.insert(*tile, events.frame());
+        }
+    }
+    frames
+}
+
+/// The event that tells of all cells of an area.
+pub(crate) fn write_cells(cells: &Cells, area: Area, events: &mut Events) {
+    let here = area.each().filter_map(|tile| cells.get(&tile)).flatten();
+    write_counts(here.map(|(cell, count)| (*cell, *count)), area.zoom(), events);
+}
+
+fn write_counts(counts: impl Iterator<Item = (Tile, u32)>, zoom: u8, events: &mut Events) {
+    let zoom = cell_zoom(zoom);
+    let texts: Vec<String> = counts
+        .map(|(cell, count)| {
+            let (latitude, longitude) = centre_of(cell, zoom);
+            let name = format!("{zoom}/{}/{}", cell.0, cell.1);
+            json!({ "cell": name, "count": count, "latitude": latitude, "longitude": longitude }).to_string()
+        })
+        .collect();
+    events.array("liveMapCluster", texts.iter().map(String::as_str));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::map::replay::Replay;
+    use crate::map::state::MapState;
+    use crate::map::state::tests::{map, record, removal};
+    use crate::map::tick::{Step, Tick};
+    use crate::map::view::Resume;
+    use prometheus_client::registry::Registry;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+    use tutti_model::{Fix, change};
+
+    const T0: u64 = 1_700_000_000_000_000;
+
+    /// A few places in and around the area.
+    fn place(n: u8) -> (f64, f64) {
+        (47.0 + f64::from(n % 5) * 0.02, 8.0 + f64::from(n / 5) * 0.02)
+    }
+
+    fn area() -> Area {
+        Area::parse("8.015,47.015,8.045,47.045").unwrap()
+    }
+
+    fn changes() -> impl Strategy<Value = Vec<tutti_model::Change>> {
+        let one = (0u8..8, 0u8..25, 0u8..5, 0i64..3).prop_map(|(id, at, kind, late)| {
+            let (id, timestamp_ms) = (format!("m{id}"), (T0 / 1000) as i64 + late);
+            let (latitude, longitude) = place(at);
+            let fix = Fix { media_id: id.clone(), timestamp_ms, latitude, longitude, ..Fix::default() };
+            if kind == 0 {
+                removal(&id, timestamp_ms)
+            } else {
+                tutti_model::Change { change: Some(change::Change::Fix(fix)) }
+            }
+        });
+        proptest::collection::vec(one, 0..6)
+    }
+
+    fn inside(map: &MapState) -> BTreeSet<String> {
+        map.view()
+            .after(None)
+            .filter(|(_, entry)| entry.is_in(area()))
+            .map(|(id, _)| id.to_string())
+            .collect()
+    }
+
+    /// Applies what was told, in order, as a client without a rule of its own does.
+    fn hear(shown: &mut BTreeSet<String>, text: &str) {
+        for line in text.split("\n\n") {
+            let Some((name, data)) = line.split_once("\ndata: ") else { continue };
+            let data = data.lines().next().unwrap();
+            for item in serde_json::from_str::<Vec<serde_json::Value>>(data).unwrap() {
+                let id = item["mediaId"].as_str().unwrap().to_owned();
+                if name == "event: liveMapLocation" {
+                    shown.insert(id)
+                } else {
+                    shown.remove(&id)
+                };
+            }
+        }
+    }
+
+    fn step(map: &mut MapState, no: u64) -> Tick {
+        Tick::new(map, Step::numbered(no))
+    }
+
+    proptest! {
+        #[test]
+        fn an_areas_steps_and_replays_show_what_is_there(
+            batches in proptest::collection::vec((changes(), any::<bool>()), 1..30), from in 0usize..20,
+        ) {
+            let metrics = Metrics::new(&mut Registry::default());
+            let (mut map, mut live, mut resumed) = (map(1), BTreeSet::new(), None);
+            for (at, (batch, ticks)) in batches.into_iter().enumerate() {
+                let seq = at as u64 + 1;
+                map.apply(0, &record(seq, T0 + seq, batch));
+                if ticks {
+                    let tick = step(&mut map, seq);
+                    let frames = tick.tiles.frames(area(), &metrics);
+                    let text = frames.iter().map(|frame| String::from_utf8_lossy(frame.bytes(false)).into_owned());
+                    hear(&mut live, &text.collect::<String>());
+                    prop_assert_eq!(&live, &inside(&map));
+                }
+                if at == from {
+                    resumed = Some((map.view().cursor(), inside(&map)));
+                }
+            }
+            if let Some((cursor, mut shown)) = resumed {
+                let Resume::From(from) = map.view().resume(&cursor) else { panic!("lost the cursor") };
+                let mut replay = Replay::new(Some(from), Some(area()), map.view());
+                while !replay.is_done() {
+                    hear(&mut shown, &replay.next_chunk(map.view()).into_text());
+                }
+                prop_assert_eq!(shown, inside(&map));
+            }
+        }
+
+        /// An edge that has just read the logs has read one shard after the other.
+        #[test]
+        fn who_was_shown_an_area_resumes_where_the_shards_were_read_in_another_order(
+            batches in proptest::collection::vec((changes(), 0usize..2), 1..30), from in 0usize..20,
+        ) {
+            let (mut ours, mut theirs, mut seqs) = (map(2), map(2), [0; 2]);
+            let (mut left, mut records) = (None, [Vec::new(), Vec::new()]);
+            for (at, (batch, shard)) in batches.into_iter().enumerate() {
+                seqs[shard] += 1;
+                let record = record(seqs[shard], T0 + seqs[shard], batch);
+                ours.apply(shard, &record);
+                records[shard].push(record);
+                if at == from {
+                    left = Some((ours.view().cursor(), inside(&ours)));
+                }
+            }
+            for (shard, records) in records.iter().enumerate() {
+                for record in records {
+                    theirs.apply(shard, record);
+                }
+            }
+            prop_assert_eq!(inside(&ours), inside(&theirs));
+            if let Some((cursor, mut shown)) = left
+                && let Resume::From(from) = theirs.view().resume(&cursor)
+            {
+                let mut replay = Replay::new(Some(from), Some(area()), theirs.view());
+                while !replay.is_done() {
+                    hear(&mut shown, &replay.next_chunk(theirs.view()).into_text());
+                }
+                prop_assert_eq!(shown, inside(&theirs));
+            }
+        }
+
+        #[test]
+        fn cells_count_what_is_in_an_area(batches in proptest::collection::vec(changes(), 1..10)) {
+            let (mut map, zoom) = (map(1), area().zoom());
+            let mut counts: HashMap<String, u64> = HashMap::new();
+            let mut before = Cells::new();
+            for (at, batch) in batches.into_iter().enumerate() {
+                let seq = at as u64 + 1;
+                map.apply(0, &record(seq, T0 + seq, batch));
+                let cells = cells_of(map.view(), zoom);
+                let frames = changed_cells(&cells, &before, zoom);
+                for frame in area().each().filter_map(|tile| frames.get(&tile)) {
+                    let text = String::from_utf8(frame.bytes(false).to_vec()).unwrap();
+                    let (_, data) = text.split_once("data: ").unwrap();
+                    for cell in serde_json::from_str::<Vec<serde_json::Value>>(data).unwrap() {
+                        counts.insert(cell["cell"].to_string(), cell["count"].as_u64().unwrap());
+                    }
+                }
+                let mut whole = Events::default();
+                write_cells(&cells, area(), &mut whole);
+                let told = whole.into_text().matches("\"count\":").count();
+                prop_assert_eq!(told, counts.values().filter(|count| **count > 0).count());
+                before = cells;
+                prop_assert_eq!(counts.values().sum::<u64>(), inside(&map).len() as u64);
+            }
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Waiting rooms.
+
+pub(crate) mod client;
+pub(crate) mod follower;
+pub(crate) mod presence;
+pub(crate) mod routes;
+pub(crate) mod state;
+pub(crate) mod tickets;
+pub(crate) mod visitor;
+pub(crate) mod visitors;

@@ -1,0 +1,161 @@
+//! Follows the feeds of all topics that this edge serves.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::warn;
+use tutti_feed::{Event, Position, follow};
+use tutti_model::names;
+use tutti_service::ExposeSecret as _;
+
+use crate::config::Config;
+use crate::map::tick::{STALE_AFTER, Status};
+use crate::metrics::Metrics;
+use crate::topics::state::TopicView;
+
+/// Records taken in before a topic's streams are told of them.
+const RECORDS_A_TURN: usize = 256;
+
+/// A topic at one step.
+#[derive(Clone, Debug)]
+pub(crate) struct TopicStep {
+    /// Counts the resets: what was shown under another one may be void.
+    pub(crate) generation: u64,
+    /// Why this generation began.
+    pub(crate) reset_reason: &'static str,
+    pub(crate) view: TopicView,
+    pub(crate) status: Status,
+    /// Redis's own head, and how often it has been asked for.
+    pub(crate) head: Option<Position>,
+    pub(crate) polls: u64,
+}
+
+/// The steps of each topic, by name; `None` until its log has been read.
+pub(crate) type Topics = BTreeMap<Arc<str>, watch::Receiver<Option<Arc<TopicStep>>>>;
+
+struct Followed {
+    name: Arc<str>,
+    steps: watch::Sender<Option<Arc<TopicStep>>>,
+    step: TopicStep,
+    heard_at: Option<Instant>,
+    /// Records that lie in Kafka and cannot be read yet.
+    held_back: u64,
+    caught_up: bool,
+    dirty: bool,
+}
+
+/// Follows the topics of the configuration.
+pub(crate) struct Conductor {
+    config: Arc<Config>,
+    metrics: Metrics,
+    topics: Vec<Followed>,
+}
+
+impl Conductor {
+    /// And where its steps can be seen.
+    pub(crate) fn new(config: Arc<Config>, metrics: Metrics) -> (Self, Arc<Topics>) {
+        let mut topics = Topics::new();
+        let followed = config.topics.iter().map(|name| {
+            let (steps, receiver) = watch::channel(None);
+            let name: Arc<str> = name.as_str().into();
+            topics.insert(name.clone(), receiver);
+            let step = TopicStep {
+                generation: 0,
+                reset_reason: "start",
+                view: TopicView::default(),
+                status: Status::Stale { since_ms: None },
+                head: None,
+                polls: 0,
+            };
+            Followed { name, steps, step, heard_at: None, held_back: 0, caught_up: false, dirty: false }
+        });
+        let followed = followed.collect();
+        (Self { config, metrics, topics: followed }, Arc::new(topics))
+    }
+
+    /// Runs for ever.
+    ///
+    /// # Errors
+    /// If the URL of Redis is none.
+    pub(crate) async fn run(mut self) -> Result<(), tutti_feed::Error> {
+        let names: Vec<String> = self.topics.iter().map(|topic| names::topic_feed(&topic.name)).collect();
+        let url = self.config.redis_url.expose_secret().to_owned();
+        let mut watch = interval(Duration::from_secs(1));
+        watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let mut following = follow(&url, &names, self.metrics.follow_topics.clone())?;
+            loop {
+                tokio::select! {
+                    events = following.next_few(RECORDS_A_TURN) => {
+                        if events.is_empty() {
+                            break;
+                        }
+                        events.into_iter().for_each(|event| self.take(event));
+                    }
+                    _ = watch.tick() => {}
+                }
+                self.topics.iter_mut().for_each(Followed::publish);
+            }
+            warn!("following the topics ended by itself; beginning anew");
+            for topic in &mut self.topics {
+                topic.begin_anew("follower_ended");
+                topic.held_back = 0;
+            }
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Heads(heads) => {
+                for (topic, head) in self.topics.iter_mut().zip(heads) {
+                    let Some(head) = head.known() else { continue };
+                    topic.caught_up |= topic.step.view.reaches(head);
+                    topic.step.head = head;
+                    topic.step.polls += 1;
+                    topic.dirty = true;
+                }
+            }
+            Event::HeldBack { feed, records } => self.topics[feed].held_back = records,
+            Event::Reset { feed, reason } => self.topics[feed].begin_anew(reason.as_str()),
+            Event::Record { feed, record } => {
+                let topic = &mut self.topics[feed];
+                topic.heard_at = Some(Instant::now());
+                topic.dirty = true;
+                if !topic.step.view.push(&record, self.config.topic_max_bytes) {
+                    self.metrics.cannot_read(&names::topic_feed(&topic.name), record.position.seq);
+                }
+            }
+        }
+    }
+}
+
+impl Followed {
+    /// The history is another: what was shown may be void, and the log follows from its oldest record.
+    fn begin_anew(&mut self, reason: &'static str) {
+        warn!(topic = &*self.name, reason, "the topic begins anew from its log; its clients get a reset");
+        self.step.generation += 1;
+        self.step.reset_reason = reason;
+        self.step.view = TopicView::default();
+        self.caught_up = false;
+        self.heard_at = None;
+    }
+
+    fn publish(&mut self) {
+        let newest_ms = || self.step.view.position().map(|p| (p.time_us / 1000) as i64);
+        // The time since when stays the same while it lasts.
+        let since_ms = self.step.status.since_ms().or_else(newest_ms);
+        let status = match self.heard_at {
+            _ if self.held_back > 0 => Status::HeldBack { since_ms, records: self.held_back },
+            Some(at) if at.elapsed() < STALE_AFTER => Status::Live,
+            _ => Status::Stale { since_ms },
+        };
+        self.dirty |= status != self.step.status;
+        self.step.status = status;
+        if self.caught_up && std::mem::take(&mut self.dirty) {
+            self.steps.send_replace(Some(Arc::new(self.step.clone())));
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Topics.
+
+pub(crate) mod follower;
+pub(crate) mod listeners;
+pub(crate) mod routes;
+pub(crate) mod state;
