@@ -106,11 +106,8 @@ impl Config {
             "http.listen",
             SocketAddr::from(([127, 0, 0, 1], 8080)),
             "address of the public HTTP port",
-            |_| Ok(()),
         );
-        let workers = settings.get("http.workers", 0usize, "worker threads; 0: one a core", |n| {
-            if *n <= 512 { Ok(()) } else { Err("must be 0 to 512") }
-        });
+        let workers = settings.number("http.workers", 0usize, 0..=512, "worker threads; 0: one a core");
         let workers = if workers == 0 { cores() } else { workers };
         let http = Http::configure(settings);
         let edges = settings.list("http.edges", &[], "public base URLs of all edges, told to the page");
@@ -130,13 +127,12 @@ impl Config {
         let redis_url = shared::redis_url(settings);
         let allow_eviction = shared::allow_eviction(settings);
         let locations = Locations::configure(settings);
-        let map_public =
-            settings.get("map.public", true, "whether the live map is readable without a token", |_| Ok(()));
-        let tick = settings.get(
+        let map_public = settings.get("map.public", true, "whether the live map is readable without a token");
+        let tick = settings.number(
             "map.tick_ms",
             250u64,
+            0..=60_000,
             "milliseconds between two steps of the live map at least; 0: each batch at once",
-            |n| if *n <= 60_000 { Ok(()) } else { Err("must be 0 to 60000") },
         );
         let clusters_to_zoom = settings.optional(
             "map.clusters_to_zoom",
@@ -166,7 +162,7 @@ impl Config {
             settings.mistake(format!("notify.urls: {url:?} is not an http:// URL"));
         }
         let inboxes = Inboxes::configure(settings);
-        let name = settings.get(
+        let name = settings.get_checked(
             "edge.name",
             std::env::var("HOSTNAME").unwrap_or_else(|_| "edge".to_owned()).replace('/', "-"),
             "what users' connections to this edge are listed under; a few letters are added to it",
@@ -174,19 +170,14 @@ impl Config {
                 if (1..=128).contains(&name.len()) && !name.contains('/') {
                     Ok(())
                 } else {
-                    Err("must have 1 to 128 bytes, and no /")
+                    Err("must have 1 to 128 bytes, and no /".to_owned())
                 }
             },
         );
         let rooms_public =
-            settings
-                .get("rooms.public", true, "whether waiting rooms may be joined without a token", |_| Ok(()));
-        let rooms_cookie = settings.get(
-            "rooms.cookie",
-            "tutti_ticket".to_owned(),
-            "cookie that may hold a ticket's token",
-            |_| Ok(()),
-        );
+            settings.get("rooms.public", true, "whether waiting rooms may be joined without a token");
+        let rooms_cookie =
+            settings.get("rooms.cookie", "tutti_ticket".to_owned(), "cookie that may hold a ticket's token");
         let topics = settings.list(
             "topics.names",
             &["queueing-system"],
@@ -200,11 +191,11 @@ impl Config {
         for name in public_topics.iter().filter(|name| !topics.contains(name)) {
             settings.mistake(format!("topics.public: {name:?} is not among topics.names"));
         }
-        let topic_max_bytes = settings.get(
+        let topic_max_bytes = settings.number(
             "topics.memory_bytes",
             16usize << 20,
+            (1 << 16)..,
             "bytes of each topic's newest records kept in memory, for clients that come back",
-            |n| if *n >= 1 << 16 { Ok(()) } else { Err("must be at least 65536") },
         );
         let streams = Streams::configure(settings, streams_by_default(workers, file_limit()));
         let verifier = Verifier::configure(settings);
@@ -262,9 +253,7 @@ impl Http {
             }
         }
         let mut seconds = |key: &str, default: u64, help: &'static str| {
-            Duration::from_secs(settings.get(key, default, help, |n| {
-                if (1..=3600).contains(n) { Ok(()) } else { Err("must be 1 to 3600") }
-            }))
+            Duration::from_secs(settings.number(key, default, 1..=3600, help))
         };
         let header = seconds(
             "http.header_seconds",
@@ -286,17 +275,16 @@ impl Http {
             header,
             idle,
             request,
-            max_connections: settings.get(
+            max_connections: settings.number(
                 "http.max_connections",
                 25_000usize,
+                1..,
                 "connections of a worker that are no streams; more wait to be accepted",
-                |n| if *n > 0 { Ok(()) } else { Err("must be above 0") },
             ),
             max_connections_per_address: settings.get(
                 "http.max_connections_per_address",
                 1000usize,
                 "connections of an address that are no streams, but for trusted proxies; 0: any number",
-                |_| Ok(()),
             ),
         }
     }
@@ -305,9 +293,7 @@ impl Http {
 impl Streams {
     fn configure(settings: &mut Settings, max: usize) -> Self {
         let mut seconds = |key: &str, default: u64, help: &'static str| {
-            Duration::from_secs(settings.get(key, default, help, |n| {
-                if (1..=86_400).contains(n) { Ok(()) } else { Err("must be 1 to 86400") }
-            }))
+            Duration::from_secs(settings.number(key, default, 1..=86_400, help))
         };
         Self {
             heartbeat: seconds(
@@ -330,27 +316,22 @@ impl Streams {
                 "streams.compress",
                 true,
                 "whether the map is compressed, once for all, for clients that take gzip or zstd",
-                |_| Ok(()),
             ),
-            max: settings.get(
+            max: settings.number(
                 "streams.max",
                 max,
+                1..,
                 "streams that this edge takes; each is an open file",
-                |n| {
-                    if *n > 0 { Ok(()) } else { Err("must be above 0") }
-                },
             ),
             max_per_address: settings.get(
                 "streams.max_per_address",
                 1000usize,
                 "streams of a client's address (IPv6: its /64); 0: any number",
-                |_| Ok(()),
             ),
             max_per_user: settings.get(
                 "streams.max_per_user",
                 100usize,
                 "streams of a user, by the sub of the token that they need; 0: any number",
-                |_| Ok(()),
             ),
         }
     }

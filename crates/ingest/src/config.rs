@@ -6,7 +6,7 @@ use std::time::Duration;
 use tutti_feed::LogLimits;
 use tutti_model::location::Format;
 use tutti_service::shared::{self, Inboxes, Kafka, Locations};
-use tutti_service::{SecretString, Settings};
+use tutti_service::{SecretString, Settings, not_empty};
 
 /// All settings of ingest.
 #[derive(Clone)]
@@ -107,32 +107,32 @@ impl Config {
         let inboxes = Inboxes::configure(settings);
         let limits = LogLimits {
             max_age: locations.log_age,
-            max_entries: settings.get(
+            max_entries: settings.number(
                 "locations.log_max_entries",
                 1_000_000,
+                1000..,
                 "records that the log of a locations feed keeps at most",
-                |n| if *n >= 1000 { Ok(()) } else { Err("must be at least 1000") },
             ),
-            max_bytes: settings.get(
+            max_bytes: settings.number(
                 "locations.log_max_bytes",
                 512 << 20,
+                (1 << 20)..,
                 "bytes of Redis's memory that the log of a locations feed takes at most",
-                |n| if *n >= 1 << 20 { Ok(()) } else { Err("must be at least 1048576") },
             ),
         };
         let topic_limits = LogLimits {
-            max_age: Duration::from_secs(settings.get(
+            max_age: Duration::from_secs(settings.number(
                 "topics.log_seconds",
                 3600,
+                60..=7 * 86_400,
                 "seconds for which the log of a topic's feed keeps its records",
-                |n| if (60..=7 * 86_400).contains(n) { Ok(()) } else { Err("must be 60 to 604800") },
             )),
             max_entries: 1_000_000,
-            max_bytes: settings.get(
+            max_bytes: settings.number(
                 "topics.log_max_bytes",
                 64 << 20,
+                (1 << 20)..,
                 "bytes of Redis's memory that the log of a topic's feed takes at most",
-                |n| if *n >= 1 << 20 { Ok(()) } else { Err("must be at least 1048576") },
             ),
         };
         let tables = settings.tables("routes");
@@ -180,50 +180,44 @@ impl Config {
 
 impl Route {
     fn configure(settings: &mut Settings, name: &str) -> Self {
-        let not_empty = |s: &String| if s.is_empty() { Err("must not be empty") } else { Ok(()) };
-        let one_of = |words: &'static [&'static str], why: &'static str| {
-            move |s: &String| if words.contains(&s.as_str()) { Ok(()) } else { Err(why) }
-        };
         let key = |part: &str| format!("routes.{name}.{part}");
-        let kind = settings.get(
+        let kind = settings.choice(
             &key("kind"),
             match name {
                 QUEUEING_SYSTEM => "events",
                 NOTIFICATIONS => "notifications",
                 _ => "locations",
-            }
-            .to_owned(),
+            },
+            &["locations", "notifications", "events"].map(|word| (word, word)),
             "what the topic carries: locations, notifications, or events of any kind",
-            one_of(&["locations", "notifications", "events"], "must be locations, notifications or events"),
         );
-        let (topic, group) = match kind.as_str() {
+        let (topic, group) = match kind {
             "events" if name == QUEUEING_SYSTEM => (name.to_owned(), "queue-event-group".to_owned()),
             "events" => (name.to_owned(), format!("tutti-{name}")),
             "notifications" => ("sse_notifications".to_owned(), "tutti-notifications".to_owned()),
             _ => ("media-locations".to_owned(), "tutti-locations".to_owned()),
         };
-        let topic = settings.get(&key("topic"), topic, "the Kafka topic", not_empty);
-        let group = settings.get(&key("group"), group, "the consumer group", not_empty);
-        let start = settings.get(
+        let topic = settings.get_checked(&key("topic"), topic, "the Kafka topic", not_empty);
+        let group = settings.get_checked(&key("group"), group, "the consumer group", not_empty);
+        let start = settings.choice(
             &key("start"),
-            if kind == "locations" { "log-age" } else { "beginning" }.to_owned(),
+            if kind == "locations" { "log-age" } else { "beginning" },
+            &[("log-age", Start::LogAge), ("beginning", Start::Beginning), ("end", Start::End)],
             "where a partition begins that Redis does not know: log-age (for notifications, as old as inboxes keep), beginning or end",
-            one_of(&["log-age", "beginning", "end"], "must be log-age, beginning or end"),
         );
         let mut format = || {
-            let format = settings.get(
+            settings.choice(
                 &key("format"),
-                "json".to_owned(),
+                "json",
+                &[("json", Format::Json), ("protobuf", Format::Protobuf)],
                 "json or protobuf; a record's content-type header wins",
-                one_of(&["json", "protobuf"], "must be json or protobuf"),
-            );
-            if format == "protobuf" { Format::Protobuf } else { Format::Json }
+            )
         };
-        let kind = match kind.as_str() {
+        let kind = match kind {
             "notifications" => Kind::Notifications { format: format() },
             "locations" => Kind::Locations { format: format() },
             _ => Kind::Events {
-                event: settings.get(
+                event: settings.get_checked(
                     &key("event"),
                     "message".to_owned(),
                     "the name of its events, where a record's header event does not say",
@@ -231,23 +225,13 @@ impl Route {
                         if is_event_name(event) {
                             Ok(())
                         } else {
-                            Err("must be one line of 1 to 128 bytes, and no name or suffix that streams use themselves")
+                            Err("must be one line of 1 to 128 bytes, and no name or suffix that streams use themselves".to_owned())
                         }
                     },
                 ),
             },
         };
-        Self {
-            topic,
-            group,
-            kind,
-            start: match start.as_str() {
-                "beginning" => Start::Beginning,
-                "end" => Start::End,
-                _ => Start::LogAge,
-            },
-            awaited: true,
-        }
+        Self { topic, group, kind, start, awaited: true }
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tutti_service::shared::{self, Inboxes, Kafka};
-use tutti_service::{SecretString, Settings};
+use tutti_service::{SecretString, Settings, not_empty};
 
 /// All settings of the service.
 #[derive(Clone)]
@@ -35,18 +35,18 @@ impl Config {
         let allow_eviction = shared::allow_eviction(settings);
         let wait_replicas = shared::wait_replicas(settings);
         let kafka = Kafka::configure(settings, &shared::PRODUCERS_OWN);
-        let topic = settings.get(
+        let topic = settings.get_checked(
             "notifications.topic",
             "sse_notifications".to_owned(),
             "the Kafka topic that notifications are sent to",
-            |t: &String| if t.is_empty() { Err("must not be empty") } else { Ok(()) },
+            not_empty,
         );
-        let answer = settings.get(
+        let answer = settings.number(
             "notifications.answer_ms",
             2000u64,
-            "milliseconds that Kafka may take to acknowledge a notification, before its sender is told",
             // An edge gives up after 3 s.
-            |n| if (200..=2500).contains(n) { Ok(()) } else { Err("must be 200 to 2500") },
+            200..=2500,
+            "milliseconds that Kafka may take to acknowledge a notification, before its sender is told",
         );
         Self {
             listen,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tutti_service::shared::{self, Kafka};
-use tutti_service::{SecretString, Settings};
+use tutti_service::{SecretString, Settings, not_empty};
 
 use crate::passes::Signer;
 
@@ -50,33 +50,29 @@ impl Config {
         let allow_eviction = shared::allow_eviction(settings);
         let wait_replicas = shared::wait_replicas(settings);
         let kafka = Kafka::configure(settings, &shared::PRODUCERS_OWN);
-        let topic = settings.get(
+        let topic = settings.get_checked(
             "relay.topic",
             "queueing-system".to_owned(),
             "the Kafka topic that every change of a room is copied to",
-            |t: &String| if t.is_empty() { Err("must not be empty") } else { Ok(()) },
+            not_empty,
         );
-        let format = settings.get(
+        let format = settings.choice(
             "relay.format",
-            "json".to_owned(),
+            "json",
+            &[("json", Format::Json), ("protobuf", Format::Protobuf)],
             "how its values are written: json or protobuf",
-            |f: &String| {
-                if ["json", "protobuf"].contains(&f.as_str()) {
-                    Ok(())
-                } else {
-                    Err("must be json or protobuf")
-                }
-            },
         );
-        let tick =
-            settings.get("rooms.tick_ms", 200u64, "milliseconds between two steps of a room's time", |n| {
-                if (10..=1000).contains(n) { Ok(()) } else { Err("must be 10 to 1000") }
-            });
-        let max_unrelayed = settings.get(
+        let tick = settings.number(
+            "rooms.tick_ms",
+            200u64,
+            10..=1000,
+            "milliseconds between two steps of a room's time",
+        );
+        let max_unrelayed = settings.number(
             "rooms.max_unrelayed",
             1_000_000u64,
+            1..,
             "changes of a room that Kafka may be behind by, before joins are refused",
-            |n| if *n > 0 { Ok(()) } else { Err("must be above 0") },
         );
         Self {
             listen,
@@ -85,7 +81,7 @@ impl Config {
             wait_replicas,
             kafka,
             topic,
-            format: if format == "protobuf" { Format::Protobuf } else { Format::Json },
+            format,
             tick: Duration::from_millis(tick),
             max_unrelayed,
             signer: Signer::configure(settings),

@@ -37,11 +37,11 @@ impl Signer {
             &[],
             "files with further keys that are valid: the next one, or the one before",
         );
-        let ticket_seconds = settings.get(
+        let ticket_seconds = settings.number(
             "tickets.token_seconds",
             7 * 86_400u64,
+            1..=366 * 86_400,
             "seconds that a ticket's token is valid",
-            |n| if (1..=366 * 86_400).contains(n) { Ok(()) } else { Err("must be 1 to 31622400") },
         );
         if first.is_none() {
             settings.mistake(

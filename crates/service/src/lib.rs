@@ -21,7 +21,7 @@ pub use ready::{Latch, Readiness};
 pub use run::{
     Context, EXIT_CONFIG, EXIT_FAILURE, Failure, Service, file_limit, raise_file_limit, run, stop_signal,
 };
-pub use settings::{Mistakes, Settings, without_userinfo};
+pub use settings::{Mistakes, Settings, not_empty, without_userinfo};
 
 pub use prometheus_client::registry::Registry;
 pub use secrecy::{ExposeSecret, SecretString};

@@ -152,12 +152,9 @@ impl Frame {
             "log.level",
             "info".to_owned(),
             "error, warn, info, debug or trace for Tutti's own code, or a filter as tracing's EnvFilter",
-            |_| Ok(()),
         );
-        let format = settings.get("log.format", "text".to_owned(), "text or json", |f| {
-            if ["text", "json"].contains(&f.as_str()) { Ok(()) } else { Err("must be text or json") }
-        });
-        let logs = Logs { level, json: format == "json" };
+        let json = settings.choice("log.format", "text", &[("text", false), ("json", true)], "text or json");
+        let logs = Logs { level, json };
         if let Err(why) = logs.check() {
             settings.mistake(format!("log.level = {:?}: {why}", logs.level));
         }
@@ -166,19 +163,18 @@ impl Frame {
             "admin.listen",
             default,
             "address of the admin port, for /live, /ready and /metrics",
-            |_| Ok(()),
         );
-        let grace = settings.get(
+        let grace = settings.number(
             "shutdown.grace_seconds",
             30u64,
+            1..=3600,
             "seconds that stopping may take, after SIGTERM",
-            |n| if (1..=3600).contains(n) { Ok(()) } else { Err("must be 1 to 3600") },
         );
-        let threads = settings.get(
+        let threads = settings.number(
             "runtime.threads",
             0usize,
+            0..=1024,
             "threads that its own work runs on, drivers and HTTP workers aside; 0: one a core",
-            |n| if *n <= 1024 { Ok(()) } else { Err("must be at most 1024") },
         );
         Self { logs, admin, grace: Duration::from_secs(grace), threads }
     }

@@ -1,47 +1,37 @@
-//! Configuration: defaults, then a TOML file, then `TUTTI_...` variables.
+//! Configuration: defaults, then a TOML file, then `TUTTI_...` variables; the later one wins.
 //!
-//! A service asks for each setting by its key, default and meaning. All mistakes are gathered and
-//! reported at once, unknown keys of the file among them; what was asked for is also the list that
-//! `--check-config` prints.
+//! A service asks [`Settings`] for each setting by its key, default and meaning. Mistakes are collected and reported
+//! together by [`Settings::finish`], unknown keys of the file among them. The settings that a service has asked for are
+//! also the list that `--check-config` prints ([`Settings::describe`]).
+
+mod mistakes;
+mod redaction;
+mod sources;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Write as _};
+use std::fmt::{Display, Write as _};
+use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::str::FromStr;
 
-use config::{Config, File, FileFormat, Value, ValueKind};
 use secrecy::SecretString;
 
-/// What may be shown of the settings that are handed through.
-const HARMLESS: [&str; 5] =
-    ["security.protocol", "sasl.mechanism", "sasl.mechanisms", "client.id", "queued.max.messages.kbytes"];
+use self::redaction::{is_harmless, without_query};
+use self::sources::{Found, Sources, variable};
 
-/// Every mistake of a configuration, a line each.
-#[derive(Debug)]
-pub struct Mistakes(pub Vec<String>);
+pub use self::mistakes::Mistakes;
+pub use self::redaction::without_userinfo;
 
-impl fmt::Display for Mistakes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} in the configuration:", if self.0.len() == 1 { "a mistake" } else { "mistakes" })?;
-        for mistake in &self.0 {
-            writeln!(f, "  - {mistake}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for Mistakes {}
-
-/// The settings as given, and what was asked of them.
+/// Reads the settings of a service, and collects the mistakes in them.
 pub struct Settings {
-    file: BTreeMap<String, Value>,
-    variables: BTreeMap<String, String>,
+    sources: Sources,
     asked: BTreeMap<String, Asked>,
     mistakes: Vec<String>,
-    /// Tables of the file that hold nothing: their names still count.
-    empty_tables: BTreeSet<String>,
 }
 
+/// A setting that the service has asked for, as `--check-config` prints it.
 struct Asked {
     shown: String,
     origin: String,
@@ -49,43 +39,37 @@ struct Asked {
 }
 
 impl Settings {
-    /// Settings from a file, if there is one, and variables, of which those that begin with
-    /// `TUTTI_` count. A file that cannot be read is a mistake that [`Settings::finish`] reports.
+    /// Reads the file, if there is one, and keeps those variables whose names begin with `TUTTI_`. A file that cannot be
+    /// read is a mistake that [`Settings::finish`] reports.
     pub fn new(file: Option<&Path>, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut mistakes = Vec::new();
-        let mut flat = BTreeMap::new();
-        let mut empty_tables = BTreeSet::new();
-        if let Some(path) = file {
-            let source = File::from(path).format(FileFormat::Toml);
-            match Config::builder().add_source(source).build() {
-                Ok(config) => flatten("", config.cache, &mut flat, &mut empty_tables),
-                Err(error) => {
-                    mistakes.push(format!("{}: {}", path.display(), without_source(&error.to_string())));
-                }
-            }
-        }
-        let variables = variables.into_iter().filter(|(name, _)| name.starts_with("TUTTI_")).collect();
-        Self { file: flat, variables, asked: BTreeMap::new(), mistakes, empty_tables }
+        let sources = Sources::read(file, variables, &mut mistakes);
+        Self { sources, asked: BTreeMap::new(), mistakes }
     }
 
-    /// The variable that sets a key: `http.listen` is `TUTTI_HTTP_LISTEN`.
-    pub fn variable(key: &str) -> String {
-        format!("TUTTI_{}", key.replace(['.', '-'], "_").to_uppercase())
-    }
-
-    /// A setting of any type that is read from text. What `check` says against it is a mistake.
-    pub fn get<T: FromStr<Err: fmt::Display> + Clone + fmt::Display>(
+    /// Returns a setting of any type that can be parsed from text.
+    pub fn get<T: FromStr<Err: Display> + Display>(
         &mut self,
         key: &str,
         default: T,
         help: &'static str,
-        check: impl FnOnce(&T) -> Result<(), &'static str>,
     ) -> T {
-        let Some((text, origin)) = self.look_up(key) else {
-            self.note(key, default.to_string(), "default".into(), help);
+        self.get_checked(key, default, help, |_| Ok(()))
+    }
+
+    /// Returns a setting that `check` accepts. What `check` returns as an error is reported as a mistake.
+    pub fn get_checked<T: FromStr<Err: Display> + Display>(
+        &mut self,
+        key: &str,
+        default: T,
+        help: &'static str,
+        check: impl FnOnce(&T) -> Result<(), String>,
+    ) -> T {
+        let Some(Found { text, origin }) = self.sources.look_up(key) else {
+            self.note(key, default.to_string(), "default", help);
             return default;
         };
-        self.note(key, text.clone(), origin.clone(), help);
+        self.note(key, text.clone(), &origin, help);
         let value = match text.trim().parse::<T>() {
             Ok(value) => value,
             Err(error) => {
@@ -99,81 +83,100 @@ impl Settings {
         value
     }
 
-    /// A list, given as an array in the file or with commas in a variable.
+    /// Returns a number that must lie in `range`, for example `1..=3600` or `1..`.
+    pub fn number<T: FromStr<Err: Display> + Display + PartialOrd>(
+        &mut self,
+        key: &str,
+        default: T,
+        range: impl RangeBounds<T>,
+        help: &'static str,
+    ) -> T {
+        self.get_checked(key, default, help, |number| {
+            if range.contains(number) { Ok(()) } else { Err(format!("must be {}", range_text(&range))) }
+        })
+    }
+
+    /// Returns the value that `choices` names by a word.
+    ///
+    /// # Panics
+    /// If `default` is not among the choices.
+    pub fn choice<T: Copy>(
+        &mut self,
+        key: &str,
+        default: &str,
+        choices: &[(&str, T)],
+        help: &'static str,
+    ) -> T {
+        let value_of = |word: &str| choices.iter().find(|(name, _)| *name == word).map(|(_, value)| *value);
+        let word = self.get_checked(key, default.to_owned(), help, |word| {
+            if value_of(word).is_some() { Ok(()) } else { Err(format!("must be {}", words_text(choices))) }
+        });
+        value_of(&word).or_else(|| value_of(default)).expect("the default is one of the choices")
+    }
+
+    /// Returns a list: an array in the file, or text with commas in the file or a variable.
     pub fn list(&mut self, key: &str, default: &[&str], help: &'static str) -> Vec<String> {
-        let (text, origin) = self.look_up(key).unwrap_or_else(|| (default.join(","), "default".to_owned()));
-        self.note(key, text.clone(), origin, help);
+        let Found { text, origin } =
+            self.sources.look_up(key).unwrap_or_else(|| Found::default_of(default.join(",")));
+        self.note(key, text.clone(), &origin, help);
         text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect()
     }
 
-    /// A text that may be absent.
+    /// Returns a text, or `None` if it is absent or empty.
     pub fn optional(&mut self, key: &str, help: &'static str) -> Option<String> {
-        let found = self.look_up(key).filter(|(text, _)| !text.is_empty());
-        let (shown, origin) = found.clone().unwrap_or_else(|| ("(none)".into(), "default".into()));
-        self.note(key, shown, origin, help);
-        found.map(|(text, _)| text)
+        let found = self.sources.look_up(key).filter(|found| !found.text.is_empty());
+        let shown = found.clone().unwrap_or_else(|| Found::default_of("(none)".to_owned()));
+        self.note(key, shown.text, &shown.origin, help);
+        found.map(|found| found.text)
     }
 
-    /// A secret that may be absent; it is never shown.
+    /// Returns a secret, or `None` if it is absent or empty. `--check-config` never shows it.
     pub fn secret(&mut self, key: &str, help: &'static str) -> Option<SecretString> {
-        let found = self.look_up(key).filter(|(text, _)| !text.is_empty());
-        let origin = found.as_ref().map_or_else(|| "default".to_owned(), |(_, origin)| origin.clone());
-        self.note(key, if found.is_some() { "(hidden)" } else { "(none)" }.into(), origin, help);
-        found.map(|(text, _)| text.into())
+        let found = self.sources.look_up(key).filter(|found| !found.text.is_empty());
+        match &found {
+            Some(found) => self.note(key, "(hidden)".to_owned(), &found.origin, help),
+            None => self.note(key, "(none)".to_owned(), "default", help),
+        }
+        found.map(|found| found.text.into())
     }
 
-    /// A URL whose user, password and query are not shown.
+    /// Returns a URL. `--check-config` shows it without user, password and query.
     pub fn url(&mut self, key: &str, default: &str, help: &'static str) -> SecretString {
-        let (text, origin) = self.look_up(key).unwrap_or_else(|| (default.to_owned(), "default".to_owned()));
-        self.note(key, without_query(&without_userinfo(&text)), origin, help);
+        let Found { text, origin } =
+            self.sources.look_up(key).unwrap_or_else(|| Found::default_of(default.to_owned()));
+        self.note(key, without_query(&without_userinfo(&text)), &origin, help);
         text.into()
     }
 
-    /// The names of the tables right under `prefix` in the file.
+    /// Returns the names of the tables of the file that lie directly in the table `prefix`.
     pub fn tables(&self, prefix: &str) -> BTreeSet<String> {
-        let prefix = format!("{prefix}.");
-        let filled = self.file.keys().filter_map(|key| Some(key.strip_prefix(&prefix)?.split_once('.')?.0));
-        let empty = self.empty_tables.iter().filter_map(|name| name.strip_prefix(&prefix));
-        filled.chain(empty).map(str::to_owned).collect()
+        self.sources.tables(prefix)
     }
 
-    /// All keys below `prefix`, in the file or in variables, and their texts, taken as they are:
-    /// settings of a library that we hand through. Their names have dots and no underscores, so a
-    /// variable's underscores are dots.
+    /// Returns all settings below `prefix`, in the file and in variables, as they are written: settings of a library that
+    /// Tutti passes on. Names in such a library have dots and no underscores, so an underscore in the name of a variable
+    /// stands for a dot.
     pub fn rest(&mut self, prefix: &str, help: &'static str) -> BTreeMap<String, String> {
-        let start = format!("{prefix}.");
-        let variables = format!("{}_", Self::variable(prefix));
-        let in_file = self.file.iter().filter_map(|(key, value)| {
-            Some((key.strip_prefix(&start)?.to_owned(), (text_of(value)?, "file".to_owned())))
-        });
-        let in_variables = self.variables.iter().filter_map(|(name, text)| {
-            let key = name.strip_prefix(&variables)?.to_lowercase().replace('_', ".");
-            Some((key, (text.clone(), name.clone())))
-        });
-        let found: BTreeMap<String, (String, String)> = in_file.chain(in_variables).collect();
-        for (key, (text, origin)) in &found {
-            // A misspelt secret is one, too: only what is known to be none is shown.
-            let harmless =
-                key.ends_with(".ms") || key.ends_with(".bytes") || HARMLESS.contains(&key.as_str());
-            let shown = if harmless { text.clone() } else { "(hidden)".to_owned() };
-            self.note(&format!("{start}{key}"), shown, origin.clone(), help);
+        let found = self.sources.below(prefix);
+        for (key, found) in &found {
+            let shown = if is_harmless(key) { found.text.clone() } else { "(hidden)".to_owned() };
+            self.note(&format!("{prefix}.{key}"), shown, &found.origin, help);
         }
-        found.into_iter().map(|(key, (text, _))| (key, text)).collect()
+        found.into_iter().map(|(key, found)| (key, found.text)).collect()
     }
 
-    /// Notes a mistake that only the service can see, as where two settings do not fit together.
+    /// Adds a mistake that only the service can see, for example two settings that contradict each other.
     pub fn mistake(&mut self, text: impl Into<String>) {
         self.mistakes.push(text.into());
     }
 
-    /// Ends the asking.
+    /// Ends the reading: every key of the file that nothing asked for becomes a mistake.
     ///
     /// # Errors
-    /// All mistakes, keys of the file that nothing asked for among them.
+    /// All mistakes, if there is any.
     pub fn finish(&mut self) -> Result<(), Mistakes> {
-        for key in self.file.keys().filter(|key| !self.asked.contains_key(*key)) {
-            let near = nearest(key, self.asked.keys());
-            self.mistakes.push(match near {
+        for key in self.sources.file_keys().filter(|key| !self.asked.contains_key(*key)) {
+            self.mistakes.push(match nearest(key, self.asked.keys()) {
                 Some(near) => format!("{key}: no such setting; did you mean {near}?"),
                 None => format!("{key}: no such setting"),
             });
@@ -181,18 +184,18 @@ impl Settings {
         if self.mistakes.is_empty() { Ok(()) } else { Err(Mistakes(std::mem::take(&mut self.mistakes))) }
     }
 
-    /// Variables with our prefix that no setting asked for: not an error, since Kubernetes sets
-    /// such variables by itself, but worth a warning.
+    /// Returns the `TUTTI_...` variables that set nothing. They deserve a warning and are no error, since Kubernetes sets
+    /// such variables by itself.
     pub fn unknown_variables(&self) -> Vec<String> {
-        let asked: BTreeSet<String> = self.asked.keys().map(|key| Self::variable(key)).collect();
-        self.variables.keys().filter(|name| !asked.contains(*name)).cloned().collect()
+        let asked: BTreeSet<String> = self.asked.keys().map(|key| variable(key)).collect();
+        self.sources.variables().filter(|name| !asked.contains(*name)).cloned().collect()
     }
 
-    /// The effective values, where each comes from and what it means.
+    /// Describes every setting: its meaning, its variable, where its value comes from, and the value.
     pub fn describe(&self) -> String {
         let mut text = String::new();
         for (key, asked) in &self.asked {
-            let variable = Self::variable(key);
+            let variable = variable(key);
             let _ = writeln!(
                 text,
                 "# {}\n# {variable} ({})\n{key} = {}\n",
@@ -202,163 +205,51 @@ impl Settings {
         text
     }
 
-    fn look_up(&self, key: &str) -> Option<(String, String)> {
-        let variable = Self::variable(key);
-        if let Some(text) = self.variables.get(&variable) {
-            return Some((text.clone(), variable));
-        }
-        let value = self.file.get(key)?;
-        Some((text_of(value)?, "file".to_owned()))
-    }
-
-    fn note(&mut self, key: &str, shown: String, origin: String, help: &'static str) {
-        self.asked.insert(key.to_owned(), Asked { shown, origin, help });
+    fn note(&mut self, key: &str, shown: String, origin: &str, help: &'static str) {
+        self.asked.insert(key.to_owned(), Asked { shown, origin: origin.to_owned(), help });
     }
 }
 
-fn flatten(prefix: &str, value: Value, flat: &mut BTreeMap<String, Value>, empty: &mut BTreeSet<String>) {
-    match value.kind {
-        ValueKind::Table(table) if table.is_empty() => {
-            empty.insert(prefix.to_owned());
-        }
-        ValueKind::Table(table) => {
-            for (key, value) in table {
-                let key = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
-                flatten(&key, value, flat, empty);
-            }
-        }
-        _ => {
-            flat.insert(prefix.to_owned(), value);
-        }
-    }
+/// Accepts any text that is not empty: a check for [`Settings::get_checked`].
+///
+/// # Errors
+/// If the text is empty.
+pub fn not_empty(text: &String) -> Result<(), String> {
+    if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(()) }
 }
 
-fn text_of(value: &Value) -> Option<String> {
-    if let ValueKind::Array(values) = &value.kind {
-        let texts: Option<Vec<String>> = values.iter().map(text_of).collect();
-        return texts.map(|texts| texts.join(","));
-    }
-    value.clone().into_string().ok()
-}
-
-/// An error of the TOML reader without the lines that it quotes: they may hold a secret.
-fn without_source(error: &str) -> String {
-    let quoted = |line: &&str| {
-        line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit()).trim_start().starts_with('|')
+/// Describes a range for an error: `1 to 3600`, `at least 1`.
+fn range_text<T: Display>(range: &impl RangeBounds<T>) -> String {
+    let least = match range.start_bound() {
+        Bound::Included(least) => Some(least.to_string()),
+        Bound::Excluded(below) => Some(format!("more than {below}")),
+        Bound::Unbounded => None,
     };
-    let lines: Vec<&str> = error.lines().filter(|line| !quoted(line)).collect();
-    lines.join("; ")
-}
-
-/// A URL as it may be shown: without user and password.
-pub fn without_userinfo(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if at > scheme => {
-            format!("{}://(hidden)@{}", &url[..scheme], &url[at + 1..])
-        }
-        _ => url.to_owned(),
+    match (least, range.end_bound()) {
+        (Some(least), Bound::Included(most)) => format!("{least} to {most}"),
+        (Some(least), Bound::Excluded(above)) => format!("{least} to less than {above}"),
+        (Some(least), Bound::Unbounded) => format!("at least {least}"),
+        (None, Bound::Included(most)) => format!("at most {most}"),
+        (None, Bound::Excluded(above)) => format!("less than {above}"),
+        (None, Bound::Unbounded) => "any number".to_owned(),
     }
 }
 
-fn without_query(url: &str) -> String {
-    url.split_once('?').map_or_else(|| url.to_owned(), |(rest, _)| format!("{rest}?(hidden)"))
+/// Lists the words of a choice for an error: `json or protobuf`, `log-age, beginning or end`.
+fn words_text<T>(choices: &[(&str, T)]) -> String {
+    let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+    match words.split_last() {
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
+    }
 }
 
-/// The asked key that is most like one that does not exist.
+/// Returns the known key that is most similar to one that does not exist.
 fn nearest<'a>(key: &str, asked: impl Iterator<Item = &'a String>) -> Option<&'a String> {
     asked
         .map(|candidate| (strsim::jaro_winkler(key, candidate), candidate))
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write as _;
-
-    fn settings(toml: &str, variables: &[(&str, &str)]) -> Settings {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(toml.as_bytes()).unwrap();
-        Settings::new(Some(file.path()), variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
-    }
-
-    #[test]
-    fn a_variable_wins_over_the_file_and_the_file_over_the_default() {
-        let mut s = settings("[http]\nport = 1\nhost = \"a\"\n", &[("TUTTI_HTTP_PORT", "2")]);
-        assert_eq!(s.get("http.port", 0u16, "port", |_| Ok(())), 2);
-        assert_eq!(s.get("http.host", "x".to_owned(), "host", |_| Ok(())), "a");
-        assert_eq!(s.get("http.path", "/".to_owned(), "path", |_| Ok(())), "/");
-        s.finish().unwrap();
-    }
-
-    #[test]
-    fn all_mistakes_are_reported_at_once() {
-        let mut s = settings("[http]\nport = \"x\"\nprot = 3\n", &[("TUTTI_HTTP_SIZE", "0")]);
-        s.get("http.port", 1u16, "a port", |_| Ok(()));
-        s.get("http.size", 1u16, "a size", |n| if *n == 0 { Err("must be above 0") } else { Ok(()) });
-        let mistakes = s.finish().unwrap_err().to_string();
-        assert!(mistakes.contains("http.port = \"x\" (file)"), "{mistakes}");
-        assert!(mistakes.contains("http.size = \"0\" (TUTTI_HTTP_SIZE): must be above 0"), "{mistakes}");
-        assert!(mistakes.contains("http.prot: no such setting; did you mean http.port?"), "{mistakes}");
-    }
-
-    #[test]
-    fn a_file_that_is_not_there_is_a_mistake() {
-        let mut s = Settings::new(Some(Path::new("/nonexistent/tutti.toml")), []);
-        assert!(s.finish().unwrap_err().to_string().contains("/nonexistent/tutti.toml"));
-    }
-
-    #[test]
-    fn secrets_are_not_shown() {
-        let variables = [("TUTTI_AUTH_SECRET", "hush"), ("TUTTI_REDIS_URL", "redis://u:hush@h:1/0?p=hush")];
-        let mut s = settings("", &variables);
-        assert!(s.secret("auth.secret", "a secret").is_some());
-        s.url("redis.url", "redis://127.0.0.1", "the Redis");
-        let shown = s.describe();
-        assert!(!shown.contains("hush"), "{shown}");
-        assert!(shown.contains("redis://(hidden)@h:1/0?(hidden)"), "{shown}");
-    }
-
-    #[test]
-    fn what_is_handed_through_comes_from_the_file_and_from_variables() {
-        let variables = [("TUTTI_KAFKA_PROPERTIES_SASL_PASSWORD", "hush")];
-        let mut s =
-            settings("[kafka.properties]\n\"sasl.username\" = \"u\"\nsasl.password = \"x\"\n", &variables);
-        let found = s.rest("kafka.properties", "handed through");
-        let expected = [("sasl.password", "hush"), ("sasl.username", "u")];
-        assert!(found.iter().map(|(k, v)| (k.as_str(), v.as_str())).eq(expected), "{found:?}");
-        assert!(!s.describe().contains("hush"));
-        s.finish().unwrap();
-    }
-
-    #[test]
-    fn a_table_counts_also_where_it_is_empty() {
-        let mut s = settings("[routes.a]\n[routes.b]\ntopic = \"t\"\n", &[]);
-        assert!(s.tables("routes").iter().eq(["a", "b"]));
-        s.get("routes.b.topic", String::new(), "topic", |_| Ok(()));
-        s.finish().unwrap();
-    }
-
-    #[test]
-    fn an_error_of_the_file_does_not_quote_it() {
-        for toml in [
-            "[auth]\nhs256_secret = hush-hush\n",
-            "[auth]\nhs256_secret = \"hush-hush\n",
-            "url = redis://u:hush@h:1",
-        ] {
-            let mistakes = settings(toml, &[]).finish().unwrap_err().to_string();
-            assert!(!mistakes.contains("hush"), "{mistakes}");
-            assert!(mistakes.contains("line"), "{mistakes}");
-        }
-    }
-
-    #[test]
-    fn lists_come_as_arrays_or_with_commas() {
-        let mut s = settings("a = [\"x\", \"y\"]", &[("TUTTI_B", "u, v")]);
-        assert_eq!(s.list("a", &[], "a"), ["x", "y"]);
-        assert_eq!(s.list("b", &[], "b"), ["u", "v"]);
-        assert_eq!(s.list("c", &["w"], "c"), ["w"]);
-    }
 }

@@ -59,22 +59,12 @@ fn is_cut_short(url: &str) -> bool {
 
 /// How many replicas of Redis must have a write before it counts.
 pub fn wait_replicas(settings: &mut Settings) -> u32 {
-    settings.get(
-        "redis.wait_replicas",
-        0u32,
-        "a write counts when so many replicas of Redis have it, and is repeated otherwise; 0: the primary is enough",
-        |n| if *n <= 10 { Ok(()) } else { Err("must be 0 to 10") },
-    )
+    settings.number("redis.wait_replicas", 0u32, 0..=10, "a write counts when so many replicas of Redis have it, and is repeated otherwise; 0: the primary is enough")
 }
 
 /// Whether a service runs all the same on a Redis that may evict.
 pub fn allow_eviction(settings: &mut Settings) -> bool {
-    settings.get(
-        "redis.allow_eviction",
-        false,
-        "run all the same on a Redis whose maxmemory-policy is not noeviction: it may lose inboxes, tickets and logs",
-        |_| Ok(()),
-    )
+    settings.get("redis.allow_eviction", false, "run all the same on a Redis whose maxmemory-policy is not noeviction: it may lose inboxes, tickets and logs")
 }
 
 /// Kafka, and how to talk to it.
@@ -113,7 +103,6 @@ pub fn grpc_listen(settings: &mut Settings, port: u16) -> SocketAddr {
         "grpc.listen",
         SocketAddr::from(([127, 0, 0, 1], port)),
         "address of the gRPC port, which only edges and back ends may reach",
-        |_| Ok(()),
     )
 }
 
@@ -131,17 +120,17 @@ pub struct Locations {
 impl Locations {
     /// Asks for them.
     pub fn configure(settings: &mut Settings) -> Self {
-        let shards = settings.get(
+        let shards = settings.number(
             "locations.shards",
             4u32,
+            1..=256,
             "feeds that the live map is spread over; a Kafka partition goes to partition modulo shards",
-            |n| if (1..=256).contains(n) { Ok(()) } else { Err("must be 1 to 256") },
         );
-        let stale_after = settings.get(
+        let stale_after = settings.number(
             "locations.stale_after_seconds",
             30u64,
+            1..=86_400,
             "a device that sent nothing for so many seconds leaves the map",
-            |n| if (1..=86_400).contains(n) { Ok(()) } else { Err("must be 1 to 86400") },
         );
         Self {
             shards,
@@ -177,26 +166,16 @@ pub struct Inboxes {
 impl Inboxes {
     /// Asks for them.
     pub fn configure(settings: &mut Settings) -> Self {
-        let buckets = settings.get(
-            "inbox.buckets",
-            1u32,
-            "feeds that the inboxes are spread over: one does most in a call; of a Redis Cluster, several a node",
-            |n| if (1..=256).contains(n) { Ok(()) } else { Err("must be 1 to 256") },
-        );
-        let items = settings.get(
+        let buckets = settings.number("inbox.buckets", 1u32, 1..=256, "feeds that the inboxes are spread over: one does most in a call; of a Redis Cluster, several a node");
+        let items = settings.number(
             "inbox.keep",
             200u32,
+            1..=1000,
             "notifications that an inbox keeps; the oldest go first",
-            |n| {
-                if (1..=1000).contains(n) { Ok(()) } else { Err("must be 1 to 1000") }
-            },
         );
-        let bytes = settings.get("inbox.keep_bytes", 256 << 10, "bytes of them that it keeps", |n| {
-            if (1 << 10..=4 << 20).contains(n) { Ok(()) } else { Err("must be 1024 to 4194304") }
-        });
-        let days = settings.get("inbox.keep_days", 30u64, "days for which it keeps them", |n| {
-            if (1..=366).contains(n) { Ok(()) } else { Err("must be 1 to 366") }
-        });
+        let bytes =
+            settings.number("inbox.keep_bytes", 256 << 10, 1 << 10..=4 << 20, "bytes of them that it keeps");
+        let days = settings.number("inbox.keep_days", 30u64, 1..=366, "days for which it keeps them");
         Self { buckets, items, bytes, age: Duration::from_secs(days * 86_400) }
     }
 

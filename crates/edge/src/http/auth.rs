@@ -167,11 +167,11 @@ impl Verifier {
             }
         }
         let url = settings.url("auth.jwks_url", "", "URL of a JSON Web Key Set, fetched again and again");
-        let refresh = settings.get(
+        let refresh = settings.number(
             "auth.jwks_refresh_seconds",
             300u64,
+            10..=86_400,
             "seconds between two fetches of that set; a token of an unknown key has it fetched before",
-            |n| if (10..=86_400).contains(n) { Ok(()) } else { Err("must be 10 to 86400") },
         );
         let set = match url.expose_secret().trim() {
             "" => None,
@@ -179,8 +179,7 @@ impl Verifier {
                 .inspect_err(|why| settings.mistake(format!("auth.jwks_url: {why}")))
                 .ok(),
         };
-        let cookie =
-            settings.get("auth.cookie", "tutti_token".to_owned(), "cookie that may hold a token", |_| Ok(()));
+        let cookie = settings.get("auth.cookie", "tutti_token".to_owned(), "cookie that may hold a token");
         let audience = settings.optional("auth.audience", "tokens must name this audience (aud)");
         let issuer = settings.optional("auth.issuer", "tokens must be of this issuer (iss)");
         Self(Arc::new(Keys { keys, set, cookie, audience, issuer }))
