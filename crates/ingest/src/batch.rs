@@ -1,12 +1,12 @@
 //! The pure part: values to changes, gathered into the payload of one append.
 
 use prost::Message as _;
-use tutti_model::location::{self, Format, Invalid};
+use tutti_model::events::is_topic_event_name;
+use tutti_model::location::{self, Invalid};
 use tutti_model::notification;
 use tutti_model::time::is_plausible;
-use tutti_model::{Change, Gap, Locations, Removal, TopicEvent, TopicRecords, change};
+use tutti_model::{Change, Format, Gap, Locations, Removal, TopicEvent, TopicRecords, change};
 
-use crate::config::is_event_name;
 use crate::metrics::LeftOut;
 
 /// A batch holds at most so many records,
@@ -143,7 +143,7 @@ impl Judge {
                 let event = TopicEvent {
                     key: record.key.unwrap_or_default().to_vec().into(),
                     value: record.value.map(|value| value.to_vec().into()),
-                    event: named.filter(|name| is_event_name(name)).unwrap_or(event).to_owned(),
+                    event: named.filter(|name| is_topic_event_name(name)).unwrap_or(event).to_owned(),
                 };
                 Ok(Some(TopicRecords { events: vec![event], gap: None }.encode_to_vec()))
             }

@@ -4,7 +4,8 @@ use std::mem::discriminant;
 use std::time::Duration;
 
 use tutti_feed::LogLimits;
-use tutti_model::location::Format;
+use tutti_model::Format;
+use tutti_model::events::{MESSAGE, is_topic_event_name};
 use tutti_service::shared::{self, Inboxes, Kafka, Locations};
 use tutti_service::{SecretString, Settings, not_empty};
 
@@ -219,10 +220,10 @@ impl Route {
             _ => Kind::Events {
                 event: settings.get_checked(
                     &key("event"),
-                    "message".to_owned(),
+                    MESSAGE.to_owned(),
                     "the name of its events, where a record's header event does not say",
                     |event: &String| {
-                        if is_event_name(event) {
+                        if is_topic_event_name(event) {
                             Ok(())
                         } else {
                             Err("must be one line of 1 to 128 bytes, and no name or suffix that streams use themselves".to_owned())
@@ -233,11 +234,4 @@ impl Route {
         };
         Self { topic, group, kind, start, awaited: true }
     }
-}
-
-/// Whether a text can be an event's name in a stream: not one that a stream has a meaning for itself.
-pub(crate) fn is_event_name(text: &str) -> bool {
-    let ours = ["reset", "status", "end", "error", "open"].contains(&text)
-        || [".base64", ".null", ".empty"].iter().any(|suffix| text.ends_with(suffix));
-    (1..=128).contains(&text.len()) && !text.contains(['\r', '\n', '\0']) && !ours
 }

@@ -9,8 +9,8 @@ use prost::Message as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tutti_feed::{Error, Filing, Mailboxes, OffsetHistory, Offsets};
+use tutti_model::Format;
 use tutti_model::Notification;
-use tutti_model::location::Format;
 use tutti_model::notification::{self, addresses, id_of_record};
 use tutti_model::time::is_plausible;
 

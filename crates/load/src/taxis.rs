@@ -142,7 +142,7 @@ mod tests {
         for fix in taxis.moments.iter().filter_map(|moment| moment.fix.clone()) {
             // The time is set when a fix is sent.
             let text = location::to_json(&Fix { timestamp_ms: 1_700_000_000_000, ..fix });
-            location::decode(location::Format::Json, text.as_bytes()).unwrap();
+            location::decode(tutti_model::Format::Json, text.as_bytes()).unwrap();
         }
     }
 }

@@ -1,27 +1,27 @@
-//! Names of the feeds, shared by who writes and who follows them.
+//! The names of feeds, which both the writers and the followers of a feed use.
 
-/// The feed of one shard of the live map: `locations.<shard>`.
+/// The prefix of the names of the feeds of mailboxes, which are called `inbox.<bucket>`.
+pub const INBOX: &str = "inbox";
+
+/// Returns the name of the feed of one shard of the live map: `locations.<shard>`.
 pub fn locations_feed(shard: u32) -> String {
     format!("locations.{shard}")
 }
 
-/// The shard that a Kafka partition's positions go to: partition modulo shards.
+/// Returns the shard that receives the positions of a Kafka partition: the partition modulo the number of shards.
 ///
 /// # Panics
-/// If `shards` is 0, which no configuration passes.
+/// Panics if `shards` is 0, which the configuration refuses.
 pub fn shard_of(partition: i32, shards: u32) -> u32 {
     partition.unsigned_abs() % shards
 }
 
-/// The feed of one waiting room: `room.<room>`.
+/// Returns the name of the feed of one waiting room: `room.<room>`.
 pub fn room_feed(room: &str) -> String {
     format!("room.{room}")
 }
 
-/// The feed of one `events` topic of Kafka: `topic.<name>`.
+/// Returns the name of the feed of one Kafka topic of a route of kind `events`: `topic.<name>`.
 pub fn topic_feed(name: &str) -> String {
     format!("topic.{name}")
 }
-
-/// The feeds of users' and topics' mailboxes: `inbox.<bucket>`.
-pub const INBOX: &str = "inbox";

@@ -1,9 +1,9 @@
-//! Times that come from outside: all are milliseconds since 1970, and a time in another unit is refused, for
-//! taken as it stands it would be of January 1970 or of a year far ahead.
+//! The check of times that come from outside. All are milliseconds since 1970. A time in another unit is refused, because
+//! taken as milliseconds it would lie in January 1970 or in a year far ahead.
 
-/// The first plausible time, 2001-01-01. Until the year 33000, a time in seconds is before it.
+/// The first plausible time, 2001-01-01. Times in seconds are before it until the year 33000.
 pub const FIRST_MS: i64 = 978_307_200_000;
-/// The last plausible time, the end of the year 9999. A time in microseconds is after it.
+/// The last plausible time, the end of the year 9999. Times in microseconds are after it.
 pub const LAST_MS: i64 = 253_402_300_799_999;
 
 /// Why a number is not a time in milliseconds.
@@ -17,10 +17,10 @@ pub enum WrongTime {
     TooLate(i64),
 }
 
-/// Checks that a number is plausible as a time in milliseconds since 1970.
+/// Checks that a number is a plausible time in milliseconds since 1970: from the year 2001 to the year 9999.
 ///
 /// # Errors
-/// Which unit it may be in instead.
+/// Returns which other unit the number may be in.
 pub fn check(time_ms: i64) -> Result<(), WrongTime> {
     match time_ms {
         ..FIRST_MS => Err(WrongTime::TooEarly(time_ms)),
@@ -29,7 +29,7 @@ pub fn check(time_ms: i64) -> Result<(), WrongTime> {
     }
 }
 
-/// Whether a number is plausible as a time in milliseconds since 1970.
+/// Returns whether a number is a plausible time in milliseconds since 1970.
 pub fn is_plausible(time_ms: i64) -> bool {
     check(time_ms).is_ok()
 }

@@ -159,7 +159,7 @@ impl Relay {
             return None;
         };
         let Position { epoch, seq, time_us } = record.position;
-        let json = room::to_json(room, epoch, seq, time_us, &event)?;
+        let json = room::event_to_json(room, epoch, seq, time_us, &event)?;
         Some(match self.config.format {
             Format::Json => (json.to_string().into_bytes(), "application/json"),
             Format::Protobuf => (record.payload.to_vec(), "application/protobuf"),

@@ -102,7 +102,7 @@ async fn lottery(shared: web::Data<Shared>, path: web::Path<String>) -> Answer {
     configured(&shared)?;
     let name = RoomName { room: path.into_inner() };
     let kept = ask(&shared, name, |mut q, name| async move { q.get_room(name).await }).await?;
-    let settings = kept.settings.as_ref().map(room::settings_json).unwrap_or_default();
+    let settings = kept.settings.as_ref().map(room::settings_to_json).unwrap_or_default();
     let drawn = kept.opened && !kept.seed.is_empty();
     Ok(ok(&json!({
         "room": kept.room,
@@ -128,7 +128,7 @@ async fn put(
         ));
     }
     let body = settings_body(body).await?;
-    let (settings, opens_at_ms) = room::settings_of(&body).map_err(|why| bad(&why))?;
+    let (settings, opens_at_ms) = room::settings_from_json(&body).map_err(|why| bad(&why))?;
     let asked = PutRoomRequest { room: name, settings: Some(settings), opens_at_ms };
     let answer = ask(&shared, asked, |mut q, asked| async move { q.put_room(asked).await }).await?;
     Ok(ok(&room_json(&answer)))
@@ -142,7 +142,7 @@ async fn patch(
 ) -> Answer {
     administrator(&request, &shared)?;
     let body = settings_body(body).await?;
-    let changes = room::changes_of(&body).map_err(|why| bad(&why))?;
+    let changes = room::changes_from_json(&body).map_err(|why| bad(&why))?;
     let asked = PatchRoomRequest { room: path.into_inner(), changes: Some(changes) };
     let answer = ask(&shared, asked, |mut q, asked| async move { q.patch_room(asked).await }).await?;
     Ok(ok(&room_json(&answer)))
@@ -347,7 +347,7 @@ fn ticket_json(ticket: &Ticket) -> Value {
         }
         TicketState::Claimed => json!({"state": "claimed", "pass": ticket.pass, "until": ticket.until_ms}),
         TicketState::Gone | TicketState::Unknown => {
-            json!({"state": "gone", "reason": room::reason(ticket.reason())})
+            json!({"state": "gone", "reason": ticket.reason().as_word()})
         }
     };
     if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
@@ -360,9 +360,9 @@ fn room_json(kept: &Room) -> Value {
     let figures = kept.figures.unwrap_or_default();
     json!({
         "room": kept.room,
-        "mode": room::mode(kept.mode()),
+        "mode": kept.mode().as_word(),
         "opened": kept.opened,
-        "settings": kept.settings.as_ref().map(room::settings_json),
+        "settings": kept.settings.as_ref().map(room::settings_to_json),
         "seed": (!kept.seed.is_empty()).then_some(&kept.seed),
         "version": kept.version.unwrap_or_default().seq,
         "figures": {

@@ -7,7 +7,7 @@ use serde_json::json;
 use tonic::Status as Refused;
 use tutti_feed::{Cursor, Position};
 use tutti_model::queue::{Ticket, TicketId};
-use tutti_model::{Mode, TicketState, room};
+use tutti_model::{Mode, TicketState};
 
 use crate::http::upstream::reason;
 use crate::map::tick::Status;
@@ -115,7 +115,7 @@ impl Visitor {
                 Some(Settled::Inside)
             }
             TicketState::Gone | TicketState::Unknown => {
-                let reason = room::reason(ticket.reason());
+                let reason = ticket.reason().as_word();
                 events.event("queueLost", &json!({"ticket": number, "reason": reason}).to_string());
                 events.event("end", r#"{"reason":"queue_lost"}"#);
                 None

@@ -40,7 +40,7 @@ fn changes_of(room: &str, log: &[Record]) -> Vec<Value> {
         .filter_map(|record| {
             let event = RoomEvent::decode(record.payload.clone()).unwrap();
             let Position { epoch, seq, time_us } = record.position;
-            room::to_json(room, epoch, seq, time_us, &event)
+            room::event_to_json(room, epoch, seq, time_us, &event)
         })
         .collect()
 }
