@@ -12,7 +12,7 @@ use tutti_e2e::rooms::Rooms;
 use tutti_e2e::testbed::{Input, Testbed};
 use tutti_e2e::{eventually, free_port, kafka};
 
-/// What the README says that a user needs.
+/// The rights that docs/operations/redis.md says that a Redis user needs.
 const RIGHTS: &str = "~tutti:* &tutti:* +@all -@dangerous +info +role";
 
 /// A certificate of `localhost` that vouches for itself, and its key.

@@ -1,5 +1,8 @@
-//! The snippets of the README for browsers, in a browser, as they stand but for the addresses, and with less
-//! patience.
+//! The snippets of README.md and docs/, as they stand. Those for browsers run in a browser, but for the addresses, and
+//! with a shorter patience; `shell` has the others.
+
+mod pages;
+mod shell;
 
 use reqwest::Method;
 use serde_json::json;
@@ -12,20 +15,22 @@ use tutti_e2e::testbed::{Edge, Input, Map, Testbed};
 use crate::browser::Browser;
 use crate::cable::Cable;
 
-/// The first JavaScript under a heading.
-fn snippet(heading: &str) -> &'static str {
-    let readme = include_str!("../../../../README.md");
-    let (_, section) = readme.split_once(&format!("\n### {heading}\n")).expect("there is such a heading");
-    let (_, code) = section.split_once("```js\n").expect("it has a snippet");
-    code.split_once("```").expect("the snippet ends").0
+/// A guide, and the heading above its snippet for browsers.
+type Place = (&'static str, &'static str);
+
+/// The function that the snippets of the guides stand on.
+const FOLLOW: Place = ("docs/guides/browser.md", "Streams in a browser");
+
+/// Returns the first JavaScript under a heading.
+fn snippet((page, heading): Place) -> String {
+    pages::under(page, heading, "js")
 }
 
-/// Runs `before`, the function that all snippets stand on, the snippet under a heading, and `after`, in a page of
-/// the origin at which streams are asked for.
-async fn run(browser: &Browser, origin: &str, before: &str, heading: &str, after: &str) {
+/// Runs `before`, [`FOLLOW`], the snippet at a place, and `after`, in a page of the origin at which streams are asked for.
+async fn run(browser: &Browser, origin: &str, before: &str, place: Place, after: &str) {
     // A page without a script of its own.
     browser.client.goto(&format!("{origin}/v1/edges")).await.unwrap();
-    let code = [before, snippet("A stream in a browser"), snippet(heading), after].join("\n");
+    let code = [before, &snippet(FOLLOW), &snippet(place), after].join("\n");
     let here = code.replace("http://127.0.0.1:8080", origin).replace("http://127.0.0.1:8081", origin);
     let hasty = here.replace("40_000", "5_000");
     assert_ne!(here, hasty, "the patience stands in the snippet");
@@ -47,7 +52,14 @@ async fn the_snippet_of_the_map_goes_on_after_its_connection_was_dead() {
     input.send(&publisher, 20).await;
     eventually("all are there", async || edge.map().await == input.expected).await;
     let (cable, browser) = cable_and_browser(&edge, &testbed).await;
-    run(&browser, &cable.url, "", "The map in a browser", "window.devices = devices;").await;
+    run(
+        &browser,
+        &cable.url,
+        "",
+        ("docs/guides/map.md", "Show it in a browser"),
+        "window.devices = devices;",
+    )
+    .await;
     let map = "Object.fromEntries([...devices].map(([id, fix]) => [id, fix.timestamp]))";
     let held = async || serde_json::from_value::<Map>(browser.tell(map).await).unwrap_or_default();
     eventually("it holds the map", async || held().await == input.expected).await;
@@ -71,7 +83,7 @@ async fn the_snippet_of_the_waiting_room_gets_in_over_plain_http_after_its_conne
         (Cable::to(&edge).await, Browser::start_with(rooms.testbed.folder(), &names, json!({})).await);
     let origin = cable.url.replace("127.0.0.1", "phone.test");
     let show = "const show = place => window.place = place;";
-    run(&browser, &origin, show, "The waiting room in a browser", "").await;
+    run(&browser, &origin, show, ("docs/guides/waiting-room.md", "In a browser"), "").await;
     assert_eq!(browser.tell("isSecureContext").await, false);
     eventually("it shows the place", async || browser.tell("window.place").await == 1).await;
     cable.cut();
@@ -99,7 +111,8 @@ async fn the_snippet_of_the_inbox_goes_on_after_its_connection_was_dead() {
         "const token = '{}', show = (inbox, unread) => {{ window.unread = unread ?? window.unread; }};",
         token("7")
     );
-    run(&browser, &cable.url, &before, "The inbox in a browser", "window.inbox = inbox;").await;
+    run(&browser, &cable.url, &before, ("docs/guides/inbox.md", "In a browser"), "window.inbox = inbox;")
+        .await;
     let titles = async || browser.tell("[...inbox.values()].map(({ title }) => title)").await;
     eventually("it holds the first", async || titles().await == json!(["first"])).await;
     send("second").await;
@@ -109,5 +122,24 @@ async fn the_snippet_of_the_inbox_goes_on_after_its_connection_was_dead() {
     cable.mend();
     eventually("it has come back", async || titles().await == json!(["first", "second", "third"])).await;
     assert_eq!(browser.tell("window.unread").await, 3);
+    browser.client.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_snippet_of_the_readme_holds_the_map() {
+    let testbed = Testbed::new(1).await.with("locations.stale_after_seconds", "600");
+    let (_ingest, [edge]) = testbed.up([&[]]).await;
+    let (publisher, mut input) = (testbed.publisher(), Input::new(20));
+    input.send(&publisher, 20).await;
+    eventually("all are there", async || edge.map().await == input.expected).await;
+    let browser = Browser::start(testbed.folder()).await;
+    browser.client.goto(&format!("{}/v1/edges", edge.url)).await.unwrap();
+    let code = snippet(("README.md", "One snippet for each job")).replace("http://127.0.0.1:8080", &edge.url);
+    browser.client.execute(&format!("{code}\nwindow.devices = devices;"), Vec::new()).await.unwrap();
+    let map = "Object.fromEntries([...devices].map(([id, fix]) => [id, fix.timestamp]))";
+    let held = async || serde_json::from_value::<Map>(browser.tell(map).await).unwrap_or_default();
+    eventually("it holds the map", async || held().await == input.expected).await;
+    input.send(&publisher, 20).await;
+    eventually("it holds the news", async || held().await == input.expected).await;
     browser.client.close().await.unwrap();
 }

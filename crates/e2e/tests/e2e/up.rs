@@ -27,7 +27,7 @@ const PORTS: u16 = 11;
 
 /// Ports in a row that are free now, for `--port-base`, away from those of other tests, and from those that another
 /// test has been given here and not taken yet.
-fn port_base() -> u16 {
+pub(crate) fn port_base() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
         let given = NEXT.fetch_add(1, Ordering::Relaxed);
