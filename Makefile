@@ -1,6 +1,6 @@
 # What a developer types. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help up test bench check fmt
+.PHONY: help up test bench check fmt docs docs-serve reference
 
 CARGO ?= cargo
 TOOLS := target/tools
@@ -22,12 +22,12 @@ endef
 
 BUILD_NEEDS := cc:build-essential make:build-essential perl:perl pkg-config:pkg-config
 # Debian's python3 comes without what venv needs.
-TEST_NEEDS = redis-server:redis-server openssl:openssl curl:curl java:default-jre-headless mvn:maven \
+TEST_NEEDS = redis-server:redis-server openssl:openssl curl:curl kcat:kcat jq:jq java:default-jre-headless mvn:maven \
   chromium:chromium chromedriver:chromium-driver node:nodejs npm:npm nginx:nginx-light go:golang-go python3:python3-venv \
   $(if $(shell python3 -c 'import ensurepip' 2>&1),ensurepip:python3-venv)
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 20
 	@echo; echo "  make up ARGS='--port-base 20000' passes arguments on; KAFKA=host:port REDIS=url use what runs already"
 
 up: ## run everything: with docker compose where an engine runs, else in one process
@@ -51,12 +51,27 @@ bench: ## what the live map, waiting rooms and notifications cost, in a release 
 	$(CARGO) build --locked --release -p tutti -p tutti-edge -p tutti-ingest -p tutti-queue
 	target/release/tutti bench $(ARGS)
 
-check: ## formatting, lints, unused dependencies
+check: ## formatting, lints, unused dependencies, links of the documents and their references
 	$(call need,$(BUILD_NEEDS))
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@[ -x $(TOOLS)/bin/cargo-machete ] || $(CARGO) install --quiet --locked --root $(TOOLS) cargo-machete@0.9.2
 	$(TOOLS)/bin/cargo-machete
+	$(CARGO) test --quiet --locked --workspace --test documents
 
 fmt: ## format the code
 	$(CARGO) fmt --all
+
+docs: $(TOOLS)/bin/mdbook ## the documents as a website with search, in target/book
+	$(TOOLS)/bin/mdbook build docs
+
+docs-serve: $(TOOLS)/bin/mdbook ## show that website at http://127.0.0.1:3000/, and again after each change
+	$(TOOLS)/bin/mdbook serve docs --hostname 127.0.0.1 --port 3000
+
+$(TOOLS)/bin/mdbook:
+	$(call need,$(BUILD_NEEDS))
+	$(CARGO) install --quiet --locked --root $(TOOLS) mdbook@0.5.4
+
+reference: ## write docs/reference/config.md and metrics.md as the code is
+	$(call need,$(BUILD_NEEDS))
+	UPDATE_REFERENCE=1 $(CARGO) test --quiet --locked --workspace --test documents reference

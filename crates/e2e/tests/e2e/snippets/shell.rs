@@ -161,6 +161,5 @@ async fn the_snippets_of_the_guides_put_a_device_on_the_map_notify_over_kafka_an
     up.run("kafka", &format!("{notification}\n{follow}"), &["\"id\":\"hello-1\"", "\"title\":\"Hello\""])
         .await;
     let lottery = pages::under("docs/guides/waiting-room.md", "The lottery", "sh");
-    let seed = lottery.split_whitespace().nth(1).unwrap();
     up.run("lottery", &lottery, &["  -\n", "\n1\n"]).await;
 }
