@@ -1,9 +1,10 @@
 # What a developer types. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help up test bench check fmt docs docs-serve reference
+.PHONY: help up test bench check fmt proto docs docs-serve reference
 
 CARGO ?= cargo
 TOOLS := target/tools
+CODEGEN := $(CARGO) run --quiet --locked --manifest-path proto/codegen/Cargo.toml --target-dir target/codegen --
 
 # $(call need,command:package ...): installs what is missing by apt-get where it may, else says what to install.
 define need
@@ -51,9 +52,11 @@ bench: ## what the live map, waiting rooms and notifications cost, in a release 
 	$(CARGO) build --locked --release -p tutti -p tutti-edge -p tutti-ingest -p tutti-queue
 	target/release/tutti bench $(ARGS)
 
-check: ## formatting, lints, unused dependencies, links of the documents and their references
+check: ## formatting, lints, unused dependencies, generated code, links of the documents and their references
 	$(call need,$(BUILD_NEEDS))
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path proto/codegen/Cargo.toml --check
+	$(CODEGEN) --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@[ -x $(TOOLS)/bin/cargo-machete ] || $(CARGO) install --quiet --locked --root $(TOOLS) cargo-machete@0.9.2
 	$(TOOLS)/bin/cargo-machete
@@ -61,6 +64,10 @@ check: ## formatting, lints, unused dependencies, links of the documents and the
 
 fmt: ## format the code
 	$(CARGO) fmt --all
+	$(CARGO) fmt --manifest-path proto/codegen/Cargo.toml
+
+proto: ## generate the Rust code of proto/ again, after a change there
+	$(CODEGEN)
 
 docs: $(TOOLS)/bin/mdbook ## the documents as a website with search, in target/book
 	$(TOOLS)/bin/mdbook build docs

@@ -27,21 +27,12 @@ pub mod time;
 
 /// The generated protobuf messages of `proto/tutti`, in modules like their packages.
 mod proto {
-    #![allow(missing_docs, reason = "generated; documented in proto/tutti")]
-    #![allow(unreachable_pub, reason = "generated")]
-    #![allow(clippy::all, clippy::pedantic, reason = "generated")]
-    pub(crate) mod v1 {
-        include!(concat!(env!("OUT_DIR"), "/tutti.v1.rs"));
-    }
+    pub(crate) mod v1;
     pub(crate) mod queue {
-        pub(crate) mod v1 {
-            include!(concat!(env!("OUT_DIR"), "/tutti.queue.v1.rs"));
-        }
+        pub(crate) mod v1;
     }
     pub(crate) mod notify {
-        pub(crate) mod v1 {
-            include!(concat!(env!("OUT_DIR"), "/tutti.notify.v1.rs"));
-        }
+        pub(crate) mod v1;
     }
 }
 

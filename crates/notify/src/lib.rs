@@ -13,16 +13,9 @@
 mod config;
 mod kafka;
 mod metrics;
+mod proto;
 mod send;
 mod server;
-
-/// The generated gRPC server of `proto/tutti/notify/v1`.
-mod proto {
-    #![allow(missing_docs, reason = "generated; documented in proto/tutti/notify/v1/notify.proto")]
-    #![allow(unreachable_pub, reason = "generated")]
-    #![allow(clippy::all, clippy::pedantic, reason = "generated")]
-    include!(concat!(env!("OUT_DIR"), "/tutti.notify.v1.rs"));
-}
 
 use std::sync::{Arc, OnceLock};
 

@@ -13,18 +13,11 @@ mod config;
 mod kafka;
 mod metrics;
 mod passes;
+mod proto;
 mod relay;
 pub mod rooms;
 mod server;
 mod ticker;
-
-/// The generated gRPC server of `proto/tutti/queue/v1`.
-mod proto {
-    #![allow(missing_docs, reason = "generated; documented in proto/tutti/queue/v1/queue.proto")]
-    #![allow(unreachable_pub, reason = "generated")]
-    #![allow(clippy::all, clippy::pedantic, reason = "generated")]
-    include!(concat!(env!("OUT_DIR"), "/tutti.queue.v1.rs"));
-}
 
 use std::sync::{Arc, Mutex};
 

@@ -6,5 +6,6 @@ pub(crate) mod connections;
 pub(crate) mod devices;
 pub(crate) mod events;
 pub(crate) mod follower;
+mod proto;
 pub(crate) mod roster;
 pub(crate) mod routes;

@@ -7,15 +7,7 @@ use tutti_model::queue::Version;
 use crate::http::upstream::Replicas;
 use crate::metrics::Metrics;
 
-/// The generated gRPC client of `proto/tutti/queue/v1`.
-mod proto {
-    #![allow(missing_docs, reason = "generated; documented in proto/tutti/queue/v1/queue.proto")]
-    #![allow(unreachable_pub, reason = "generated")]
-    #![allow(clippy::all, clippy::pedantic, reason = "generated")]
-    include!(concat!(env!("OUT_DIR"), "/tutti.queue.v1.rs"));
-}
-
-pub(crate) use proto::queue_client::QueueClient;
+pub(crate) use crate::rooms::proto::queue_client::QueueClient;
 
 /// A snapshot has a bit a visitor.
 const MAX_ANSWER_BYTES: usize = 64 << 20;

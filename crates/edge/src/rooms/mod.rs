@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod follower;
 pub(crate) mod presence;
+mod proto;
 pub(crate) mod routes;
 pub(crate) mod state;
 pub(crate) mod tickets;
