@@ -20,7 +20,6 @@ mod server;
 use std::sync::{Arc, OnceLock};
 
 use tokio::net::TcpListener;
-use tonic::service::Routes;
 use tracing::info;
 use tutti_feed::{MailboxLimits, MailboxMetrics, Mailboxes, Replicas};
 use tutti_model::names;
@@ -72,7 +71,7 @@ impl Service for Notify {
             metrics: metrics.clone(),
             failures: Failures::default(),
         };
-        let serving = grpc::serve(listener, Routes::new(NotifyServer::new(server)), context.stop.clone());
+        let serving = grpc::serve(listener, NotifyServer::new(server), context.stop.clone());
         // Kafka is not awaited: who sends is told that it is away.
         let agreeing = async {
             let agreement = config.inboxes.agreement();

@@ -22,7 +22,6 @@ mod ticker;
 use std::sync::{Arc, Mutex};
 
 use tokio::net::TcpListener;
-use tonic::service::Routes;
 use tracing::info;
 use tutti_feed::Replicas;
 use tutti_service::{Context, ExposeSecret as _, Failure, Failures, Registry, Service, Settings, grpc};
@@ -73,7 +72,7 @@ impl Service for Queue {
             metrics: metrics.clone(),
             failures: Failures::default(),
         };
-        let serving = grpc::serve(listener, Routes::new(QueueServer::new(server)), context.stop.clone());
+        let serving = grpc::serve(listener, QueueServer::new(server), context.stop.clone());
         let (allow_eviction, redis_metrics) = (config.allow_eviction, metrics.redis.clone());
         let relay = Arc::new(Relay {
             name: uuid::Uuid::from_u128(rand::random()).to_string(),

@@ -7,8 +7,9 @@ use std::time::Duration;
 use futures_util::stream::unfold;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
 use tonic::metadata::MetadataValue;
-use tonic::service::Routes;
 use tonic::transport::server::{Connected, Server};
 use tonic::{Code, Status};
 
@@ -32,11 +33,20 @@ const KEEPALIVE_ANSWER: Duration = Duration::from_secs(5);
 /// Duration of a call at most, with the time that its request takes to come.
 const CALL: Duration = Duration::from_secs(30);
 
-/// Serves gRPC until it is told to stop and the calls under way are answered.
+/// Serves one gRPC service until `stop` is cancelled and the calls under way are answered.
+///
+/// The service is the generated server. It answers calls of other services with `UNIMPLEMENTED`.
 ///
 /// # Errors
 /// [`Failure::Other`] if the server ends by itself.
-pub async fn serve(listener: TcpListener, routes: Routes, stop: CancellationToken) -> Result<(), Failure> {
+pub async fn serve<S>(listener: TcpListener, service: S, stop: CancellationToken) -> Result<(), Failure>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
     let connections = unfold(Acceptor::new(listener, MAX_CONNECTIONS, PREFACE), async |acceptor| {
         let accepted = acceptor.accept().await;
         Some((Ok::<_, Infallible>(accepted), acceptor))
@@ -45,8 +55,7 @@ pub async fn serve(listener: TcpListener, routes: Routes, stop: CancellationToke
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
         .timeout(CALL)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(Box::pin(connections), stop.cancelled_owned())
+        .serve_with_incoming_shutdown(service, Box::pin(connections), stop.cancelled_owned())
         .await
         .map_err(|error| Failure::Other(format!("gRPC: {error}")))
 }
