@@ -2,9 +2,9 @@
 # One image a service:  docker build --target edge --tag tutti-edge .
 
 FROM rust:1.95-slim-bookworm AS build
-# To compile librdkafka and the OpenSSL that is linked into it, and jemalloc.
+# To compile librdkafka and jemalloc, and to link OpenSSL.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates g++ make perl pkg-config \
+    && apt-get install --yes --no-install-recommends ca-certificates g++ libssl-dev make pkg-config \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
@@ -19,10 +19,13 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
         target/release/tutti-edge target/release/tutti
 
 FROM debian:bookworm-slim AS runtime
+# Debian's OpenSSL, linked dynamically: building an image again takes its fixes, and scanners see its version.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libssl3 \
+    && rm -rf /var/lib/apt/lists/*
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-# The OpenSSL in librdkafka and in the edge was built to look in /usr/local/ssl, where nothing is. And
-# a service listens on the loopback address unless told otherwise, which nobody outside a container
-# reaches.
+# OpenSSL is told the file with the certificates, because the folder that it looks in by itself comes with a package that
+# is not here. A service listens on the loopback address unless told otherwise, which nobody outside a container reaches.
 ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
     TUTTI_ADMIN_LISTEN=0.0.0.0:9100
 # By number: Kubernetes cannot tell of a name that it is not root.

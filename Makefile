@@ -6,10 +6,15 @@ CARGO ?= cargo
 TOOLS := target/tools
 CODEGEN := $(CARGO) run --quiet --locked --manifest-path proto/codegen/Cargo.toml --target-dir target/codegen --
 
-# $(call need,command:package ...): installs what is missing by apt-get where it may, else says what to install.
+# $(call need,command:package ...): installs what is missing by apt-get where it may, else says what to install. A library
+# has no command: NAME.pc is looked up by pkg-config.
 define need
 @PATH="$$PATH:/usr/sbin"; missing=""; for pair in $(1); do \
-  command -v "$${pair%%:*}" >/dev/null 2>&1 || missing="$$missing $${pair##*:}"; \
+  name="$${pair%%:*}"; \
+  case "$$name" in \
+    *.pc) pkg-config --exists "$${name%.pc}" 2>/dev/null;; \
+    *) command -v "$$name" >/dev/null 2>&1;; \
+  esac || missing="$$missing $${pair##*:}"; \
 done; \
 if [ -n "$$missing" ]; then \
   if command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" = 0 ]; then \
@@ -21,7 +26,9 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-BUILD_NEEDS := cc:build-essential make:build-essential perl:perl pkg-config:pkg-config
+# librdkafka is compiled from source, with a C compiler and make. OpenSSL is the system's, found by pkg-config: compiling
+# it would take longer than all of our own code.
+BUILD_NEEDS := cc:build-essential make:build-essential pkg-config:pkg-config openssl.pc:libssl-dev
 # Debian's python3 comes without what venv needs.
 TEST_NEEDS = redis-server:redis-server openssl:openssl curl:curl kcat:kcat jq:jq java:default-jre-headless mvn:maven \
   chromium:chromium chromedriver:chromium-driver node:nodejs npm:npm nginx:nginx-light go:golang-go python3:python3-venv \
