@@ -11,7 +11,7 @@ COPY . .
 # What is in a cache mount is no part of the layer, so the binaries are copied out of it.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/src/target,sharing=locked \
-    cargo build --release --locked \
+    cargo build --release --locked --features jemalloc \
         --package tutti-ingest --package tutti-queue --package tutti-notify --package tutti-edge \
         --package tutti \
     && install -D --target-directory=/out \

@@ -56,7 +56,7 @@ test: ## all tests: unit, property, and end to end on real Kafka and Redis
 
 bench: ## what the live map, waiting rooms and notifications cost, in a release build; takes some half an hour
 	$(call need,$(BUILD_NEEDS) redis-server:redis-server redis-benchmark:redis-tools)
-	$(CARGO) build --locked --release -p tutti -p tutti-edge -p tutti-ingest -p tutti-queue
+	$(CARGO) build --locked --release --features jemalloc -p tutti -p tutti-edge -p tutti-ingest -p tutti-queue
 	target/release/tutti bench $(ARGS)
 
 check: ## formatting, lints, unused dependencies, generated code, links of the documents and their references

@@ -12,9 +12,13 @@ use tutti::token::{DEVELOPMENT_SECRET, sign};
 use tutti::up::{Options, up};
 use tutti::watch::watch;
 
-/// As in `tutti-edge`, which runs in this process too.
+/// jemalloc, for the reasons given in `tutti-edge` and `tutti-ingest`, which run in this process too.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+#[cfg(not(any(feature = "jemalloc", debug_assertions)))]
+compile_error!("a release build uses jemalloc: add `--features jemalloc`");
 
 /// Real-time delivery from Kafka, over Redis Pub/Sub, to browsers by Server-Sent Events
 #[derive(Parser)]
