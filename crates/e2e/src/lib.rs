@@ -10,6 +10,7 @@ pub mod rooms;
 pub mod sentinel;
 pub mod service;
 pub mod testbed;
+pub mod transport;
 pub mod viewer;
 pub mod viewport;
 pub mod wire;

@@ -10,7 +10,6 @@ use std::time::Duration;
 use eventsource_client::{Client as _, ClientBuilder, Error, ReconnectOptions, SSE};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
-use launchdarkly_sdk_transport::HyperTransport;
 use nix::sys::signal::Signal;
 use rand::Rng as _;
 use serde_json::json;
@@ -22,6 +21,7 @@ use tokio::time::{interval, sleep};
 use tutti_e2e::inboxes::{Inboxes, Seen, token};
 use tutti_e2e::kafka;
 use tutti_e2e::testbed::{Edge, Input, Map, Testbed, map_of_viewer, padded_fix};
+use tutti_e2e::transport::ReqwestTransport;
 use tutti_e2e::viewer::Following;
 use tutti_e2e::viewport::{Bounds, Fleet};
 use tutti_e2e::wire::{Wire, heard};
@@ -299,7 +299,7 @@ where
         .and_then(|builder| builder.header("authorization", &format!("Bearer {}", token("7"))))
         .unwrap()
         .reconnect(reconnect.build())
-        .build_with_transport(HyperTransport::builder().disable_proxy().build_http().unwrap());
+        .build_with_transport(ReqwestTransport);
     let mut stream = client.stream();
     let told = Arc::new(Mutex::new(Told::default()));
     let ours = told.clone();

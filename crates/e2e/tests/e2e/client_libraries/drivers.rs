@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex};
 
 use eventsource_client::{Client as _, ClientBuilder, SSE};
 use futures_util::StreamExt as _;
-use launchdarkly_sdk_transport::HyperTransport;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tutti::local::{Owned, find};
 use tutti_e2e::target_folder;
+use tutti_e2e::transport::ReqwestTransport;
 use tutti_load::now_ms;
 
 use super::table::{Driver, Library, folder};
@@ -267,8 +267,7 @@ async fn follow(Stream { name, url, token }: Stream, log: Arc<Mutex<File>>) {
     if !token.is_empty() {
         builder = builder.header("authorization", &format!("Bearer {token}")).unwrap();
     }
-    let client =
-        builder.build_with_transport(HyperTransport::builder().disable_proxy().build_http().unwrap());
+    let client = builder.build_with_transport(ReqwestTransport);
     let mut stream = client.stream();
     while let Some(next) = stream.next().await {
         match next {
