@@ -1,5 +1,6 @@
 # syntax=docker/dockerfile:1
 # One image a service:  docker build --target edge --tag tutti-edge .
+# The argument PROFILE is the Cargo profile: `release`, or `compose`, which builds in a fraction of the time.
 
 FROM rust:1.95-slim-bookworm AS build
 # To compile librdkafka and jemalloc, and to link OpenSSL.
@@ -8,15 +9,17 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-# What is in a cache mount is no part of the layer, so the binaries are copied out of it.
+ARG PROFILE=release
+# All binaries come from one call of cargo, which compiles what they share once. What is in a cache mount is no part of
+# the layer, so the binaries are copied out of it.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/src/target,sharing=locked \
-    cargo build --release --locked --features jemalloc \
+    cargo build --locked --profile "$PROFILE" --features jemalloc \
         --package tutti-ingest --package tutti-queue --package tutti-notify --package tutti-edge \
         --package tutti \
     && install -D --target-directory=/out \
-        target/release/tutti-ingest target/release/tutti-queue target/release/tutti-notify \
-        target/release/tutti-edge target/release/tutti
+        "target/$PROFILE/tutti-ingest" "target/$PROFILE/tutti-queue" "target/$PROFILE/tutti-notify" \
+        "target/$PROFILE/tutti-edge" "target/$PROFILE/tutti"
 
 FROM debian:bookworm-slim AS runtime
 # Debian's OpenSSL, linked dynamically: building an image again takes its fixes, and scanners see its version.
