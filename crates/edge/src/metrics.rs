@@ -8,6 +8,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tracing::warn;
 use tutti_feed::{FollowMetrics, RedisMetrics};
+use tutti_service::{histogram, metric};
 
 /// Why a stream ended.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -125,130 +126,90 @@ pub struct Metrics {
 impl Metrics {
     /// Makes and registers them.
     pub fn new(registry: &mut Registry) -> Self {
-        let m = Self {
+        Self {
             redis: RedisMetrics::new(registry),
             follow: FollowMetrics::new(registry),
             follow_rooms: FollowMetrics::new(registry.sub_registry_with_prefix("rooms")),
             follow_topics: FollowMetrics::new(registry.sub_registry_with_prefix("topics")),
             follow_inboxes: FollowMetrics::new(registry.sub_registry_with_prefix("inboxes")),
-            streams: Gauge::default(),
-            behind: Gauge::default(),
-            opened: Counter::default(),
-            ended: Family::default(),
-            turned_away: Family::default(),
-            connections_refused: Counter::default(),
-            refused: Counter::default(),
-            unreadable_requests: Family::default(),
-            jwks_fetches: Family::default(),
-            jwks_keys: Gauge::default(),
-            deliveries: Counter::default(),
-            delivered_bytes: Counter::default(),
-            fell_behind: Counter::default(),
-            replays: Counter::default(),
-            waiting: Family::default(),
-            map_copies: Family::default(),
-            resets: Counter::default(),
-            ticks: Counter::default(),
-            unreadable: Counter::default(),
-            rooms: Gauge::default(),
-            queue_unavailable: Counter::default(),
-            notify_unavailable: Counter::default(),
-            mailbox_reads: Counter::default(),
-            tiles_encoded: Counter::default(),
-            letters_encoded: Counter::default(),
-            devices: Gauge::default(),
-            stale: Gauge::default(),
-            record_age: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
-        };
-        registry.register("edge_streams", "Streams open", m.streams.clone());
-        registry.register(
-            "edge_streams_behind",
-            "Streams being replayed to, or whose socket is full",
-            m.behind.clone(),
-        );
-        registry.register("edge_streams_opened", "Streams opened", m.opened.clone());
-        registry.register("edge_streams_ended", "Streams ended, by reason", m.ended.clone());
-        registry.register(
-            "edge_streams_turned_away",
-            "Streams turned away above a limit, by whose that is",
-            m.turned_away.clone(),
-        );
-        registry.register(
-            "edge_connections_refused",
-            "Connections closed at once, since their address had as many as it may",
-            m.connections_refused.clone(),
-        );
-        registry.register(
-            "edge_requests_refused",
-            "Requests without a valid token or scope",
-            m.refused.clone(),
-        );
-        registry.register(
-            "edge_requests_unreadable",
-            "What clients sent that cannot be read as a request, by the status of the answer",
-            m.unreadable_requests.clone(),
-        );
-        registry.register(
-            "edge_jwks_fetches",
-            "Fetches of the key set at auth.jwks_url, by outcome",
-            m.jwks_fetches.clone(),
-        );
-        registry.register("edge_jwks_keys", "Keys held of that set", m.jwks_keys.clone());
-        registry.register("edge_deliveries", "Frames written to clients", m.deliveries.clone());
-        registry.register("edge_delivered_bytes", "Bytes written to clients", m.delivered_bytes.clone());
-        registry.register(
-            "edge_fell_behind",
-            "Times a socket would not take a whole frame",
-            m.fell_behind.clone(),
-        );
-        registry.register("edge_replays", "Replays begun", m.replays.clone());
-        registry.register(
-            "edge_turns_waiting",
-            "Streams and requests that wait for their turn, by at what",
-            m.waiting.clone(),
-        );
-        registry.register(
-            "edge_map_copies",
-            "Copies made for /v1/map/locations: of the whole map, each for all who ask, and of areas",
-            m.map_copies.clone(),
-        );
-        registry.register("edge_resets", "Resets sent to clients", m.resets.clone());
-        registry.register("edge_ticks", "Steps of the map", m.ticks.clone());
-        registry.register(
-            "edge_tiles_encoded",
-            "Tiles of a step encoded for those who look at a part of the world",
-            m.tiles_encoded.clone(),
-        );
-        registry.register(
-            "edge_unreadable_records",
-            "Records that this version cannot read",
-            m.unreadable.clone(),
-        );
-        registry.register("edge_rooms", "Waiting rooms followed", m.rooms.clone());
-        registry.register(
-            "edge_queue_unavailable",
-            "Calls that no replica of the waiting room's service answered",
-            m.queue_unavailable.clone(),
-        );
-        registry.register(
-            "edge_notify_unavailable",
-            "Calls that no replica of the notifications' service answered",
-            m.notify_unavailable.clone(),
-        );
-        registry.register(
-            "edge_letters_encoded",
-            "Events of inboxes written, each once for all devices that get it",
-            m.letters_encoded.clone(),
-        );
-        registry.register("edge_mailbox_reads", "Mailboxes read for clients", m.mailbox_reads.clone());
-        registry.register("edge_devices", "Devices on the map", m.devices.clone());
-        registry.register("edge_stale", "1 while no news arrives", m.stale.clone());
-        registry.register(
-            "edge_record_age_seconds",
-            "From a record's time in Redis to the tick that shows it, by this host's clock",
-            m.record_age.clone(),
-        );
-        m
+            streams: metric(registry, "edge_streams", "Streams open"),
+            behind: metric(
+                registry,
+                "edge_streams_behind",
+                "Streams being replayed to, or whose socket is full",
+            ),
+            opened: metric(registry, "edge_streams_opened", "Streams opened"),
+            ended: metric(registry, "edge_streams_ended", "Streams ended, by reason"),
+            turned_away: metric(
+                registry,
+                "edge_streams_turned_away",
+                "Streams turned away above a limit, by whose that is",
+            ),
+            connections_refused: metric(
+                registry,
+                "edge_connections_refused",
+                "Connections closed at once, since their address had as many as it may",
+            ),
+            refused: metric(registry, "edge_requests_refused", "Requests without a valid token or scope"),
+            unreadable_requests: metric(
+                registry,
+                "edge_requests_unreadable",
+                "What clients sent that cannot be read as a request, by the status of the answer",
+            ),
+            jwks_fetches: metric(
+                registry,
+                "edge_jwks_fetches",
+                "Fetches of the key set at auth.jwks_url, by outcome",
+            ),
+            jwks_keys: metric(registry, "edge_jwks_keys", "Keys held of that set"),
+            deliveries: metric(registry, "edge_deliveries", "Frames written to clients"),
+            delivered_bytes: metric(registry, "edge_delivered_bytes", "Bytes written to clients"),
+            fell_behind: metric(registry, "edge_fell_behind", "Times a socket would not take a whole frame"),
+            replays: metric(registry, "edge_replays", "Replays begun"),
+            waiting: metric(
+                registry,
+                "edge_turns_waiting",
+                "Streams and requests that wait for their turn, by at what",
+            ),
+            map_copies: metric(
+                registry,
+                "edge_map_copies",
+                "Copies made for /v1/map/locations: of the whole map, each for all who ask, and of areas",
+            ),
+            resets: metric(registry, "edge_resets", "Resets sent to clients"),
+            ticks: metric(registry, "edge_ticks", "Steps of the map"),
+            tiles_encoded: metric(
+                registry,
+                "edge_tiles_encoded",
+                "Tiles of a step encoded for those who look at a part of the world",
+            ),
+            unreadable: metric(registry, "edge_unreadable_records", "Records that this version cannot read"),
+            rooms: metric(registry, "edge_rooms", "Waiting rooms followed"),
+            queue_unavailable: metric(
+                registry,
+                "edge_queue_unavailable",
+                "Calls that no replica of the waiting room's service answered",
+            ),
+            notify_unavailable: metric(
+                registry,
+                "edge_notify_unavailable",
+                "Calls that no replica of the notifications' service answered",
+            ),
+            letters_encoded: metric(
+                registry,
+                "edge_letters_encoded",
+                "Events of inboxes written, each once for all devices that get it",
+            ),
+            mailbox_reads: metric(registry, "edge_mailbox_reads", "Mailboxes read for clients"),
+            devices: metric(registry, "edge_devices", "Devices on the map"),
+            stale: metric(registry, "edge_stale", "1 while no news arrives"),
+            record_age: histogram(
+                registry,
+                "edge_record_age_seconds",
+                "From a record's time in Redis to the tick that shows it, by this host's clock",
+                exponential_buckets(0.0005, 2.0, 16),
+            ),
+        }
     }
 
     /// The number of those that wait for such a turn.

@@ -8,6 +8,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tutti_feed::{AppendMetrics, MailboxMetrics, RedisMetrics};
 use tutti_model::location::Decoded;
+use tutti_service::{histogram, metric};
 
 /// Which topic.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -100,61 +101,48 @@ pub struct Metrics {
 impl Metrics {
     /// Makes and registers them.
     pub fn new(registry: &mut Registry) -> Self {
-        let append = AppendMetrics::new(registry);
-        let m = Self {
+        Self {
+            append: AppendMetrics::new(registry),
             redis: RedisMetrics::new(registry),
-            append,
             mailboxes: MailboxMetrics::new(registry),
-            applied: Family::default(),
-            duplicates: Family::default(),
-            stale: Family::default(),
-            rejected: Family::default(),
-            left_out: Family::default(),
-            rejected_lost: Family::default(),
-            gaps: Family::default(),
-            append_errors: Family::default(),
-            partitions: Family::default(),
-            lag: Family::default(),
-            held_back: Family::default(),
-            delay: Histogram::new(exponential_buckets(0.0005, 2.0, 18)),
-        };
-        registry.register("ingest_applied_records", "Records that reached Redis", m.applied.clone());
-        registry.register(
-            "ingest_duplicate_records",
-            "Records that another delivery had brought to Redis already",
-            m.duplicates.clone(),
-        );
-        registry.register("ingest_stale_records", "Records too old to count", m.stale.clone());
-        registry.register("ingest_rejected_records", "Records that are not valid", m.rejected.clone());
-        registry.register(
-            "ingest_left_out_values",
-            "Optional values that were left out of fixes: not available, or out of range",
-            m.left_out.clone(),
-        );
-        registry.register(
-            "ingest_rejected_lost_records",
-            "Rejected records that could not be written to the rejected topic",
-            m.rejected_lost.clone(),
-        );
-        registry.register("ingest_gaps", "Holes in Kafka itself, as after retention", m.gaps.clone());
-        registry.register(
-            "ingest_append_errors",
-            "Appends that failed and were tried again",
-            m.append_errors.clone(),
-        );
-        registry.register("ingest_partitions", "Partitions being read", m.partitions.clone());
-        registry.register("ingest_lag_records", "Records behind the end of the partition", m.lag.clone());
-        registry.register(
-            "ingest_held_back_records",
-            "Records behind a transaction that has been open for some seconds: they can be read when it ends",
-            m.held_back.clone(),
-        );
-        registry.register(
-            "ingest_delay_seconds",
-            "From a record's Kafka timestamp to its time in the feed",
-            m.delay.clone(),
-        );
-        m
+            applied: metric(registry, "ingest_applied_records", "Records that reached Redis"),
+            duplicates: metric(
+                registry,
+                "ingest_duplicate_records",
+                "Records that another delivery had brought to Redis already",
+            ),
+            stale: metric(registry, "ingest_stale_records", "Records too old to count"),
+            rejected: metric(registry, "ingest_rejected_records", "Records that are not valid"),
+            left_out: metric(
+                registry,
+                "ingest_left_out_values",
+                "Optional values that were left out of fixes: not available, or out of range",
+            ),
+            rejected_lost: metric(
+                registry,
+                "ingest_rejected_lost_records",
+                "Rejected records that could not be written to the rejected topic",
+            ),
+            gaps: metric(registry, "ingest_gaps", "Holes in Kafka itself, as after retention"),
+            append_errors: metric(
+                registry,
+                "ingest_append_errors",
+                "Appends that failed and were tried again",
+            ),
+            partitions: metric(registry, "ingest_partitions", "Partitions being read"),
+            lag: metric(registry, "ingest_lag_records", "Records behind the end of the partition"),
+            held_back: metric(
+                registry,
+                "ingest_held_back_records",
+                "Records behind a transaction that has been open for some seconds: they can be read when it ends",
+            ),
+            delay: histogram(
+                registry,
+                "ingest_delay_seconds",
+                "From a record's Kafka timestamp to its time in the feed",
+                exponential_buckets(0.0005, 2.0, 18),
+            ),
+        }
     }
 
     /// The counters of what is left out of a topic's fixes.

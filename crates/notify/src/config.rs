@@ -1,22 +1,16 @@
 //! What the notifications' service needs to know.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use tutti_service::grpc::GrpcConfig;
 use tutti_service::shared::{self, Inboxes, Kafka};
-use tutti_service::{SecretString, Settings, not_empty};
+use tutti_service::{Settings, not_empty};
 
 /// All settings of the service.
 #[derive(Clone)]
 pub struct Config {
-    /// Where gRPC is served.
-    pub listen: SocketAddr,
-    /// The Redis of the mailboxes.
-    pub redis_url: SecretString,
-    /// The service starts also on a Redis that may evict keys (`redis.allow_eviction`).
-    pub allow_eviction: bool,
-    /// A write counts when so many replicas of it have it.
-    pub wait_replicas: u32,
+    /// The gRPC port, and the Redis of the mailboxes.
+    pub grpc: GrpcConfig,
     /// Where notifications are sent to.
     pub kafka: Kafka,
     /// Their topic.
@@ -30,10 +24,7 @@ pub struct Config {
 impl Config {
     /// Asks for them.
     pub fn configure(settings: &mut Settings) -> Self {
-        let listen = shared::grpc_listen(settings, 9201);
-        let redis_url = shared::redis_url(settings);
-        let allow_eviction = shared::allow_eviction(settings);
-        let wait_replicas = shared::wait_replicas(settings);
+        let grpc = GrpcConfig::configure(settings, 9201);
         let kafka = Kafka::configure(settings, &shared::PRODUCERS_OWN);
         let topic = settings.get_checked(
             "notifications.topic",
@@ -49,10 +40,7 @@ impl Config {
             "milliseconds that Kafka may take to acknowledge a notification, before its sender is told",
         );
         Self {
-            listen,
-            redis_url,
-            allow_eviction,
-            wait_replicas,
+            grpc,
             kafka,
             topic,
             answer: Duration::from_millis(answer),

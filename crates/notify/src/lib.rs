@@ -19,12 +19,12 @@ mod server;
 
 use std::sync::{Arc, OnceLock};
 
-use tokio::net::TcpListener;
 use tracing::info;
-use tutti_feed::{MailboxLimits, MailboxMetrics, Mailboxes, Replicas};
+use tutti_feed::{MailboxLimits, MailboxMetrics, Mailboxes};
 use tutti_model::names;
+use tutti_service::grpc::{Agreement, GrpcService};
 use tutti_service::shared::Inboxes;
-use tutti_service::{Context, ExposeSecret as _, Failure, Failures, Registry, Service, Settings, grpc};
+use tutti_service::{Context, Failure, Failures, Registry, Service, Settings};
 
 pub use config::Config;
 pub use metrics::{MarkLabel, Metrics};
@@ -51,16 +51,10 @@ impl Service for Notify {
     }
 
     async fn run(config: Config, metrics: Metrics, context: Context) -> Result<(), Failure> {
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .map_err(|e| Failure::Other(format!("grpc.listen: cannot listen on {}: {e}", config.listen)))?;
+        let service = GrpcService::start(&config.grpc, &context).await?;
         let producer = kafka::Producer::new(&config.kafka, config.answer)
             .map_err(|e| Failure::Config(kafka::refused(&e)))?;
-        let mut redis = tutti_feed::connect(config.redis_url.expose_secret())
-            .map_err(|e| Failure::Config(e.to_string()))?;
-        let client = redis.client.clone();
-        let latch = context.readiness.latch("redis");
-        info!(listen = %config.listen, topic = config.topic, "serving");
+        info!(listen = %config.grpc.listen, topic = config.topic, "serving");
 
         let mailboxes = Arc::new(OnceLock::new());
         let server = Server {
@@ -71,33 +65,19 @@ impl Service for Notify {
             metrics: metrics.clone(),
             failures: Failures::default(),
         };
-        let serving = grpc::serve(listener, NotifyServer::new(server), context.stop.clone());
-        // Kafka is not awaited: who sends is told that it is away.
-        let agreeing = async {
-            let agreement = config.inboxes.agreement();
-            let waits = |why: &str| latch.because(why);
-            let allowed = config.allow_eviction;
-            tokio::select! {
-                agreed = tutti_feed::wait_for_agreement(&client, "inbox", &agreement, allowed, waits) => {
-                    agreed.map_err(|e| Failure::Config(e.to_string()))?;
-                }
-                () = context.stop.cancelled() => return Ok(()),
-            }
-            let Inboxes { buckets, items, bytes, age } = config.inboxes;
-            mailboxes.get_or_init(|| {
-                let keep = MailboxLimits { items, bytes, age };
-                // It files nothing.
-                Mailboxes::new(client.clone(), names::INBOX, buckets, keep, MailboxMetrics::default())
-                    .with_replicas(Replicas::new(client.clone(), config.wait_replicas))
-            });
-            latch.open();
-            Ok::<(), Failure>(())
-        };
-        let watching = tutti_feed::watch_eviction_policy(&client, &metrics.redis, config.allow_eviction);
-        tokio::select! {
-            served = async { tokio::try_join!(serving, agreeing) } => served.map(drop),
-            () = watching => unreachable!("it watches for ever"),
-            () = redis.ended() => Err(Failure::Other("the Redis client ended by itself".into())),
-        }
+        let Inboxes { buckets, items, bytes, age } = config.inboxes;
+        let limits = MailboxLimits { items, bytes, age };
+        // This service files nothing, so it has nothing to count.
+        let counts = MailboxMetrics::default();
+        let found = Mailboxes::new(service.client(), names::INBOX, buckets, limits, counts)
+            .with_replicas(service.replicas());
+        let agreement = Agreement { group: "inbox", settings: &config.inboxes.agreement() };
+        // The service does not wait for Kafka: a sender learns that Kafka is away.
+        service
+            .run(NotifyServer::new(server), agreement, &metrics.redis, |latch| async move {
+                mailboxes.get_or_init(|| found);
+                latch.open();
+            })
+            .await
     }
 }

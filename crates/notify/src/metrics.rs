@@ -6,6 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tutti_feed::RedisMetrics;
+use tutti_service::{histogram, metric};
 
 /// How something was marked.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -32,29 +33,25 @@ pub struct Metrics {
 impl Metrics {
     /// Makes and registers them.
     pub fn new(registry: &mut Registry) -> Self {
-        let m = Self {
+        Self {
             redis: RedisMetrics::new(registry),
-            sent: Counter::default(),
-            failed: Counter::default(),
-            marks: Family::default(),
-            send: Histogram::new(exponential_buckets(0.001, 2.0, 17)),
-        };
-        registry.register(
-            "notifications_sent",
-            "Records that Kafka acknowledged, one for each recipient",
-            m.sent.clone(),
-        );
-        registry.register(
-            "notifications_failed",
-            "Sends refused because Kafka did not take them in time",
-            m.failed.clone(),
-        );
-        registry.register("marks", "Marks made in inboxes, repeated ones too, by what", m.marks.clone());
-        registry.register(
-            "notification_send_seconds",
-            "How long Kafka took over a send, or until it was given up",
-            m.send.clone(),
-        );
-        m
+            sent: metric(
+                registry,
+                "notifications_sent",
+                "Records that Kafka acknowledged, one for each recipient",
+            ),
+            failed: metric(
+                registry,
+                "notifications_failed",
+                "Sends refused because Kafka did not take them in time",
+            ),
+            marks: metric(registry, "marks", "Marks made in inboxes, repeated ones too, by what"),
+            send: histogram(
+                registry,
+                "notification_send_seconds",
+                "How long Kafka took over a send, or until it was given up",
+                exponential_buckets(0.001, 2.0, 17),
+            ),
+        }
     }
 }

@@ -1,24 +1,18 @@
 //! What the waiting room's service needs to know.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use tutti_service::grpc::GrpcConfig;
 use tutti_service::shared::{self, Kafka};
-use tutti_service::{SecretString, Settings, not_empty};
+use tutti_service::{Settings, not_empty};
 
 use crate::passes::Signer;
 
 /// All settings of the service.
 #[derive(Clone)]
 pub struct Config {
-    /// Where gRPC is served.
-    pub listen: SocketAddr,
-    /// The Redis of the rooms.
-    pub redis_url: SecretString,
-    /// The service starts also on a Redis that may evict keys (`redis.allow_eviction`).
-    pub allow_eviction: bool,
-    /// A write counts when so many replicas of it have it.
-    pub wait_replicas: u32,
+    /// The gRPC port, and the Redis of the rooms.
+    pub grpc: GrpcConfig,
     /// Where changes of rooms are relayed to.
     pub kafka: Kafka,
     /// The topic of the relay.
@@ -45,10 +39,7 @@ pub enum Format {
 impl Config {
     /// Asks for them.
     pub fn configure(settings: &mut Settings) -> Self {
-        let listen = shared::grpc_listen(settings, 9200);
-        let redis_url = shared::redis_url(settings);
-        let allow_eviction = shared::allow_eviction(settings);
-        let wait_replicas = shared::wait_replicas(settings);
+        let grpc = GrpcConfig::configure(settings, 9200);
         let kafka = Kafka::configure(settings, &shared::PRODUCERS_OWN);
         let topic = settings.get_checked(
             "relay.topic",
@@ -75,10 +66,7 @@ impl Config {
             "changes of a room that Kafka may be behind by, before joins are refused",
         );
         Self {
-            listen,
-            redis_url,
-            allow_eviction,
-            wait_replicas,
+            grpc,
             kafka,
             topic,
             format,

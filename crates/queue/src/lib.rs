@@ -21,10 +21,9 @@ mod ticker;
 
 use std::sync::{Arc, Mutex};
 
-use tokio::net::TcpListener;
 use tracing::info;
-use tutti_feed::Replicas;
-use tutti_service::{Context, ExposeSecret as _, Failure, Failures, Registry, Service, Settings, grpc};
+use tutti_service::grpc::{Agreement, GrpcService};
+use tutti_service::{Context, Failure, Failures, Registry, Service, Settings};
 
 pub use config::{Config, Format};
 pub use metrics::{Metrics, RoomLabel};
@@ -54,17 +53,11 @@ impl Service for Queue {
     }
 
     async fn run(config: Config, metrics: Metrics, context: Context) -> Result<(), Failure> {
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .map_err(|e| Failure::Other(format!("grpc.listen: cannot listen on {}: {e}", config.listen)))?;
+        let service = GrpcService::start(&config.grpc, &context).await?;
         let producer =
             kafka::Producer::new(&config.kafka).map_err(|e| Failure::Config(kafka::refused(&e)))?;
-        let mut redis = tutti_feed::connect(config.redis_url.expose_secret())
-            .map_err(|e| Failure::Config(e.to_string()))?;
-        let latch = context.readiness.latch("redis");
-        let replicas = Replicas::new(redis.client.clone(), config.wait_replicas);
-        let rooms = Rooms::new(redis.client.clone(), config.max_unrelayed).with_replicas(replicas);
-        info!(listen = %config.listen, topic = config.topic, "serving");
+        let rooms = Rooms::new(service.client(), config.max_unrelayed).with_replicas(service.replicas());
+        info!(listen = %config.grpc.listen, topic = config.topic, "serving");
 
         let server = Server {
             rooms: rooms.clone(),
@@ -72,30 +65,21 @@ impl Service for Queue {
             metrics: metrics.clone(),
             failures: Failures::default(),
         };
-        let serving = grpc::serve(listener, QueueServer::new(server), context.stop.clone());
-        let (allow_eviction, redis_metrics) = (config.allow_eviction, metrics.redis.clone());
+        let redis_metrics = metrics.redis.clone();
         let relay = Arc::new(Relay {
             name: uuid::Uuid::from_u128(rand::random()).to_string(),
-            client: redis.client.clone(),
-            rooms: rooms.clone(),
+            client: service.client(),
+            rooms,
             config: Arc::new(config),
             metrics,
             producer: Mutex::new(Some(Arc::new(producer))),
         });
-        let client = redis.client.clone();
-        let watching = tutti_feed::watch_eviction_policy(&client, &redis_metrics, allow_eviction);
-        let ticking = async {
-            tutti_feed::wait_for_agreement(&client, "rooms", &[], allow_eviction, |why| latch.because(why))
-                .await
-                .map_err(|e| Failure::Config(e.to_string()))?;
-            latch.open();
-            ticker::run(relay, context.stop.clone()).await;
-            Ok(())
-        };
-        tokio::select! {
-            served = async { tokio::try_join!(serving, ticking) } => served.map(drop),
-            () = watching => unreachable!("it watches for ever"),
-            () = redis.ended() => Err(Failure::Other("the Redis client ended by itself".into())),
-        }
+        let agreement = Agreement { group: "rooms", settings: &[] };
+        service
+            .run(QueueServer::new(server), agreement, &redis_metrics, |latch| async move {
+                latch.open();
+                ticker::run(relay, context.stop).await;
+            })
+            .await
     }
 }

@@ -6,6 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tutti_feed::RedisMetrics;
+use tutti_service::metric;
 
 /// Which room.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -53,40 +54,28 @@ pub struct Metrics {
 impl Metrics {
     /// Makes and registers them.
     pub fn new(registry: &mut Registry) -> Self {
-        let m = Self {
+        Self {
             redis: RedisMetrics::new(registry),
-            joins: Counter::default(),
-            refused: Family::default(),
-            failed: Counter::default(),
-            ticks: Counter::default(),
-            tick_errors: Counter::default(),
-            waiting: Family::default(),
-            active: Family::default(),
-            unrelayed: Family::default(),
-            relayed: Counter::default(),
-            relay_errors: Counter::default(),
-            relay_gaps: Counter::default(),
-        };
-        registry.register("queue_joins", "Joins answered, repeated ones too", m.joins.clone());
-        registry.register("queue_refused", "Calls refused, by reason", m.refused.clone());
-        registry.register("queue_failed", "Calls that failed for want of Redis", m.failed.clone());
-        registry.register("queue_ticks", "Steps of rooms' time", m.ticks.clone());
-        registry.register("queue_tick_errors", "Steps of rooms' time that failed", m.tick_errors.clone());
-        registry.register("queue_waiting", "Who waits, by room", m.waiting.clone());
-        registry.register("queue_active", "Who is inside, by room", m.active.clone());
-        registry.register(
-            "queue_unrelayed",
-            "Changes that Kafka has not acknowledged yet, by room",
-            m.unrelayed.clone(),
-        );
-        registry.register("queue_relayed", "Changes that Kafka acknowledged", m.relayed.clone());
-        registry.register("queue_relay_errors", "Attempts to relay that failed", m.relay_errors.clone());
-        registry.register(
-            "queue_relay_gaps",
-            "Changes that were lost before they were relayed",
-            m.relay_gaps.clone(),
-        );
-        m
+            joins: metric(registry, "queue_joins", "Joins answered, repeated ones too"),
+            refused: metric(registry, "queue_refused", "Calls refused, by reason"),
+            failed: metric(registry, "queue_failed", "Calls that failed for want of Redis"),
+            ticks: metric(registry, "queue_ticks", "Steps of rooms' time"),
+            tick_errors: metric(registry, "queue_tick_errors", "Steps of rooms' time that failed"),
+            waiting: metric(registry, "queue_waiting", "Who waits, by room"),
+            active: metric(registry, "queue_active", "Who is inside, by room"),
+            unrelayed: metric(
+                registry,
+                "queue_unrelayed",
+                "Changes that Kafka has not acknowledged yet, by room",
+            ),
+            relayed: metric(registry, "queue_relayed", "Changes that Kafka acknowledged"),
+            relay_errors: metric(registry, "queue_relay_errors", "Attempts to relay that failed"),
+            relay_gaps: metric(
+                registry,
+                "queue_relay_gaps",
+                "Changes that were lost before they were relayed",
+            ),
+        }
     }
 
     /// Forgets a room's gauges.

@@ -1,22 +1,22 @@
-//! Logs by `tracing`, as text or JSON.
+//! Logs, as text or JSON on standard error.
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
 
-/// Our own crates.
-const OURS: [&str; 7] =
-    ["tutti", "tutti_model", "tutti_feed", "tutti_service", "tutti_ingest", "tutti_edge", "tutti_load"];
+/// What the names of all of Tutti's crates begin with. A filter applies to every target that begins with its name, so it
+/// applies to crates that are yet to be written as well.
+const OURS: &str = "tutti";
 
-/// These log request heads and commands, with the tokens in them, below this level: whatever is
-/// asked for, they do not get there.
+/// Crates that log request heads and commands, with the tokens in them, below the level `info`. Their lines of those
+/// levels are never written, whatever the setting says.
 const TALKATIVE: [&str; 7] =
     ["actix_http", "actix_web", "actix_server", "hyper", "h2", "fred", "redis_protocol"];
 
-/// This logs as an error what any stranger may send, once for each time. The edge counts it instead.
-const OF_STRANGERS: &str = "actix_http::h1";
+/// A module that logs an error for each malformed request that any stranger may send. The edge counts these instead.
+const MALFORMED_REQUESTS: &str = "actix_http::h1";
 
-/// What is logged, and how.
+/// What is logged, and in which format.
 #[derive(Clone, Debug)]
 pub struct Logs {
     /// `error` to `trace` for Tutti's own crates (others: `warn`), or a whole filter such as
@@ -27,18 +27,7 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// The filter: a bare level is meant for our own crates.
-    fn filter(&self) -> Result<EnvFilter, String> {
-        let text = if self.level.contains([',', '=']) {
-            self.level.clone()
-        } else {
-            let each: Vec<String> = OURS.iter().map(|name| format!("{name}={}", self.level)).collect();
-            format!("warn,{}", each.join(","))
-        };
-        EnvFilter::builder().parse(&text).map_err(|e| e.to_string())
-    }
-
-    /// Checks the filter without starting.
+    /// Checks the filter.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -46,21 +35,68 @@ impl Logs {
         self.filter().map(drop)
     }
 
-    /// Starts logging to standard error. A second call in one process changes nothing.
+    /// Starts to log. A second call in one process changes nothing.
     ///
     /// # Errors
     /// What is wrong with the filter.
     pub fn start(&self) -> Result<(), String> {
-        let capped = TALKATIVE.iter().map(|name| (*name, LevelFilter::INFO));
-        let cap = Targets::new()
-            .with_default(LevelFilter::TRACE)
-            .with_targets(capped)
-            .with_target(OF_STRANGERS, LevelFilter::OFF);
         let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
         let layer = if self.json { layer.json().boxed() } else { layer.boxed() };
-        // Not as filters of the layer: those note in the thread what the last check said, and where a driver checks
-        // without logging, the next line of the thread may be lost by it.
-        let _ = tracing_subscriber::registry().with(self.filter()?).with(cap).with(layer).try_init();
+        // The filters are layers of their own, not filters of this layer. A filter of a layer notes in the thread what its
+        // last check said; where a library checks without logging, the next line of the thread may be lost by that.
+        let _ = tracing_subscriber::registry().with(self.filter()?).with(cap()).with(layer).try_init();
         Ok(())
+    }
+
+    fn filter(&self) -> Result<EnvFilter, String> {
+        let text = if self.level.contains([',', '=']) {
+            self.level.clone()
+        } else {
+            format!("warn,{OURS}={}", self.level)
+        };
+        EnvFilter::builder().parse(&text).map_err(|e| e.to_string())
+    }
+}
+
+/// Returns what is never logged, whatever the setting says.
+fn cap() -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::TRACE)
+        .with_targets(TALKATIVE.map(|name| (name, LevelFilter::INFO)))
+        .with_target(MALFORMED_REQUESTS, LevelFilter::OFF)
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::subscriber::with_default;
+    use tracing::{Level, enabled};
+
+    use super::*;
+
+    #[test]
+    fn a_bare_level_holds_for_every_crate_of_tutti_and_for_no_other() {
+        let logs = Logs { level: "debug".to_owned(), json: false };
+        with_default(tracing_subscriber::registry().with(logs.filter().unwrap()).with(cap()), || {
+            assert!(enabled!(target: "tutti", Level::DEBUG));
+            assert!(enabled!(target: "tutti_queue::relay", Level::DEBUG));
+            assert!(enabled!(target: "tutti_of_tomorrow", Level::DEBUG));
+            assert!(!enabled!(target: "tutti_queue::relay", Level::TRACE));
+            assert!(!enabled!(target: "rdkafka", Level::INFO) && enabled!(target: "rdkafka", Level::WARN));
+        });
+    }
+
+    #[test]
+    fn no_setting_has_tokens_of_requests_logged() {
+        let logs = Logs { level: "trace,hyper=trace".to_owned(), json: false };
+        with_default(tracing_subscriber::registry().with(logs.filter().unwrap()).with(cap()), || {
+            assert!(enabled!(target: "rdkafka", Level::TRACE));
+            for is_logged in [
+                enabled!(target: "hyper::proto", Level::DEBUG),
+                enabled!(target: "fred::router", Level::TRACE),
+                enabled!(target: "actix_http::h1::dispatcher", Level::ERROR),
+            ] {
+                assert!(!is_logged);
+            }
+        });
     }
 }
