@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tutti::local::Owned;
+use tutti::metrics::Families;
 
 use crate::{client, eventually, free_port, target_folder};
 
@@ -144,14 +145,26 @@ impl Service {
         }
     }
 
-    /// A counter or gauge, summed over its labels; 0 if there is none.
+    /// Returns the value of a counter or gauge, summed over its label sets: see [`Families::value`].
+    ///
+    /// # Panics
+    /// If the service does not answer, declares no such metric, or has not set the gauge.
     pub async fn metric(&self, name: &str) -> f64 {
-        let Some(response) = self.get("metrics").await else { return 0.0 };
-        let text = response.text().await.unwrap_or_default();
-        text.lines()
-            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
+        let value = self.metric_if_set(name).await;
+        value.unwrap_or_else(|| panic!("{} has not set {name}", self.name))
+    }
+
+    /// Returns the value of a metric as [`Service::metric`] does, and `None` for a gauge that has not been set.
+    ///
+    /// # Panics
+    /// If the service does not answer, or declares no such metric.
+    pub async fn metric_if_set(&self, name: &str) -> Option<f64> {
+        let Some(response) = self.get("metrics").await else {
+            panic!("{} does not answer, asked for {name}:\n{}", self.name, self.log())
+        };
+        let text = response.text().await.expect("metrics are text");
+        let families = Families::of(self.name).expect("only services have metrics");
+        families.value(&text, name).unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
 
     async fn get(&self, path: &str) -> Option<reqwest::Response> {

@@ -19,6 +19,7 @@ use tutti_service::raise_file_limit;
 
 use crate::broker::Broker;
 use crate::local::{Owned, Redis, find, wait_for_port};
+use crate::metrics::Families;
 use crate::passes::new_key;
 
 mod baseline;
@@ -87,6 +88,8 @@ struct Stage {
 
 /// A service as a process.
 struct Running {
+    /// Name of its program.
+    name: String,
     process: Owned,
     url: String,
     /// URL of its admin port.
@@ -176,7 +179,12 @@ impl Stage {
         let process = Owned::start_with(&[beside(name)?], "TERM", &log, variables)?;
         wait_for_port(port, Duration::from_secs(20))
             .with_context(|| std::fs::read_to_string(&log).unwrap_or_default())?;
-        Ok(Running { process, url: format!("http://{}:{port}", Ipv4Addr::LOCALHOST), admin })
+        Ok(Running {
+            name: name.to_owned(),
+            process,
+            url: format!("http://{}:{port}", Ipv4Addr::LOCALHOST),
+            admin,
+        })
     }
 
     fn edge(&self, port: u16) -> anyhow::Result<Running> {
@@ -230,14 +238,10 @@ impl Stage {
         self.options.kafka.clone().unwrap_or_else(|| self.broker.address().to_owned())
     }
 
-    /// A counter or gauge, summed over its labels; 0 if there is none.
+    /// Returns the value of a counter or gauge, summed over its label sets: see [`Families::value`].
     async fn metric(&self, of: &Running, name: &str) -> anyhow::Result<f64> {
         let text = self.http.get(format!("{}/metrics", of.admin)).send().await?.text().await?;
-        let all = text.lines().filter(|line| {
-            let rest = line.strip_prefix(name);
-            rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
-        });
-        Ok(all.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+        Families::of(&of.name)?.value(&text, name)?.with_context(|| format!("{} has not set {name}", of.name))
     }
 
     /// Forgets all; the services that use it must have ended.

@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod broker;
 pub mod local;
+pub mod metrics;
 pub mod passes;
 pub mod sim;
 pub mod token;

@@ -14,7 +14,6 @@ mod story;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use fred::prelude::*;
 use tutti_e2e::redis::Redis;
 use tutti_e2e::unique;
 use tutti_feed::{

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use fred::prelude::*;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tutti_e2e::redis::Redis;

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use serde_json::json;
 use tokio::time::Instant;
 use tutti_e2e::eventually;

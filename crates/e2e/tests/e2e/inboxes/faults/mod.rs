@@ -6,7 +6,6 @@ mod kills;
 mod redis_away;
 mod slow_device;
 
-use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tutti_e2e::eventually;
 use tutti_e2e::inboxes::Device;

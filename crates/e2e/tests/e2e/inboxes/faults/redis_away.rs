@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use nix::sys::signal::Signal;
 use reqwest::Client;
 use tokio::time::{Instant, sleep};
