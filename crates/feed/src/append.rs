@@ -16,26 +16,32 @@ use crate::record::Position;
 use crate::replicas::Replicas;
 use crate::script::run_script;
 
-/// What all scripts that write a feed begin with: how a record is numbered, laid out and logged.
+/// The Lua that all scripts that write a feed begin with: how a record is numbered, laid out, logged and published.
 pub const RECORD_LUA: &str = include_str!("lua/record.lua");
 
-/// The text of the script and its hash: computed once, the same for all.
 static APPEND: LazyLock<Script> = LazyLock::new(|| {
     Script::from_lua(concat!(include_str!("lua/record.lua"), include_str!("lua/append.lua")))
 });
 
-/// How much of a feed its log keeps.
+/// First number of the answer of `append.lua`: the record was appended.
+const APPENDED: i64 = 1;
+/// First number of the answer of `append.lua`: the source is already past the record.
+const DUPLICATE: i64 = 0;
+/// First number of the answer of `append.lua`: the source is before the record, or unknown.
+const REFUSED: i64 = -1;
+
+/// How much the log of a feed keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct LogLimits {
-    /// Entries older than this, by the feed's time, go.
+    /// Age at which a record leaves the log, by the time of the feed.
     pub max_age: Duration,
-    /// About this many entries at most.
+    /// Records that the log keeps at most, approximately.
     pub max_entries: u64,
-    /// About this many bytes of Redis's memory at most.
+    /// Bytes of Redis's memory that the log takes at most, approximately.
     pub max_bytes: u64,
 }
 
-/// One feed, to be appended to.
+/// Appends records to one feed. Cheap to clone.
 #[derive(Clone)]
 pub struct Feed {
     client: Client,
@@ -48,41 +54,41 @@ pub struct Feed {
     metrics: AppendMetrics,
 }
 
-/// One record to append, and the positions of its source before and after it.
+/// A record to append, with the positions of its source before and after it.
 #[derive(Clone, Debug)]
 pub struct Append<'a> {
-    /// Where the records come from, e.g. cluster, topic and partition.
+    /// Name of the source of the records, for example of a partition: cluster, topic and number.
     pub source: &'a str,
-    /// Where the source stands in Redis, as the caller believes.
+    /// Position of the source in Redis, as the caller believes.
     pub from: i64,
-    /// Where it stands once this record is there.
+    /// Position of the source once this record is appended.
     pub to: i64,
-    /// The caller has just read that Redis does not know the source.
+    /// The caller has just read that the feed does not know the source.
     pub fresh: bool,
-    /// What to append; may be empty.
+    /// Content of the record. May be empty.
     pub payload: Bytes,
 }
 
 /// What became of an append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppendOutcome {
-    /// It has this place in the feed.
+    /// The record was appended at this position of the feed.
     Appended(Position),
-    /// Redis already stands at `position`, past `from`: nothing was done; go on from there.
+    /// The source is already past `from`, so nothing was done. The caller goes on from `position`.
     Duplicate {
-        /// Where the source stands.
+        /// Position of the source.
         position: i64,
     },
-    /// Redis stands before `from`, or does not know the source: it lost something. Nothing was
-    /// done; go back to where it stands.
+    /// The source is before `from`, or the feed does not know it: Redis has lost something. Nothing was done. The caller
+    /// goes back to `position`.
     Refused {
-        /// Where the source stands, if it is known.
+        /// Position of the source, if the feed knows it.
         position: Option<i64>,
     },
 }
 
 impl Feed {
-    /// A feed by its name; touches Redis only when used.
+    /// Names a feed. Redis is not asked for anything yet.
     pub fn new(client: Client, name: &str, limits: LogLimits, metrics: AppendMetrics) -> Self {
         Self {
             client,
@@ -96,18 +102,18 @@ impl Feed {
         }
     }
 
-    /// The same, but an append counts only when these replicas of Redis have it.
+    /// Has an append count only once these replicas of Redis have it.
     #[must_use]
     pub fn with_replicas(self, replicas: Replicas) -> Self {
         Self { replicas, ..self }
     }
 
-    /// The feed's name.
+    /// Returns the name of the feed.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where a source stands in Redis; `None` if the feed does not know it.
+    /// Returns the position of a source, or `None` if the feed does not know the source.
     ///
     /// # Errors
     /// [`Error::Redis`] if Redis does not answer.
@@ -118,8 +124,8 @@ impl Feed {
             .map_err(Error::redis(format!("reading the position of {source} in feed {}", self.name)))
     }
 
-    /// Notes for all who follow that so many records cannot be read yet, though they lie in Kafka; 0 that none are. To
-    /// be said again every few seconds, each time with another `at_ms`.
+    /// Tells all followers how many records lie in Kafka and cannot be read yet, for example behind an open transaction.
+    /// Must be repeated every few seconds, each time with another `at_ms`, until `records` is 0.
     ///
     /// # Errors
     /// [`Error::Redis`] if Redis does not answer.
@@ -127,12 +133,12 @@ impl Feed {
         write_note(&self.client, &self.name, records, at_ms).await
     }
 
-    /// Appends a record if its source stands at `from`: all of it, or nothing. May be repeated
-    /// after an error: what was done already is then a [`AppendOutcome::Duplicate`].
+    /// Appends a record if its source stands at `append.from`, and moves the source to `append.to`, in one atomic step.
+    /// May be repeated after an error: a record that was appended before is then a [`AppendOutcome::Duplicate`].
     ///
     /// # Errors
-    /// [`Error::Redis`] if Redis does not answer, [`Error::Replicas`] if too few replicas have it; the record
-    /// may or may not be there then.
+    /// [`Error::Redis`] if Redis does not answer, [`Error::Replicas`] if too few replicas have the record. In both cases
+    /// the record may or may not have been appended.
     pub async fn append(&self, append: Append<'_>) -> Result<AppendOutcome, Error> {
         let doing = || format!("appending to feed {} from {}", self.name, append.source);
         let bytes = append.payload.len() as u64;
@@ -153,10 +159,10 @@ impl Feed {
                 .await
                 .map_err(|source| Error::Redis { doing: doing(), source })
         };
-        // What is there already may be there without its replicas.
+        // Duplicates wait for the replicas as well: the earlier attempt may have failed to reach them.
         let answer: Vec<i64> = self.replicas.write(&self.name, write).await?;
         match answer[..] {
-            [1, epoch, seq, time_us] => {
+            [APPENDED, epoch, seq, time_us] => {
                 self.metrics.appended.inc();
                 self.metrics.appended_bytes.inc_by(bytes);
                 Ok(AppendOutcome::Appended(Position {
@@ -165,16 +171,31 @@ impl Feed {
                     time_us: time_us as u64,
                 }))
             }
-            [0, position] => Ok(AppendOutcome::Duplicate { position }),
-            [-1] => {
+            [DUPLICATE, position] => Ok(AppendOutcome::Duplicate { position }),
+            [REFUSED] => {
                 self.metrics.refused.inc();
                 Ok(AppendOutcome::Refused { position: None })
             }
-            [-1, position] => {
+            [REFUSED, position] => {
                 self.metrics.refused.inc();
                 Ok(AppendOutcome::Refused { position: Some(position) })
             }
             _ => Err(Error::Answer { doing: doing(), answer: format!("{answer:?}") }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lua_constants::lua_number;
+
+    #[test]
+    fn the_script_answers_with_the_same_numbers() {
+        let number = |name| lua_number(include_str!("lua/append.lua"), name);
+        assert_eq!(
+            [number("APPENDED"), number("DUPLICATE"), number("REFUSED")],
+            [APPENDED, DUPLICATE, REFUSED]
+        );
     }
 }

@@ -1,63 +1,63 @@
-//! The pure core of following a feed: which record may be delivered next.
+//! Which record of a feed may be delivered next. Pure: no IO and no clock.
 
 use crate::record::{Position, Record};
 
-/// What is known of one feed so far.
+/// What a follower has received of one feed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Chain {
+    /// The last record that was delivered.
     held: Option<Position>,
-    /// Nothing has been delivered and nothing is expected: the log's first record, whichever it is.
+    /// Nothing was delivered yet, and the oldest record of the log comes next, whichever it is.
     open: bool,
-    /// The head at the last look, while it was ahead of what had been heard.
+    /// The head at the last check, if it was ahead of what had been received.
     awaited: Option<Position>,
 }
 
-/// What a head says.
+/// What a head says about the feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HeadCheck {
-    /// Nothing amiss, or not yet.
+    /// Nothing is wrong, or nothing is known to be.
     Fine,
-    /// It is not ahead of us, nor where we are: the log knows why.
+    /// The head is neither ahead of the chain nor equal to it. The log says why.
     Differs,
-    /// It was ahead at the last look, and what it told of has not been heard since: whoever should
-    /// hear is deaf.
+    /// The head was ahead at the last check, and its record has not come since: the subscription is deaf.
     Deaf,
 }
 
-/// What to do with a record.
+/// What is done with a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RecordCheck {
-    /// It is the next one.
+    /// The record is the next one: it is delivered.
     Next,
-    /// It, or one that replaced it, was delivered before.
+    /// The record was delivered before, or is of no use any more: it is dropped.
     Old,
-    /// It is not the next one: records are missing between, or the history is another.
+    /// The record does not follow the one that the chain holds: records are missing between, or the history is another.
     Gap,
 }
 
 impl Chain {
-    /// Begins at the oldest record that the log has.
+    /// Creates a chain that begins at the oldest record of the log.
     pub(crate) fn from_oldest() -> Self {
         Self { held: None, open: true, awaited: None }
     }
 
-    /// Begins after `position`; `None` is before the first record that ever was.
+    /// Creates a chain that goes on after a position. `None` is the position before the first record of the feed.
     pub(crate) fn after(position: Option<Position>) -> Self {
         Self { held: position, open: false, awaited: None }
     }
 
-    /// The last record delivered.
+    /// Returns the position of the last record that was delivered.
     pub(crate) fn held(&self) -> Option<Position> {
         self.held
     }
 
-    /// Whether the log's oldest record may come next, whatever its number.
+    /// Reports whether the oldest record of the log comes next, whatever its number.
     pub(crate) fn is_open(&self) -> bool {
         self.open
     }
 
-    /// Judges a record, and holds it if it is to be delivered. A record heard live is not allowed
-    /// to begin an open chain: only the log knows which is the oldest.
+    /// Checks a record, and holds it if it is the next one. A record from the channel cannot begin an open chain: only the log
+    /// knows which record is the oldest.
     pub(crate) fn offer(&mut self, record: &Record, from_log: bool) -> RecordCheck {
         let next = record.position;
         let follows = match self.held {
@@ -82,23 +82,23 @@ impl Chain {
         RecordCheck::Next
     }
 
-    /// Compares a head, as Redis has it, with what was heard.
+    /// Compares a head with what was received.
     pub(crate) fn check_head(&mut self, head: Option<Position>) -> HeadCheck {
         let ahead = match (head, self.held) {
             (None, None) => return HeadCheck::Fine,
             (Some(head), Some(held)) if head == held => None,
             (Some(head), Some(held)) if head.epoch == held.epoch && head.seq > held.seq => Some(head),
             (Some(head), None) => Some(head),
-            // Behind us: a message overtook the answer, or Redis lost something.
+            // The head is behind the chain: a message overtook the answer, or Redis lost something.
             (_, Some(_)) => {
                 self.awaited = None;
                 return HeadCheck::Differs;
             }
         };
-        let unheard = |awaited: Position| {
+        let is_missing = |awaited: Position| {
             self.held.is_none_or(|held| awaited.epoch != held.epoch || awaited.seq > held.seq)
         };
-        let deaf = ahead.is_some() && self.awaited.is_some_and(unheard);
+        let deaf = ahead.is_some() && self.awaited.is_some_and(is_missing);
         self.awaited = if deaf { None } else { ahead };
         if deaf { HeadCheck::Deaf } else { HeadCheck::Fine }
     }
@@ -118,7 +118,7 @@ mod tests {
         (1..=n).map(|i| record(i, i * 10, (i - 1) * 10)).collect()
     }
 
-    /// Any position that a made-up cursor of a client may have.
+    /// Generates positions as a cursor that a client made up may have them.
     fn any_position() -> impl Strategy<Value = Position> {
         let number = || prop_oneof![Just(0), Just(u64::MAX - 1), Just(u64::MAX), any::<u64>()];
         (0u32..2, number(), number()).prop_map(|(epoch, seq, time_us)| Position { epoch, seq, time_us })
@@ -177,8 +177,7 @@ mod tests {
             chain.check_head(Some(next));
         }
 
-        /// Records lost, doubled and reordered in any way: with each hole refilled from the log,
-        /// what is delivered is the history, each record once and in order.
+        /// Loses, doubles and reorders records in any way, and refills each gap from the log.
         #[test]
         fn any_mishap_with_refills_delivers_the_history(
             heard in proptest::collection::vec(0usize..40, 0..200), start in 0u64..20,

@@ -1,4 +1,4 @@
-//! Who is connected where: answers "is she online?". Delivery never depends on it.
+//! Which devices of a user are connected to which edge. It answers "is she online?"; no delivery depends on it.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -11,41 +11,42 @@ use futures_util::future::try_join_all;
 use crate::error::Error;
 use crate::script::run_script;
 
-static CAME: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("lua/connection.lua")));
+static CONNECTION: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("lua/connection.lua")));
 
-/// A server that has not been heard of for so long is gone, and all who were connected to it.
+/// Time after which a server that does not renew its lease counts as gone, with all its connections.
 const LEASE: Duration = Duration::from_secs(20);
+/// Time that the connections of a user outlive the longest connection.
+const SPARE: Duration = Duration::from_secs(60);
 
-/// The connections of all users to all servers: a hash `tutti:sse_connections:{USER}` of
-/// `SERVER/DEVICE` to milliseconds since 1970, and a lease for each server,
-/// `tutti:sse_connections/SERVER`.
+/// The connections of all users to all servers: a hash `tutti:sse_connections:{USER}` from `SERVER/DEVICE` to milliseconds
+/// since 1970, and a lease `tutti:sse_connections/SERVER` for each server.
 #[derive(Clone)]
 pub struct ConnectionRegistry {
     client: Client,
     server: String,
-    /// No connection lasts longer.
     longest: Duration,
 }
 
-/// One connection of a user.
+/// A connection of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceConnection {
-    /// The device's own name.
+    /// Name of the device.
     pub device: String,
-    /// The server that it is connected to.
+    /// Name of the server that the device is connected to.
     pub server: String,
-    /// Since when, milliseconds since 1970.
+    /// When the device connected, milliseconds since 1970.
     pub since_ms: i64,
 }
 
 impl ConnectionRegistry {
-    /// Of a server, whose name has no `/`; touches Redis only when used.
+    /// Creates the registry of a server, whose name must not hold a `/`. No connection may last longer than `longest`. Redis is
+    /// not asked for anything yet.
     pub fn new(client: Client, server: &str, longest: Duration) -> Self {
         Self { client, server: server.to_owned(), longest }
     }
 
-    /// Says that this server is alive, to be repeated every 5 seconds or so; whether it had been taken for
-    /// dead, so that all its connections are to be told anew.
+    /// Renews the lease of this server; to be repeated every 5 seconds. Returns whether the server counted as gone, so that all
+    /// its connections must be written again.
     ///
     /// # Errors
     /// [`Error::Redis`] if Redis does not answer.
@@ -59,21 +60,22 @@ impl ConnectionRegistry {
         Ok(before.is_none())
     }
 
-    /// Writes down devices of users that came (with the time, milliseconds since 1970) and left.
+    /// Writes which devices of users have connected (with the time, milliseconds since 1970), and which have left. May be
+    /// repeated.
     ///
     /// # Errors
-    /// [`Error::Redis`] if Redis does not answer; some may be written down then. May be repeated.
+    /// [`Error::Redis`] if Redis does not answer. Some of the connections may have been written.
     pub async fn update(
         &self,
         came: &[(String, String, i64)],
         left: &[(String, String)],
     ) -> Result<(), Error> {
-        let doing = || Error::redis("writing connections down");
-        // A server that dies leaves its entries behind; they go with the key.
-        let lives = self.longest.as_secs() as i64 + 60;
+        let doing = || Error::redis("writing connections of users");
+        // A server that dies leaves its entries behind. They go with the key.
+        let lives = (self.longest + SPARE).as_secs() as i64;
         let coming = came.iter().map(|(user, device, since_ms)| async move {
             let args: Vec<Value> = vec![self.field(device).into(), (*since_ms).into(), lives.into()];
-            let _: i64 = run_script(&self.client, &CAME, key(user), args).await.map_err(doing())?;
+            let _: i64 = run_script(&self.client, &CONNECTION, key(user), args).await.map_err(doing())?;
             Ok::<_, Error>(())
         });
         try_join_all(coming).await?;
@@ -85,7 +87,7 @@ impl ConnectionRegistry {
         Ok(())
     }
 
-    /// The connections of a user, to servers that are alive.
+    /// Returns the connections of a user to servers that are alive, the oldest first.
     ///
     /// # Errors
     /// [`Error::Redis`] if Redis does not answer.
@@ -111,7 +113,7 @@ impl ConnectionRegistry {
             }
         }
         if !dead.is_empty() {
-            // A server that only seemed dead tells all anew.
+            // A server that only seemed dead writes all its connections again.
             let _: i64 = self.client.hdel(key(user), dead).await.map_err(doing())?;
         }
         found.sort_by(|a, b| (a.since_ms, &a.device).cmp(&(b.since_ms, &b.device)));

@@ -1,28 +1,33 @@
-//! Where a stream stands in each feed that it follows, as short opaque text: the SSE `id:`.
+//! Cursors: the position of a stream in each feed that it shows, as the short opaque text of an SSE `id:`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::record::Position;
 
-/// One place a feed, in the order in which the stream lists its feeds; `None` is a feed that had
-/// no record yet.
+/// One position for each feed, in the order in which the stream lists its feeds. `None` stands for a feed without a record.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Cursor(pub Vec<Option<Position>>);
 
-/// A cursor names at most this many feeds; more is not ours.
+/// Positions in a cursor at most. Tutti writes no longer ones.
 const MAX_FEEDS: usize = 1024;
+/// Characters of the text of one position at most.
+const MAX_PLACE_CHARS: usize = 36;
+/// First byte of the part of a feed without a record.
+const NO_POSITION: u8 = 0;
+/// First byte of the part of a feed with a position.
+const POSITION: u8 = 1;
 
 impl Cursor {
-    /// The text form: base64url of, for each feed, a zero byte, or a one followed by the epoch (4
-    /// bytes) and the number and time as LEB128.
+    /// Returns the cursor as text: base64url of one part for each feed, which is a zero byte, or a one followed by
+    /// the epoch (4 bytes), the number and the time (both LEB128).
     pub fn to_text(&self) -> String {
         let mut bytes = Vec::with_capacity(self.0.len() * 18);
         for place in &self.0 {
             match place {
-                None => bytes.push(0),
+                None => bytes.push(NO_POSITION),
                 Some(p) => {
-                    bytes.push(1);
+                    bytes.push(POSITION);
                     bytes.extend(p.epoch.to_be_bytes());
                     push_varint(&mut bytes, p.seq);
                     push_varint(&mut bytes, p.time_us);
@@ -32,14 +37,14 @@ impl Cursor {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The text form of a cursor of one feed.
+    /// Returns the cursor of a single feed as text.
     pub fn text_of(place: Option<Position>) -> String {
         Self(vec![place]).to_text()
     }
 
-    /// Reads the text form; `None` for anything that [`Cursor::to_text`] does not write.
+    /// Reads a cursor from text. Returns `None` for any text that [`Cursor::to_text`] does not write.
     pub fn parse(text: &str) -> Option<Self> {
-        if text.len() > MAX_FEEDS * 36 {
+        if text.len() > MAX_FEEDS * MAX_PLACE_CHARS {
             return None;
         }
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
@@ -48,8 +53,8 @@ impl Cursor {
         while let Some((&tag, after)) = rest.split_first() {
             rest = after;
             places.push(match tag {
-                0 => None,
-                1 => {
+                NO_POSITION => None,
+                POSITION => {
                     let (epoch, after) = rest.split_first_chunk::<4>()?;
                     rest = after;
                     let epoch = u32::from_be_bytes(*epoch);
@@ -82,7 +87,7 @@ fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
         }
         n |= part << shift;
         if byte & 0x80 == 0 {
-            // The shortest form only: one cursor has one text.
+            // Only the shortest form is read, so that one cursor has one text.
             return (byte != 0 || shift == 0).then_some(n);
         }
     }

@@ -1,5 +1,9 @@
-//! Whether Redis evicts. A Redis that does throws inboxes, tickets and logs away once its memory is full, and says
-//! nothing of it, so services refuse to start on one.
+//! Eviction by Redis.
+//!
+//! A Redis with another `maxmemory-policy` than `noeviction` deletes mailboxes, tickets and logs once its memory is full, and
+//! tells nobody. So services refuse to start on one ([`check`]), and watch the policy while they run
+//! ([`watch_eviction_policy`]). Where an operator allows eviction, followers of mailboxes are told of it
+//! ([`announce_evictions`]).
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -18,21 +22,23 @@ use crate::mailbox::Mailboxes;
 use crate::metrics::RedisMetrics;
 use crate::script::run_script;
 
-/// What keeps Redis from evicting.
+/// The `maxmemory-policy` of a Redis that does not evict.
 const NO_EVICTION: &str = "noeviction";
-/// How often the policy is read, besides on each reconnect.
-const LOOK: Duration = Duration::from_secs(60);
-/// How often evictions are looked for where mailboxes may suffer from them.
-const LOOK_FOR_EVICTED: Duration = Duration::from_secs(60);
-/// While a node goes on evicting it is told so often at most, in seconds: each time costs every device a reset.
-const TELL_AGAIN: u64 = 3600;
-/// The hash with the evictions of each node that followers have been told of.
-const TOLD: &str = "tutti:evicted";
-/// Lets one of all services tell of a node's evictions.
+/// How often the policy is read, beside after each reconnect.
+const POLICY_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the numbers of evictions are read.
+const EVICTIONS_INTERVAL: Duration = Duration::from_secs(60);
+/// Pause in seconds after the evictions of a node were announced: each announcement costs every device a reset.
+const ANNOUNCE_AGAIN_SECONDS: u64 = 3600;
+/// Key of the hash with the number of evictions of each node that were announced.
+const ANNOUNCED_KEY: &str = "tutti:evicted";
+/// Chooses one of all services to announce the evictions of a node.
 static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::from_lua(include_str!("lua/claim_eviction.lua")));
-/// The word for why something is missing.
+/// The reason of the gap that is announced.
 const EVICTED: &str = "evicted";
 
+/// Checks that no node of Redis may evict.
+///
 /// # Errors
 /// [`Error::Evicts`] if a node may evict and that is not allowed, [`Error::Redis`] if no node answers.
 pub(crate) async fn check(client: &Client, is_allowed: bool) -> Result<(), Error> {
@@ -42,39 +48,39 @@ pub(crate) async fn check(client: &Client, is_allowed: bool) -> Result<(), Error
     }
 }
 
-/// Looks again and again, for ever, whether a Redis that was fine at the start has come to evict: it may be another
-/// after a reconnect. It is said once in the log and in the metrics, and no stream ends for it.
+/// Watches for ever whether Redis may evict: after a reconnect it may be another Redis than at the start. A change goes to the
+/// log and to the metrics. No stream ends for it.
 pub async fn watch_eviction_policy(client: &Client, metrics: &RedisMetrics, is_allowed: bool) {
-    let mut looks = interval(LOOK);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut reads = interval(POLICY_INTERVAL);
+    reads.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut reconnects = client.reconnect_rx();
     let mut evicts = false;
     loop {
         tokio::select! {
-            _ = looks.tick() => {}
+            _ = reads.tick() => {}
             Ok(_) | Err(RecvError::Lagged(_)) = reconnects.recv() => {}
         }
-        // While Redis does not answer nothing is known, and others say so.
+        // While Redis does not answer nothing is known. The log says so elsewhere.
         let Ok(policy) = evicting_policy(client).await else { continue };
         let may_evict = i64::from(policy.is_some());
         match (policy, evicts) {
             (Some(policy), false) if is_allowed => {
                 warn!(
                     policy,
-                    "Redis may evict, which redis.allow_eviction allows: inboxes and tickets may be lost"
+                    "Redis may evict keys, which redis.allow_eviction allows: inboxes and tickets may be lost"
                 );
                 evicts = true;
             }
             (Some(policy), false) => {
                 error!(
                     policy,
-                    "Redis may evict: inboxes, tickets and logs may be lost; run: CONFIG SET maxmemory-policy noeviction, or \
-                     set it in the parameter group of a managed Redis"
+                    "Redis may evict keys: inboxes, tickets and logs may be lost; run: CONFIG SET maxmemory-policy \
+                     noeviction, or set it in the parameter group of a managed Redis"
                 );
                 evicts = true;
             }
             (None, true) => {
-                info!("Redis does not evict any more");
+                info!("Redis does not evict keys any more");
                 evicts = false;
             }
             _ => {}
@@ -83,55 +89,55 @@ pub async fn watch_eviction_policy(client: &Client, metrics: &RedisMetrics, is_a
     }
 }
 
-/// Looks again and again, for ever, whether Redis has evicted something, and tells all followers of mailboxes: nobody
-/// knows whose items are missing.
+/// Announces for ever what Redis evicts, as a gap in all mailboxes: nobody knows whose items are missing.
 pub async fn announce_evictions(client: &Client, mailboxes: &Mailboxes) {
-    let mut looks = interval(LOOK_FOR_EVICTED);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut reads = interval(EVICTIONS_INTERVAL);
+    reads.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        looks.tick().await;
+        reads.tick().await;
         if let Err(error) = announce_new_evictions(client, mailboxes).await {
-            warn!(%error, "evictions by Redis are looked for again");
+            warn!(%error, "evictions by Redis could not be read or announced; trying again in a minute");
         }
     }
 }
 
-/// Tells followers of mailboxes if Redis has evicted something of which they were not told, unless they were told within
-/// the last hour.
+/// Announces a gap in all mailboxes if Redis has evicted something since the last announcement, unless that was within the last
+/// hour.
 ///
 /// # Errors
-/// [`Error::Redis`] if Redis does not answer; some may have been told then, and are told again.
+/// [`Error::Redis`] if Redis does not answer. Some buckets may have been told; the next call tells them again.
 pub async fn announce_new_evictions(client: &Client, mailboxes: &Mailboxes) -> Result<(), Error> {
     let doing = "noting what Redis has evicted";
     for (server, stats) in infos(client, InfoKind::Default).await? {
         let evicted = field(&stats, "evicted_keys").and_then(|count| count.parse::<u64>().ok());
-        // What it holds is lost with the process, and so is the count.
+        // A restarted process counts from 0 and has another id, and it has lost its memory in another way.
         let (Some(node), Some(evicted)) = (field(&stats, "run_id"), evicted) else { continue };
         let words: Vec<Value> = vec![node.into(), evicted.to_string().into()];
-        let now: u64 = run_script(client, &CLAIM, TOLD, words).await.map_err(Error::redis(doing))?;
+        let now: u64 = run_script(client, &CLAIM, ANNOUNCED_KEY, words).await.map_err(Error::redis(doing))?;
         if now == 0 {
             continue;
         }
-        warn!(?server, evicted, "Redis has evicted keys; devices with inboxes get a reset");
+        warn!(?server, evicted, "Redis has evicted keys; every device with an inbox gets a reset");
         for bucket in 0..mailboxes.buckets() {
             mailboxes.announce_gap(bucket, EVICTED).await?;
         }
-        let fields = vec![(node.to_owned(), evicted), (format!("{node}:until"), now + TELL_AGAIN)];
-        let () = client.hset(TOLD, fields).await.map_err(Error::redis(doing))?;
+        let fields =
+            vec![(node.to_owned(), evicted), (format!("{node}:until"), now + ANNOUNCE_AGAIN_SECONDS)];
+        let () = client.hset(ANNOUNCED_KEY, fields).await.map_err(Error::redis(doing))?;
     }
     Ok(())
 }
 
-/// The policy of a node that may evict, if there is one. Nodes that do not answer, or do not tell, are passed over.
+/// Returns the policy of a node that may evict, if there is one. Nodes that do not answer, or do not tell, are passed over.
 async fn evicting_policy(client: &Client) -> Result<Option<String>, Error> {
     let infos = infos(client, InfoKind::Memory).await?;
-    // Without a limit on its memory a node never evicts.
+    // A node without a limit on its memory never evicts.
     let limited = infos.iter().filter(|(_, memory)| field(memory, "maxmemory") != Some("0"));
     let mut policies = limited.filter_map(|(_, memory)| field(memory, "maxmemory_policy"));
     Ok(policies.find(|policy| *policy != NO_EVICTION).map(str::to_owned))
 }
 
-/// Asks each node that is written to for a part of its `INFO`.
+/// Returns a section of the `INFO` of each primary.
 async fn infos(client: &Client, kind: InfoKind) -> Result<Vec<(Option<Server>, String)>, Error> {
     let doing = "asking Redis for its state";
     if !client.is_clustered() {
@@ -156,7 +162,7 @@ async fn infos(client: &Client, kind: InfoKind) -> Result<Vec<(Option<Server>, S
     }
 }
 
-/// A field of what `INFO` answers.
+/// Returns a field of an answer to `INFO`.
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }

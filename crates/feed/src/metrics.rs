@@ -1,22 +1,22 @@
-//! What a feed counts.
+//! Metrics of feeds, mailboxes and their Redis.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// Counted by who appends.
+/// Metrics of a service that appends to feeds.
 #[derive(Clone, Debug, Default)]
 pub struct AppendMetrics {
     /// Records appended.
     pub appended: Counter,
     /// Bytes of payload appended.
     pub appended_bytes: Counter,
-    /// Appends that Redis refused since it is before the position they came from.
+    /// Appends that were refused because the source in Redis stands before the position that they continue from.
     pub refused: Counter,
 }
 
 impl AppendMetrics {
-    /// Makes the counters and registers them.
+    /// Registers the metrics.
     pub fn new(registry: &mut Registry) -> Self {
         let m = Self::default();
         registry.register("feed_appended", "Records appended to feeds", m.appended.clone());
@@ -34,19 +34,19 @@ impl AppendMetrics {
     }
 }
 
-/// Counted by who files in mailboxes.
+/// Metrics of a service that files items in mailboxes.
 #[derive(Clone, Debug, Default)]
 pub struct MailboxMetrics {
     /// Items filed.
     pub filed: Counter,
-    /// Items that were there before: they came again, and changed nothing.
+    /// Items that were filed before. They changed nothing.
     pub known: Counter,
-    /// Items that had expired before they came.
+    /// Items that had expired before they were to be filed.
     pub expired: Counter,
 }
 
 impl MailboxMetrics {
-    /// Makes the counters and registers them.
+    /// Registers the metrics.
     pub fn new(registry: &mut Registry) -> Self {
         let m = Self::default();
         registry.register("mailbox_filed", "Items filed in mailboxes", m.filed.clone());
@@ -56,15 +56,15 @@ impl MailboxMetrics {
     }
 }
 
-/// What is known of the Redis that a service uses.
+/// Metrics of the Redis that a service uses.
 #[derive(Clone, Debug, Default)]
 pub struct RedisMetrics {
-    /// 1 while a node of it may evict.
+    /// 1 while a node of Redis may evict keys.
     pub evicts: Gauge,
 }
 
 impl RedisMetrics {
-    /// Makes the gauge and registers it.
+    /// Registers the metrics.
     pub fn new(registry: &mut Registry) -> Self {
         let m = Self::default();
         registry.register(
@@ -76,33 +76,33 @@ impl RedisMetrics {
     }
 }
 
-/// Counted by who follows.
+/// Metrics of a service that follows feeds.
 #[derive(Clone, Debug, Default)]
 pub struct FollowMetrics {
-    /// Records delivered.
+    /// Records that were delivered.
     pub records: Counter,
-    /// Refills from the log, for whatever reason but the first.
+    /// Refills from the log, except the first one of each feed.
     pub refills: Counter,
-    /// Subscriptions found deaf: published records were not heard.
+    /// Subscriptions that were made again because they did not bring what was published.
     pub deaf: Counter,
-    /// Times the receive buffer overflowed.
+    /// Overflows of the receive buffer.
     pub overflows: Counter,
     /// Reconnects of the subscription.
     pub reconnects: Counter,
-    /// Resets: records that no log has any more, or another history.
+    /// Resets: records were missing for good, or the history was another.
     pub resets: Counter,
-    /// 1 while the heads could be read at the last poll.
+    /// 1 if all heads could be read at the last poll.
     pub connected: Gauge,
 }
 
 impl FollowMetrics {
-    /// Makes the counters and registers them.
+    /// Registers the metrics.
     pub fn new(registry: &mut Registry) -> Self {
         let m = Self::default();
         registry.register("feed_records", "Records delivered by followed feeds", m.records.clone());
         registry.register(
             "feed_refills",
-            "Refills from the log after a hole or a reconnect",
+            "Refills from the log after a gap or a reconnect",
             m.refills.clone(),
         );
         registry.register("feed_deaf", "Subscriptions that did not hear what was published", m.deaf.clone());

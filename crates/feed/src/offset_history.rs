@@ -1,4 +1,4 @@
-//! Where a source stands whose records go to many feeds: no one feed's head could say it.
+//! How far a source has come whose records go to many feeds, so that the head of no feed could tell.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -12,9 +12,10 @@ use crate::script::run_script;
 static OFFSET_HISTORY: LazyLock<Script> =
     LazyLock::new(|| Script::from_lua(include_str!("lua/offset_history.lua")));
 
-/// The positions of one source over the last two minutes or more, as Redis has them. Redis may have lost
-/// what came last, in the feeds too: so a source goes on from where it stood a while ago, and what it
-/// brings again must do no harm.
+/// The offsets that one source had reached over the last two minutes or more, as Redis holds them.
+///
+/// Redis may have lost what came last, in the feeds and mailboxes as well. So a source goes on from the offset of a while ago,
+/// and its records must be such that they may come again.
 #[derive(Clone)]
 pub struct OffsetHistory {
     client: Client,
@@ -22,23 +23,23 @@ pub struct OffsetHistory {
     source: String,
 }
 
-/// Where a source stands.
+/// How far a source has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offsets {
-    /// Where it stood so long before.
+    /// The offset to go on from: the newest one of the requested time before `newest` was reached.
     pub resume: i64,
-    /// Where it stands.
+    /// The newest offset.
     pub newest: i64,
 }
 
 impl OffsetHistory {
-    /// Of a source; touches Redis only when used.
+    /// Names the history of a source. Redis is not asked for anything yet.
     pub fn new(client: Client, source: &str) -> Self {
         Self { client, key: format!("tutti:positions:{source}"), source: source.to_owned() }
     }
 
-    /// Where the source stands, and where it stood so long before it came there (at its first place, if
-    /// that is not so old); `None` if it is not known.
+    /// Returns the newest offset of the source and the one that it had reached `ago` before that, or its oldest one if it does
+    /// not go back so far. Returns `None` if Redis does not know the source.
     ///
     /// # Errors
     /// [`Error::Redis`] if Redis does not answer.
@@ -50,19 +51,19 @@ impl OffsetHistory {
         })
     }
 
-    /// Notes where it stands. At most once a second, for 128 places are kept. Returns whether it was noted:
-    /// a history that has not begun, or that Redis has lost, is not written to.
+    /// Adds an offset. To be called once a second at most, since 128 offsets are kept. Returns whether the offset was added:
+    /// nothing is added to a history that has not begun, or that Redis has lost.
     ///
     /// # Errors
-    /// As [`OffsetHistory::read`].
+    /// [`Error::Redis`] if Redis does not answer.
     pub async fn write(&self, offset: i64) -> Result<bool, Error> {
         Ok(!self.run("write", offset).await?.is_empty())
     }
 
-    /// Begins the history at a place; what was before is void.
+    /// Begins the history at an offset. Clears what was there before.
     ///
     /// # Errors
-    /// As [`OffsetHistory::read`].
+    /// [`Error::Redis`] if Redis does not answer.
     pub async fn begin(&self, offset: i64) -> Result<(), Error> {
         self.run("begin", offset).await.map(drop)
     }
@@ -71,6 +72,6 @@ impl OffsetHistory {
         let args: Vec<Value> = vec![what.into(), number.into()];
         run_script(&self.client, &OFFSET_HISTORY, self.key.as_str(), args)
             .await
-            .map_err(Error::redis(format!("the positions of {}", self.source)))
+            .map_err(Error::redis(format!("the history of offsets of {}: {what}", self.source)))
     }
 }

@@ -1,26 +1,26 @@
-//! A record's place and layout, as `record.lua` writes it.
+//! Records: their positions, and their layout in bytes, which `record.lua` writes.
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
-/// The place of a record in its feed. Two histories that share numbers differ in times.
+/// The position of a record in its feed. Two histories of a feed that share a number differ in the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Position {
-    /// Drawn when the feed's head was first written; a Redis that came back empty has another.
+    /// Number that the feed drew when its first record was written. After a Redis came back empty the feed has another.
     pub epoch: u32,
-    /// 1 for the first record of an epoch, and one more for each.
+    /// Number of the record: 1 for the first one of an epoch.
     pub seq: u64,
-    /// The feed's time, microseconds since 1970; grows with each record.
+    /// Time of the record, microseconds since 1970. It grows from record to record.
     pub time_us: u64,
 }
 
 impl Position {
-    /// Whether a record with this number comes next.
+    /// Reports whether the record with this number comes next.
     pub fn is_followed_by(self, seq: u64) -> bool {
         self.seq.checked_add(1) == Some(seq)
     }
 
-    /// Whether who has this place has all up to the other. Places of two histories with the same epoch,
-    /// as a failover makes them, cover one another only where nothing tells them apart.
+    /// Reports whether a reader that has everything up to this position has everything up to the other. Positions of two
+    /// histories with the same epoch, which a failover may create, cover each other only where nothing tells them apart.
     pub fn covers(self, other: Self) -> bool {
         self == other || (self.epoch == other.epoch && self.seq > other.seq && self.time_us > other.time_us)
     }
@@ -29,19 +29,19 @@ impl Position {
 /// One record of a feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Where it stands.
+    /// Position of the record.
     pub position: Position,
-    /// The `time_us` of the record before it, 0 for the first: the link of the chain.
+    /// Time of the record before this one; 0 for the first. It links the records to a chain.
     pub prev_time_us: u64,
-    /// What was appended. May be empty: such a record moves position and time.
+    /// Content of the record. May be empty: such a record only moves position and time.
     pub payload: Bytes,
 }
 
-/// Bytes of a record before its payload.
+/// Bytes before the payload of a record: epoch (4), seq, time and time of the record before (8 each), all big-endian.
 pub const HEADER_BYTES: usize = 28;
 
 impl Record {
-    /// Reads a record, or `None` if there are too few bytes for one.
+    /// Reads a record. Returns `None` if there are too few bytes for one.
     pub fn decode(mut bytes: Bytes) -> Option<Self> {
         if bytes.len() < HEADER_BYTES {
             return None;
@@ -50,7 +50,7 @@ impl Record {
         Some(Self { position, prev_time_us: bytes.get_u64(), payload: bytes })
     }
 
-    /// Writes a record as `record.lua` does.
+    /// Writes a record in the layout of `record.lua`.
     pub fn encode(&self) -> Bytes {
         let mut bytes = BytesMut::with_capacity(HEADER_BYTES + self.payload.len());
         bytes.put_u32(self.position.epoch);
@@ -84,8 +84,8 @@ mod tests {
     fn what_a_lost_history_had_covers_nothing_of_the_one_that_took_its_place() {
         let at = |seq, time_us| Position { epoch: 1, seq, time_us };
         assert!(at(5, 50).covers(at(5, 50)) && at(6, 60).covers(at(5, 50)) && !at(5, 50).covers(at(6, 60)));
-        let (lost, anew) = (at(7, 70), at(6, 80));
-        assert!(!lost.covers(anew) && !anew.covers(lost) && !at(7, 90).covers(lost));
+        let (lost, new) = (at(7, 70), at(6, 80));
+        assert!(!lost.covers(new) && !new.covers(lost) && !at(7, 90).covers(lost));
         assert!(!at(6, 60).covers(Position { epoch: 2, ..at(5, 50) }));
     }
 

@@ -1,4 +1,4 @@
-//! The one file that configures the Redis driver.
+//! Connecting to Redis. No other file configures the driver.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use tracing::warn;
 
 use crate::error::{Error, explain};
 
-/// Messages that wait for a follower; beyond it the oldest are dropped and refilled from the log.
+/// Messages that wait for a follower. Above that the oldest are dropped, and the follower refills from the log.
 const MESSAGES_WAITING: usize = 2048;
 
-/// What the URL of a Redis begins with: a single one, one that Sentinels tell of, or a Cluster; with TLS, or without.
+/// The schemes of a URL: a single Redis, one that Sentinels know, or a Cluster, each with or without TLS.
 const SCHEMES: [&str; 6] = [
     "redis://",
     "redis-sentinel://",
@@ -25,24 +25,23 @@ const SCHEMES: [&str; 6] = [
     "rediss-sentinel://",
     "rediss-cluster://",
 ];
-/// How often a command of a Cluster may be sent: what bounds it is its time.
+/// Attempts to send a command to a Cluster. Its timeout is the bound.
 const CLUSTER_ATTEMPTS: u32 = 1000;
-/// The driver must not follow redirections. On `MOVED` it learns who has the slot before it gives up, and who asked
-/// may ask again. But on `ASK` it writes `ASKING` on a connection where other commands are under way, and takes the
-/// answer of one of them for its own; it waits for a node that it is not connected to, and holds up all others
+/// Redirections that the driver follows. On `MOVED` it learns which node has the slot before it gives up, so the caller may try
+/// again. On `ASK` it must not follow: it writes `ASKING` on a connection where other commands are under way, and takes the
+/// answer to one of them for its own; it waits for a node that it is not connected to, and holds up all other commands
 /// meanwhile; and it sends the command to the old node again.
-const REDIRECTIONS: u32 = 0;
+const MAX_REDIRECTIONS: u32 = 0;
 
-/// A client and the task that keeps it connected, for ever; dropping it ends the task.
+/// A client, and the task that keeps it connected. Dropping the connection ends the task.
 pub struct Connection {
-    /// Usable at once: commands wait for the connection, and fail when they waited too long.
+    /// The client. It can be used at once: commands wait for the connection, and fail if they wait too long.
     pub client: Client,
     task: ConnectHandle,
 }
 
 impl Connection {
-    /// Completes only if the driver's task ended by itself, which it should not: the client is of
-    /// no use any more then.
+    /// Waits until the task ends by itself, which it should not. The client is of no use any more then. Cancel safe.
     pub async fn ended(&mut self) {
         let _ = (&mut self.task).await;
     }
@@ -54,12 +53,12 @@ impl Drop for Connection {
     }
 }
 
-/// Starts to connect to a Redis, and returns without waiting for it. Needs a runtime.
+/// Starts to connect to a Redis, and returns without waiting for it. Must be called within a runtime.
 ///
 /// # Errors
-/// [`Error::Scheme`] or [`Error::Url`] if the URL is none that we can use.
+/// [`Error::Scheme`] or [`Error::Url`] if the URL is not one of a Redis.
 pub fn connect(url: &str) -> Result<Connection, Error> {
-    // The driver would take other schemes, and go on without what they promise.
+    // The driver accepts other schemes, and ignores what they promise.
     if !SCHEMES.iter().any(|scheme| url.starts_with(scheme)) {
         return Err(Error::Scheme);
     }
@@ -68,7 +67,7 @@ pub fn connect(url: &str) -> Result<Connection, Error> {
     config.fail_fast = false;
     let clustered = config.server.is_clustered();
     if let Some(tls) = config.tls.as_mut().filter(|_| clustered) {
-        // Nodes are told of by their addresses, and certificates are of names.
+        // A Cluster names its nodes by addresses, and certificates hold names.
         tls.hostnames = TlsHostMapping::DefaultHost;
     }
     let client = Builder::from_config(config)
@@ -76,7 +75,7 @@ pub fn connect(url: &str) -> Result<Connection, Error> {
             c.connection_timeout = Duration::from_secs(2);
             c.internal_command_timeout = Duration::from_secs(2);
             c.max_command_attempts = if clustered { CLUSTER_ATTEMPTS } else { 3 };
-            c.max_redirections = REDIRECTIONS;
+            c.max_redirections = MAX_REDIRECTIONS;
             c.max_command_buffer_len = 10_000;
             c.unresponsive = UnresponsiveConfig {
                 max_timeout: Some(Duration::from_secs(3)),
@@ -84,7 +83,7 @@ pub fn connect(url: &str) -> Result<Connection, Error> {
             };
             c.tcp.nodelay = Some(true);
             c.tcp.keepalive = Some(socket2::TcpKeepalive::new().with_time(Duration::from_secs(15)));
-            // A replica that was a primary. One that loads is not helped by another connection.
+            // READONLY comes from a replica that was the primary. A Redis that loads is not helped by another connection.
             c.reconnect_errors = vec![ReconnectError::ReadOnly];
         })
         .with_performance_config(|c| {
@@ -101,42 +100,42 @@ pub fn connect(url: &str) -> Result<Connection, Error> {
         })
         .build()
         .map_err(Error::Url)?;
-    tokio::spawn(say_why(client.error_rx(), client.reconnect_rx()));
+    tokio::spawn(log_errors(client.error_rx(), client.reconnect_rx()));
     let task = client.connect();
     Ok(Connection { client, task })
 }
 
-/// Says why there is no connection, each reason once: commands that wait for one tell only that they waited.
-async fn say_why(
+/// Logs why there is no connection, each reason once. Commands that wait for a connection only say that they waited.
+async fn log_errors(
     mut errors: Receiver<(fred::error::Error, Option<Server>)>,
-    mut connected: Receiver<Server>,
+    mut reconnects: Receiver<Server>,
 ) {
-    let mut said = String::new();
+    let mut logged = String::new();
     loop {
         tokio::select! {
             error = errors.recv() => match error {
-                Ok((error, _)) if error.to_string() != said => {
+                Ok((error, _)) if error.to_string() != logged => {
                     warn!("no connection to Redis: {}", explain(&error));
-                    said = error.to_string();
+                    logged = error.to_string();
                 }
                 Ok(_) | Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
             },
-            again = connected.recv() => match again {
-                Ok(_) | Err(RecvError::Lagged(_)) => said.clear(),
+            reconnected = reconnects.recv() => match reconnected {
+                Ok(_) | Err(RecvError::Lagged(_)) => logged.clear(),
                 Err(RecvError::Closed) => return,
             },
         }
     }
 }
 
-/// How often a client has been connected: each time, it may be to a Redis that has lost something. Needs a
-/// runtime.
+/// Returns the connection epoch of a client, which grows each time that it is connected: a Redis that was connected to again may
+/// have lost something. Must be called within a runtime.
 pub fn connection_epoch(client: &Client) -> watch::Receiver<u64> {
     let (sender, receiver) = watch::channel(0);
     let mut reconnects = client.reconnect_rx();
     tokio::spawn(async move {
-        // One that was missed is one more all the same.
+        // A notice that was missed counts as well.
         while !matches!(reconnects.recv().await, Err(RecvError::Closed)) && !sender.is_closed() {
             sender.send_modify(|count| *count += 1);
         }
@@ -144,11 +143,11 @@ pub fn connection_epoch(client: &Client) -> watch::Receiver<u64> {
     receiver
 }
 
-/// Redis's own clock, microseconds since 1970: the one that feeds take their time from. Of a Cluster, that of any
+/// Returns the time of Redis, microseconds since 1970. Feeds take their times from this clock. In a Cluster it is that of any
 /// node.
 ///
 /// # Errors
-/// [`Error::Redis`] if it does not answer.
+/// [`Error::Redis`] if Redis does not answer.
 pub async fn time_us(client: &Client) -> Result<u64, Error> {
     let doing = "reading the clock of Redis";
     let time = CustomCommand::new_static("TIME", ClusterHash::FirstKey, false);

@@ -1,4 +1,4 @@
-//! Waiting until replicas of Redis have what was written.
+//! Waiting until replicas of Redis have a write.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,40 +13,43 @@ use tokio::sync::Mutex;
 use crate::error::Error;
 use crate::keys::head_key;
 
-/// A write that fewer replicas have by then counts as failed.
-const WITHIN: Duration = Duration::from_secs(1);
+/// Time within which the replicas must have a write. After it the write counts as failed.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How many replicas must have what a client writes; by default none. Cheap to clone; one for each client,
-/// shared by all who write with it: WAIT holds up everything else on its connection.
+/// How many replicas must have a write of a client before it counts; none by default. Cheap to clone.
+///
+/// All writers that share a client share one of these, since WAIT holds up every other command on its connection: one WAIT
+/// serves all the writes that were answered before it.
 #[derive(Clone, Default)]
 pub struct Replicas(Option<Arc<Wanted>>);
 
 struct Wanted {
     client: Client,
     count: u32,
-    /// Who waits for the replicas of which server.
-    lines: std::sync::Mutex<HashMap<Server, Arc<Line>>>,
+    /// The queue of writers for each server.
+    queues: std::sync::Mutex<HashMap<Server, Arc<Queue>>>,
 }
 
+/// Writers that wait for the replicas of one server.
 #[derive(Default)]
-struct Line {
-    /// Writes that have been waited for, or are to be.
+struct Queue {
+    /// Number of writes that have joined the queue.
     writes: AtomicU64,
-    /// How it went with the writes before this one.
+    /// The last WAIT: the number of writes that it covered, and its outcome.
     last: Mutex<Option<(u64, Result<(), Error>)>>,
 }
 
 impl Replicas {
-    /// So many replicas of what this client writes.
+    /// Requires `count` replicas for the writes of this client.
     pub fn new(client: Client, count: u32) -> Self {
-        Self((count > 0).then(|| Arc::new(Wanted { client, count, lines: std::sync::Mutex::default() })))
+        Self((count > 0).then(|| Arc::new(Wanted { client, count, queues: std::sync::Mutex::default() })))
     }
 
     /// Writes to a feed, and waits until the replicas have it.
     ///
     /// # Errors
-    /// Those of the write; [`Error::Replicas`] if they do not have it within a second, or nobody can tell, for the
-    /// connection is another by then; [`Error::Redis`] if Redis does not answer.
+    /// The error of the write; [`Error::Replicas`] if too few replicas have it within a second, or if nobody can tell because
+    /// the connection has been replaced meanwhile; [`Error::Redis`] if Redis does not answer.
     pub async fn write<T, E: From<Error>>(
         &self,
         feed: &str,
@@ -56,33 +59,33 @@ impl Replicas {
         let key = head_key(feed);
         let before = wanted.connection_of(&key);
         let written = write.await?;
-        let nobody_knows = Err(Error::Replicas { wanted: wanted.count, have: 0 }.into());
-        let Some((server, _)) = &before else { return nobody_knows };
+        let unknown = Err(Error::Replicas { wanted: wanted.count, have: 0 }.into());
+        let Some((server, _)) = &before else { return unknown };
         wanted.have(server).await?;
-        // A primary of a moment ago may have it, and who is asked now knows nothing of that; or the key has gone
-        // to another node.
-        if wanted.connection_of(&key) == before { Ok(written) } else { nobody_knows }
+        // The write may be on a server that is no longer the primary, or the key may have moved to another node. The server that
+        // answered WAIT would know nothing of that.
+        if wanted.connection_of(&key) == before { Ok(written) } else { unknown }
     }
 }
 
 impl Wanted {
-    /// Waits until the replicas of a server have what it has answered so far.
+    /// Waits until the replicas of a server have everything that the server has answered so far.
     async fn have(&self, server: &Server) -> Result<(), Error> {
-        let line = self.line(server);
-        let ours = line.writes.fetch_add(1, Ordering::SeqCst);
-        let mut last = line.last.lock().await;
-        if let Some((before, how)) = &*last
-            && *before > ours
+        let queue = self.queue(server);
+        let ours = queue.writes.fetch_add(1, Ordering::SeqCst);
+        let mut last = queue.last.lock().await;
+        if let Some((covered, outcome)) = &*last
+            && *covered > ours
         {
-            return how.clone();
+            return outcome.clone();
         }
-        let before = line.writes.load(Ordering::SeqCst);
-        let how = self.wait(server).await;
-        *last = Some((before, how.clone()));
-        how
+        let covered = queue.writes.load(Ordering::SeqCst);
+        let outcome = self.wait(server).await;
+        *last = Some((covered, outcome.clone()));
+        outcome
     }
 
-    /// The connection on which a key is written.
+    /// Returns the server on which a key is written, and the id of the connection to it.
     fn connection_of(&self, key: &str) -> Option<(Server, i64)> {
         let mut connections = self.client.connection_ids();
         if self.client.is_clustered() {
@@ -94,13 +97,14 @@ impl Wanted {
         }
     }
 
-    fn line(&self, server: &Server) -> Arc<Line> {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.entry(server.clone()).or_default().clone()
+    fn queue(&self, server: &Server) -> Arc<Queue> {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.entry(server.clone()).or_default().clone()
     }
 
+    /// Waits for the replicas of a server.
     async fn wait(&self, server: &Server) -> Result<(), Error> {
-        // On this connection or not at all.
+        // WAIT must go to this connection or not at all.
         let options = Options {
             max_attempts: Some(1),
             fail_fast: true,
@@ -108,7 +112,7 @@ impl Wanted {
             ..Options::default()
         };
         let client = self.client.with_options(&options);
-        let waited = client.wait(i64::from(self.count), WITHIN.as_millis() as i64).await;
+        let waited = client.wait(i64::from(self.count), TIMEOUT.as_millis() as i64).await;
         let have: u32 = waited.map_err(Error::redis("waiting for replicas"))?;
         if have >= self.count { Ok(()) } else { Err(Error::Replicas { wanted: self.count, have }) }
     }

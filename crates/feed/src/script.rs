@@ -1,4 +1,4 @@
-//! Running scripts, the only writers of feeds.
+//! Running Lua scripts, which are the only writers of feeds.
 
 use std::time::Duration;
 
@@ -9,14 +9,15 @@ use fred::types::MultipleKeys;
 use fred::types::scripts::Script;
 use tokio::time::sleep;
 
-/// So often a script is tried again while its keys are on their way from one node of a Cluster to another.
-const MOVES: u32 = 20;
+/// Attempts to run a script while its keys move from one node of a Cluster to another.
+const MOVE_ATTEMPTS: u32 = 20;
+/// Pause between two of these attempts.
 const MOVE_PAUSE: Duration = Duration::from_millis(100);
 
-/// Runs a script where its keys are, also where it was never run before.
+/// Runs a script on the node that has its keys, whether or not the node knows the script.
 ///
 /// # Errors
-/// What Redis, or the driver, says of it.
+/// The error of Redis or of the driver.
 pub async fn run_script<T: FromValue>(
     client: &Client,
     script: &Script,
@@ -24,18 +25,18 @@ pub async fn run_script<T: FromValue>(
     args: Vec<Value>,
 ) -> Result<T, Error> {
     let keys: MultipleKeys = keys.into();
-    let mut moves = 0;
+    let mut attempts = 0;
     loop {
         let answer = match client.evalsha(script.sha1().clone(), keys.clone(), args.clone()).await {
-            // Not SCRIPT LOAD: of a Cluster that goes to all nodes, and fails where one is away.
+            // EVAL in place of SCRIPT LOAD: in a Cluster the latter goes to all nodes, and fails if one of them is away.
             Err(error) if error.details().starts_with("NOSCRIPT") => {
                 client.eval(script.lua().cloned().unwrap_or_default(), keys.clone(), args.clone()).await
             }
             answer => answer,
         };
         match answer {
-            Err(error) if moves < MOVES && is_on_the_move(&error) => {
-                moves += 1;
+            Err(error) if attempts < MOVE_ATTEMPTS && is_moving(&error) => {
+                attempts += 1;
                 sleep(MOVE_PAUSE).await;
             }
             answer => return answer,
@@ -43,14 +44,15 @@ pub async fn run_script<T: FromValue>(
     }
 }
 
-/// Whether a script itself failed, so that it will fail again: it found something else in Redis than it expects.
-/// A Redis that is away, has no memory left or takes no writes is no such failure.
+/// Reports whether the script itself failed, so that it would fail again: it found something in Redis that it does not expect.
+/// A Redis that is away, has no memory left or accepts no writes is no such failure.
 pub fn is_script_failure(error: &Error) -> bool {
     let details = error.details();
     ["ERR ", "WRONGTYPE "].iter().any(|word| details.starts_with(word)) && details.contains("user_script")
 }
 
-/// Nothing was done: the keys are on their way, or have arrived on another node (see `redis.rs` `REDIRECTIONS`).
-fn is_on_the_move(error: &Error) -> bool {
+/// Reports whether a script did nothing because its keys are moving, or have arrived on another node (see
+/// `MAX_REDIRECTIONS` in `redis.rs`).
+fn is_moving(error: &Error) -> bool {
     ["TRYAGAIN", "Too many redirections"].iter().any(|words| error.details().starts_with(words))
 }

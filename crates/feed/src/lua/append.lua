@@ -1,30 +1,34 @@
--- Appends one record if the source stands where the caller believes it does; follows record.lua.
+-- Appends one record to a feed if its source stands where the caller believes it does. Follows record.lua.
 --
--- KEYS: log, head, and one that never is (script.rs says why)
--- ARGV: channel, source, from, to, '1' if the caller has just read that the source is unknown,
---       nonce, max_entries, max_age_us, max_bytes, payload
--- Returns {1, epoch, seq, time_us} when appended, {0, position} when the source is past `from`,
---         {-1, position} when it is before `from`, {-1} when it is unknown.
+-- KEYS: the log, the head, and a key that never exists (keys.rs says why).
+-- ARGV: channel, source, from, to, '1' if the caller has just read that the feed does not know the source,
+--       nonce, max_entries, max_age_us, max_bytes, payload.
+-- Returns {APPENDED, epoch, seq, time_us};
+--         {DUPLICATE, position} if the source is past `from`;
+--         {REFUSED, position} if the source is before `from`, {REFUSED} if the feed does not know it.
+local APPENDED, DUPLICATE, REFUSED = 1, 0, -1
+
 local log, head = KEYS[1], KEYS[2]
-local source, from, to = ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local channel, source, from, to, is_fresh, nonce = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5] == '1', ARGV[6]
+local max_entries, max_age_us, max_bytes, payload = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10]
 
 local held = redis.call('HMGET', head, 'epoch', 'seq', 'time_us', 'source:' .. source)
 if held[4] then
   local position = tonumber(held[4])
   if position > from then
-    return {0, position}
+    return {DUPLICATE, position}
   elseif position < from then
-    return {-1, position}
+    return {REFUSED, position}
   end
-elseif ARGV[5] ~= '1' then
-  return {-1}
+elseif not is_fresh then
+  return {REFUSED}
 end
 
-local epoch, seq, time_us, prev_us = next_record(held[1], held[2], held[3], ARGV[6], clock_us())
-local record = pack_record(epoch, seq, time_us, prev_us, ARGV[10])
-log_record(log, ARGV[7], seq, time_us, record, tonumber(ARGV[8]))
+local epoch, seq, time_us, prev_us = next_record(held[1], held[2], held[3], nonce, clock_us())
+local record = pack_record(epoch, seq, time_us, prev_us, payload)
+log_record(log, max_entries, seq, time_us, record, max_age_us)
 redis.call('HSET', head, 'epoch', string.format('%d', epoch), 'seq', string.format('%d', seq),
   'time_us', string.format('%d', time_us), 'source:' .. source, to)
-trim(log, seq, time_us, tonumber(ARGV[8]), tonumber(ARGV[9]), record)
-publish(ARGV[1], record)
-return {1, epoch, seq, time_us}
+trim(log, seq, time_us, max_age_us, max_bytes, record)
+publish(channel, record)
+return {APPENDED, epoch, seq, time_us}

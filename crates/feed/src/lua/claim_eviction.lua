@@ -1,23 +1,26 @@
--- Whether the caller is to tell of a node's evictions; nobody else is to for a minute then, in which it is done or has
--- failed.
+-- Decides whether the caller announces the evictions of a node. If so, no other caller does for a minute. By then the caller
+-- has announced them or has failed.
 --
--- KEYS: a hash with the evictions of each node that were told, and in NODE:until before when none are told again.
--- ARGV: the node, and how many keys it has evicted.
--- Returns the time in seconds if the caller is to tell, else 0.
-local node, evicted = ARGV[1], tonumber(ARGV[2])
+-- KEYS: a hash. The field NODE holds the number of evictions of a node that were announced, and NODE:until the time before
+--       which none is announced again.
+-- ARGV: the node, the number of keys that it has evicted.
+-- Returns the time in seconds if the caller announces them, else 0.
+local CLAIM_SECONDS = 60
+
+local announced, node, evicted = KEYS[1], ARGV[1], tonumber(ARGV[2])
 local now = tonumber(redis.call('TIME')[1])
-local held = redis.call('HMGET', KEYS[1], node, node .. ':until')
-local told = tonumber(held[1] or 0)
+local held = redis.call('HMGET', announced, node, node .. ':until')
+local known = tonumber(held[1] or 0)
 if now < tonumber(held[2] or 0) then
   return 0
 end
-if evicted < told then
-  -- Somebody has reset the count.
-  redis.call('HSET', KEYS[1], node, 0)
-  told = 0
+if evicted < known then
+  -- An operator has reset the count.
+  redis.call('HSET', announced, node, 0)
+  known = 0
 end
-if evicted == told then
+if evicted == known then
   return 0
 end
-redis.call('HSET', KEYS[1], node .. ':until', now + 60)
+redis.call('HSET', announced, node .. ':until', now + CLAIM_SECONDS)
 return now

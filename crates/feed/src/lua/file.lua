@@ -1,31 +1,39 @@
--- Files items, each once, and tells of them; one record tells of many addresses, but of each once.
+-- Files items, each once, and publishes records about them. Follows mailbox.lua.
 --
--- ARGV: for each item address, id, the id's number, when it expires (microseconds since 1970), payload;
---       an item without an address is a gap: something is missing for good, to whoever follows.
--- Returns {filed, known before, expired before, Redis's time in microseconds}.
-local now_us = clock_us()
-local filed, known, late = 0, 0, 0
-local records, letters, told, bytes = {}, {}, {}, 0
+-- A record holds letters to many addresses, but at most one to each.
+--
+-- ARGV: for each item: address, id, the hash of the id, when it expires (microseconds since 1970), payload. An item without an
+--       address is a gap: something is missing for good, for all followers. Its payload says why.
+-- Returns {filed, filed before, expired before, Redis's time in microseconds}.
+local ARGS_PER_ITEM = 5
+-- A record that has this many bytes gets no further letter.
+local RECORD_BYTES = 262144
 
+local now_us = clock_us()
+local filed, known, expired = 0, 0, 0
+local records, letters, addressed, bytes = {}, {}, {}, 0
+
+-- Ends the record that is being made.
 local function close()
   if bytes > 0 then
     records[#records + 1] = {seq, time_us, pack_record(epoch, seq, time_us, prev_us, table.concat(letters))}
-    letters, told, bytes = {}, {}, 0
+    letters, addressed, bytes = {}, {}, 0
   end
 end
 
-local function tell(kind, address, unread, id, payload)
-  local head = letter(kind, address, unread, id, payload)
-  -- Two parts: text that is put together twice is copied twice.
-  letters[#letters + 1] = head
+-- Adds a letter to the record that is being made.
+local function add_letter(kind, address, unread, id, payload)
+  local start = letter(kind, address, unread, id, payload)
+  -- Letter and payload stay apart: joining them here would copy them twice.
+  letters[#letters + 1] = start
   letters[#letters + 1] = payload
-  told[address] = true
-  bytes = bytes + #head + #payload
+  addressed[address] = true
+  bytes = bytes + #start + #payload
 end
 
--- Where the next letter to an address goes: the record that is being made, or another.
+-- Sees to a record that can take a letter to an address: the one that is being made, or a new one.
 local function open(address)
-  if told[address] or bytes >= 262144 then
+  if addressed[address] or bytes >= RECORD_BYTES then
     close()
   end
   if bytes == 0 then
@@ -33,26 +41,27 @@ local function open(address)
   end
 end
 
--- Whether an id was filed before; it is noted that it is.
-local function is_known(number)
-  local filled = ids_key(box.address, box.set)
-  if now_us - box.set_us >= KNOWN_US and (box.set_us == 0 or call('SCARD', filled) >= IDS_A_SET) then
+-- Returns whether an id was filed before, and notes that it is filed now.
+local function is_known(id_hash)
+  local filling = ids_key(box.address, box.set)
+  if now_us - box.set_us >= KNOWN_US and (box.set_us == 0 or call('SCARD', filling) >= IDS_PER_SET) then
     if box.set_us ~= 0 then
       box.set = box.set + 1
-      filled = ids_key(box.address, box.set)
+      filling = ids_key(box.address, box.set)
     end
     box.set_us = now_us
-    call('DEL', filled)
+    call('DEL', filling)
     box.made_a_key = true
   end
-  if box.set > 0 and call('SISMEMBER', ids_key(box.address, box.set - 1), number) == 1 then
+  if box.set > 0 and call('SISMEMBER', ids_key(box.address, box.set - 1), id_hash) == 1 then
     return true
   end
-  return call('SADD', filled, number) == 0
+  return call('SADD', filling, id_hash) == 0
 end
 
+-- Adds an item to the mailbox in hand, and cuts off the oldest items above its limits.
 local function file(id, expires_us, payload)
-  local name = base .. ':box:' .. box.address
+  local name = key('box', box.address)
   expire(now_us)
   if expires_us > now_us + KEEP_US then
     expires_us = now_us + KEEP_US
@@ -60,12 +69,13 @@ local function file(id, expires_us, payload)
   local item = pack(ITEM, seq, time_us, expires_us, #id) .. id .. payload
   local items = call('RPUSH', name, item)
   if (items > 1) ~= (box.bytes > 0) then
+    -- Redis has lost the list or its count.
     call('RPOP', name)
     expire(now_us, items - 1)
     items = call('RPUSH', name, item)
   end
   if box.mark_seq > 0 then
-    -- It was deleted once, so long ago that its id is not known any more.
+    -- A mark that is there dates from an item that was deleted so long ago that its id is not known any more.
     call('HDEL', key('marks', box.address), id)
   end
   box.bytes = box.bytes + #item
@@ -82,23 +92,23 @@ local function file(id, expires_us, payload)
   save(now_us)
 end
 
-for at = 9, #ARGV, 5 do
-  local address, id, number, expires_us, payload =
+for at = FIRST_ARG, #ARGV, ARGS_PER_ITEM do
+  local address, id, id_hash, expires_us, payload =
     ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3]), ARGV[at + 4]
   if address == '' then
     open(address)
     call('HSET', head, 'gap_seq', string.format('%d', seq), 'gap_us', string.format('%d', time_us))
-    tell(GAP, '', 0, '', payload)
+    add_letter(GAP, '', 0, '', payload)
   elseif expires_us <= now_us then
-    late = late + 1
+    expired = expired + 1
   else
     load(address)
-    if is_known(number) then
+    if is_known(id_hash) then
       known = known + 1
     else
       open(address)
       file(id, expires_us, payload)
-      tell(FILED, address, box.unread, id, payload)
+      add_letter(FILED, address, box.unread, id, payload)
       filed = filed + 1
     end
   end
@@ -107,4 +117,4 @@ close()
 if #records > 0 then
   write_records(records)
 end
-return {filed, known, late, now_us}
+return {filed, known, expired, now_us}

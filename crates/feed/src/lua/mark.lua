@@ -1,31 +1,35 @@
--- Marks items of a mailbox as read, or deletes one, and tells of it.
+-- Marks items of a mailbox as read, or deletes one, and publishes a record about it. Follows mailbox.lua.
 --
--- ARGV: address, 'read', 'read-to' (that id, and all before it) or 'delete', id
--- Returns {-1} if there is no such item, else {1 if it changed anything, unread}.
-local address, what, id = ARGV[9], ARGV[10], ARGV[11]
+-- ARGV: address; 'read', 'read-to' (the item and all before it) or 'delete'; id.
+-- Returns {NO_ITEM}, {UNCHANGED, unread} or {CHANGED, unread}.
+local NO_ITEM, UNCHANGED, CHANGED = -1, 0, 1
+-- A mailbox keeps this many marks beside twice its items.
+local SPARE_MARKS = 64
+
+local address, what, id = ARGV[FIRST_ARG], ARGV[FIRST_ARG + 1], ARGV[FIRST_ARG + 2]
 local now_us = clock_us()
 local name, marks = key('box', address), key('marks', address)
 load(address)
 expire(now_us)
 
--- What is there up to the id, and not read.
+-- Returns the ids that are to be marked as read, and the item with the id. Returns nothing if there is no such item.
 local function unread_to()
   local found = {}
   for _, item in ipairs(call('LRANGE', name, 0, -1)) do
-    local _, _, _, its = read_item(item)
-    local wanted = its == id
-    if (wanted or what == 'read-to') and not call('HGET', marks, its) then
-      found[#found + 1] = its
+    local _, _, _, item_id = read_item(item)
+    local is_wanted = item_id == id
+    if (is_wanted or what == 'read-to') and not call('HGET', marks, item_id) then
+      found[#found + 1] = item_id
     end
-    if wanted then
+    if is_wanted then
       return found, item
     end
   end
 end
 
--- Marks of what was deleted are forgotten when there are many more than items.
+-- Drops the older half of the marks of deleted items, once there are many more marks than items.
 local function bound_marks()
-  if call('HLEN', marks) <= 2 * KEEP_ITEMS + 64 then
+  if call('HLEN', marks) <= 2 * KEEP_ITEMS + SPARE_MARKS then
     return
   end
   local deleted = {}
@@ -43,9 +47,9 @@ local function bound_marks()
   end
 end
 
--- Nothing changes. Who repeats what it was not told of writes all the same, or it would wait for no replica: WAIT
--- knows only of the last write of its own connection. Where there is no mailbox none is made.
-local function same()
+-- Ends a call that changes nothing. It writes all the same where there is a mailbox: WAIT knows only of the last write of its
+-- own connection, so a caller that repeats a call whose answer it missed would wait for no replica.
+local function change_nothing()
   if box.day > 0 then
     save(now_us)
   end
@@ -53,34 +57,33 @@ end
 
 local unread, item = unread_to()
 if not item then
-  same()
-  return {-1}
+  change_nothing()
+  return {NO_ITEM}
 end
 if what ~= 'delete' and #unread == 0 then
-  same()
-  return {0, math.max(box.unread, 0)}
+  change_nothing()
+  return {UNCHANGED, math.max(box.unread, 0)}
 end
 
 begin_record(now_us)
-local kind = READ
+local kind, marked = READ, unread
 if what == 'delete' then
-  kind = DELETED
+  kind, marked = DELETED, {id}
   call('LREM', name, 1, item)
   forget(item)
-  unread = {id}
 else
   box.unread = box.unread - #unread
 end
 local ids = {}
-for at, its in ipairs(unread) do
-  call('HSET', marks, its, pack(MARK, kind, seq, time_us))
-  ids[at] = pack('>I2c0', #its, its)
+for at, marked_id in ipairs(marked) do
+  call('HSET', marks, marked_id, pack(MARK, kind, seq, time_us))
+  ids[at] = pack('>I2c0', #marked_id, marked_id)
 end
 box.mark_seq, box.mark_us = seq, time_us
 bound_marks()
 box.made_a_key = true
 save(now_us)
-local text = table.concat(ids)
-local record = pack_record(epoch, seq, time_us, prev_us, letter(kind, address, box.unread, '', text) .. text)
+local payload = table.concat(ids)
+local record = pack_record(epoch, seq, time_us, prev_us, letter(kind, address, box.unread, '', payload) .. payload)
 write_records({{seq, time_us, record}})
-return {1, math.max(box.unread, 0)}
+return {CHANGED, math.max(box.unread, 0)}

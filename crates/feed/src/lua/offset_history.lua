@@ -1,17 +1,20 @@
--- Where a source stands, as a short history: the newest place, and the one that was the newest a while ago.
+-- Keeps how far a source has come as a short history: the newest offset, and the one that was the newest a while ago.
 --
--- KEYS: the history
--- ARGV: 'write', offset, or 'read', how long before that (microseconds), or 'begin', offset (what was before is void)
--- Returns, to 'read', {offset then, newest offset}, or nothing; to 'write', {1}, or nothing where it has not begun.
-local KEEP = 128
+-- KEYS: the history, a list of `time_us:offset`, oldest first.
+-- ARGV: 'read' and a duration in microseconds; 'write' and an offset; or 'begin' and an offset, which clears the history.
+-- Returns for 'read' {the offset so long before the newest, the newest offset}, or nothing if there is no history;
+--         for 'write' {1}, or nothing if the history has not begun; for 'begin' nothing.
+local KEPT_ENTRIES = 128
+
+local history, what = KEYS[1], ARGV[1]
 local now = redis.call('TIME')
 local now_us = now[1] * 1000000 + now[2]
-if ARGV[1] == 'read' then
-  local all = redis.call('LRANGE', KEYS[1], 0, -1)
+if what == 'read' then
+  local all = redis.call('LRANGE', history, 0, -1)
   if #all == 0 then
     return {}
   end
-  -- Counted from the newest: what else is in Redis may have been away since then.
+  -- The duration is counted back from the newest entry, not from now: the other data in Redis may date from then, too.
   local newest_us, newest = string.match(all[#all], '^(%d+):(%d+)$')
   local resume
   for at, entry in ipairs(all) do
@@ -23,14 +26,14 @@ if ARGV[1] == 'read' then
   return {resume, newest}
 end
 local entry = string.format('%d:%s', now_us, ARGV[2])
-if ARGV[1] == 'begin' then
-  redis.call('DEL', KEYS[1])
-  redis.call('RPUSH', KEYS[1], entry)
+if what == 'begin' then
+  redis.call('DEL', history)
+  redis.call('RPUSH', history, entry)
   return {}
 end
--- A Redis that came back empty must not take the newest place for the first.
-if redis.call('RPUSHX', KEYS[1], entry) == 0 then
+-- RPUSHX adds only to a list that exists: a Redis that came back empty must not take the newest offset for the first.
+if redis.call('RPUSHX', history, entry) == 0 then
   return {}
 end
-redis.call('LTRIM', KEYS[1], -KEEP, -1)
+redis.call('LTRIM', history, -KEPT_ENTRIES, -1)
 return {1}
