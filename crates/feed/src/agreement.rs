@@ -1,5 +1,5 @@
-//! What must hold of a Redis before a service uses it: it is new enough, it does not evict, and all services that share it
-//! agree on the settings that are stored in it.
+//! What must hold of a Redis before a service uses it: it is new enough, it does not evict, and all services that
+//! share it agree on the settings that are stored in it.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -17,13 +17,13 @@ const OLDEST_VERSION: u32 = 7;
 /// Pause between two attempts to reach Redis.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Waits until Redis is there, and checks that this service may use it: its version, its eviction policy, and the settings of
-/// a group. Settings that Redis does not have yet are written to the hash `tutti:settings:<group>`. `waits` receives the
-/// reasons why Redis is not there yet.
+/// Waits until Redis is there, and checks that this service may use it: its version, its eviction policy, and the
+/// settings of a group. Settings that Redis does not have yet are written to the hash `tutti:settings:<group>`.
+/// `waits` receives the reasons why Redis is not there yet.
 ///
 /// # Errors
-/// [`Error::Disagreement`] if Redis has another value of a setting, [`Error::TooOld`], or [`Error::Evicts`]. Any other error
-/// is waited out.
+/// [`Error::Disagreement`] if Redis has another value of a setting, [`Error::TooOld`], or [`Error::Evicts`]. Any
+/// other error is waited out.
 pub async fn wait_for_agreement(
     client: &Client,
     group: &str,

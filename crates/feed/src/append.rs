@@ -79,8 +79,8 @@ pub enum AppendOutcome {
         /// Position of the source.
         position: i64,
     },
-    /// The source is before `from`, or the feed does not know it: Redis has lost something. Nothing was done. The caller
-    /// goes back to `position`.
+    /// The source is before `from`, or the feed does not know it: Redis has lost something. Nothing was done. The
+    /// caller goes back to `position`.
     Refused {
         /// Position of the source, if the feed knows it.
         position: Option<i64>,
@@ -124,8 +124,8 @@ impl Feed {
             .map_err(Error::redis(format!("reading the position of {source} in feed {}", self.name)))
     }
 
-    /// Tells all followers how many records lie in Kafka and cannot be read yet, for example behind an open transaction.
-    /// Must be repeated every few seconds, each time with another `at_ms`, until `records` is 0.
+    /// Tells all followers how many records lie in Kafka and cannot be read yet, for example behind an open
+    /// transaction. Must be repeated every few seconds, each time with another `at_ms`, until `records` is 0.
     ///
     /// # Errors
     /// [`Error::Redis`] if Redis does not answer.
@@ -133,12 +133,13 @@ impl Feed {
         write_note(&self.client, &self.name, records, at_ms).await
     }
 
-    /// Appends a record if its source stands at `append.from`, and moves the source to `append.to`, in one atomic step.
-    /// May be repeated after an error: a record that was appended before is then a [`AppendOutcome::Duplicate`].
+    /// Appends a record if its source stands at `append.from`, and moves the source to `append.to`, in one atomic
+    /// step. May be repeated after an error: a record that was appended before is then a
+    /// [`AppendOutcome::Duplicate`].
     ///
     /// # Errors
-    /// [`Error::Redis`] if Redis does not answer, [`Error::Replicas`] if too few replicas have the record. In both cases
-    /// the record may or may not have been appended.
+    /// [`Error::Redis`] if Redis does not answer, [`Error::Replicas`] if too few replicas have the record. In both
+    /// cases the record may or may not have been appended.
     pub async fn append(&self, append: Append<'_>) -> Result<AppendOutcome, Error> {
         let doing = || format!("appending to feed {} from {}", self.name, append.source);
         let bytes = append.payload.len() as u64;

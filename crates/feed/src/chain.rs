@@ -29,9 +29,10 @@ pub(crate) enum HeadCheck {
 pub(crate) enum RecordCheck {
     /// The record is the next one: it is delivered.
     Next,
-    /// The record was delivered before, or is of no use any more: it is dropped.
+    /// The record, or one that replaced it, was delivered before: it is dropped.
     Old,
-    /// The record does not follow the one that the chain holds: records are missing between, or the history is another.
+    /// The record does not follow the one that the chain holds: records are missing between, or the history is
+    /// another.
     Gap,
 }
 
@@ -56,8 +57,8 @@ impl Chain {
         self.open
     }
 
-    /// Checks a record, and holds it if it is the next one. A record from the channel cannot begin an open chain: only the log
-    /// knows which record is the oldest.
+    /// Checks a record, and holds it if it is the next one. A record from the channel cannot begin an open chain:
+    /// only the log knows which record is the oldest.
     pub(crate) fn offer(&mut self, record: &Record, from_log: bool) -> RecordCheck {
         let next = record.position;
         let follows = match self.held {

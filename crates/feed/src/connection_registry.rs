@@ -18,8 +18,8 @@ const LEASE: Duration = Duration::from_secs(20);
 /// Time that the connections of a user outlive the longest connection.
 const SPARE: Duration = Duration::from_secs(60);
 
-/// The connections of all users to all servers: a hash `tutti:sse_connections:{USER}` from `SERVER/DEVICE` to milliseconds
-/// since 1970, and a lease `tutti:sse_connections/SERVER` for each server.
+/// The connections of all users to all servers: a hash `tutti:sse_connections:{USER}` from `SERVER/DEVICE` to
+/// milliseconds since 1970, and a lease `tutti:sse_connections/SERVER` for each server.
 #[derive(Clone)]
 pub struct ConnectionRegistry {
     client: Client,
@@ -39,14 +39,14 @@ pub struct DeviceConnection {
 }
 
 impl ConnectionRegistry {
-    /// Creates the registry of a server, whose name must not hold a `/`. No connection may last longer than `longest`. Redis is
-    /// not asked for anything yet.
+    /// Creates the registry of a server, whose name must not hold a `/`. No connection may last longer than
+    /// `longest`. Redis is not asked for anything yet.
     pub fn new(client: Client, server: &str, longest: Duration) -> Self {
         Self { client, server: server.to_owned(), longest }
     }
 
-    /// Renews the lease of this server; to be repeated every 5 seconds. Returns whether the server counted as gone, so that all
-    /// its connections must be written again.
+    /// Renews the lease of this server; to be repeated every 5 seconds. Returns whether the server counted as gone,
+    /// so that all its connections must be written again.
     ///
     /// # Errors
     /// [`Error::Redis`] if Redis does not answer.
@@ -60,8 +60,8 @@ impl ConnectionRegistry {
         Ok(before.is_none())
     }
 
-    /// Writes which devices of users have connected (with the time, milliseconds since 1970), and which have left. May be
-    /// repeated.
+    /// Writes which devices of users have connected (with the time, milliseconds since 1970), and which have left.
+    /// May be repeated.
     ///
     /// # Errors
     /// [`Error::Redis`] if Redis does not answer. Some of the connections may have been written.

@@ -5,7 +5,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::record::Position;
 
-/// One position for each feed, in the order in which the stream lists its feeds. `None` stands for a feed without a record.
+/// One position for each feed, in the order in which the stream lists its feeds. `None` stands for a feed without a
+/// record.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Cursor(pub Vec<Option<Position>>);
 

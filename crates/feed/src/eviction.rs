@@ -1,7 +1,7 @@
 //! Eviction by Redis.
 //!
-//! A Redis with another `maxmemory-policy` than `noeviction` deletes mailboxes, tickets and logs once its memory is full, and
-//! tells nobody. So services refuse to start on one ([`check`]), and watch the policy while they run
+//! A Redis with another `maxmemory-policy` than `noeviction` deletes mailboxes, tickets and logs once its memory is
+//! full, and tells nobody. So services refuse to start on one ([`check`]), and watch the policy while they run
 //! ([`watch_eviction_policy`]). Where an operator allows eviction, followers of mailboxes are told of it
 //! ([`announce_evictions`]).
 
@@ -48,8 +48,8 @@ pub(crate) async fn check(client: &Client, is_allowed: bool) -> Result<(), Error
     }
 }
 
-/// Watches for ever whether Redis may evict: after a reconnect it may be another Redis than at the start. A change goes to the
-/// log and to the metrics. No stream ends for it.
+/// Watches for ever whether Redis may evict: after a reconnect it may be another Redis than at the start. A change
+/// goes to the log and to the metrics. No stream ends for it.
 pub async fn watch_eviction_policy(client: &Client, metrics: &RedisMetrics, is_allowed: bool) {
     let mut reads = interval(POLICY_INTERVAL);
     reads.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -101,8 +101,8 @@ pub async fn announce_evictions(client: &Client, mailboxes: &Mailboxes) {
     }
 }
 
-/// Announces a gap in all mailboxes if Redis has evicted something since the last announcement, unless that was within the last
-/// hour.
+/// Announces a gap in all mailboxes if Redis has evicted something since the last announcement, unless that was
+/// within the last hour.
 ///
 /// # Errors
 /// [`Error::Redis`] if Redis does not answer. Some buckets may have been told; the next call tells them again.
@@ -110,7 +110,7 @@ pub async fn announce_new_evictions(client: &Client, mailboxes: &Mailboxes) -> R
     let doing = "noting what Redis has evicted";
     for (server, stats) in infos(client, InfoKind::Default).await? {
         let evicted = field(&stats, "evicted_keys").and_then(|count| count.parse::<u64>().ok());
-        // A restarted process counts from 0 and has another id, and it has lost its memory in another way.
+        // The id is that of the process. A restart loses the memory, and the count with it.
         let (Some(node), Some(evicted)) = (field(&stats, "run_id"), evicted) else { continue };
         let words: Vec<Value> = vec![node.into(), evicted.to_string().into()];
         let now: u64 = run_script(client, &CLAIM, ANNOUNCED_KEY, words).await.map_err(Error::redis(doing))?;
@@ -128,7 +128,8 @@ pub async fn announce_new_evictions(client: &Client, mailboxes: &Mailboxes) -> R
     Ok(())
 }
 
-/// Returns the policy of a node that may evict, if there is one. Nodes that do not answer, or do not tell, are passed over.
+/// Returns the policy of a node that may evict, if there is one. Nodes that do not answer, or do not tell, are passed
+/// over.
 async fn evicting_policy(client: &Client) -> Result<Option<String>, Error> {
     let infos = infos(client, InfoKind::Memory).await?;
     // A node without a limit on its memory never evicts.

@@ -1,8 +1,9 @@
-//! Records that are *held back*: they lie in Kafka and cannot be read yet, for example behind an open transaction. No gap in
-//! a feed shows them, and other partitions of the same feed go on. So a note in the head of the feed says how many there are.
+//! Records that are *held back*: they lie in Kafka and cannot be read yet, for example behind an open transaction. No
+//! gap in a feed shows them, and other partitions of the same feed go on. So a note in the head of the feed says how
+//! many there are.
 //!
-//! No record depends on the note. A writer whose records are held back repeats it every few seconds. A note that stays the same
-//! is of a writer that has ended, and does not count any more.
+//! No record depends on the note. A writer whose records are held back repeats it every few seconds. A note that
+//! stays the same is of a writer that has ended, and does not count any more.
 
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use tokio::time::Instant;
 use crate::error::Error;
 use crate::keys::head_key;
 
-/// Field of the head that holds the note: the number of records, a colon, and a text that differs each time it is written.
+/// Field of the head that holds the note: the number of records, a colon, and a text that differs each time it is
+/// written.
 pub(crate) const NOTE_FIELD: &str = "held_back";
 
 /// Time after which a note that stays the same does not count any more.

@@ -12,8 +12,8 @@ use crate::record::{Position, Record};
 /// Entries of a Redis stream: the id of each, and its fields.
 type Entries = Vec<(String, HashMap<String, Bytes>)>;
 
-/// Reads at most `count` records of a log from the position `from` on, the record at that position included. `None` reads from
-/// the oldest record on.
+/// Reads at most `count` records of a log from the position `from` on, the record at that position included. `None`
+/// reads from the oldest record on.
 ///
 /// # Errors
 /// [`Error::Redis`] if Redis does not answer, [`Error::Answer`] if the log holds something else than records.

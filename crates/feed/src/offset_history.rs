@@ -14,8 +14,9 @@ static OFFSET_HISTORY: LazyLock<Script> =
 
 /// The offsets that one source had reached over the last two minutes or more, as Redis holds them.
 ///
-/// Redis may have lost what came last, in the feeds and mailboxes as well. So a source goes on from the offset of a while ago,
-/// and its records must be such that they may come again.
+/// The records of such a source and its offset are different keys: on different nodes, a failover may lose the one
+/// and keep the other. Redis may have lost what came last, in the feeds and mailboxes as well. So a source goes on
+/// from the offset of a while ago, and its records must be such that they may come again.
 #[derive(Clone)]
 pub struct OffsetHistory {
     client: Client,
@@ -38,8 +39,8 @@ impl OffsetHistory {
         Self { client, key: format!("tutti:positions:{source}"), source: source.to_owned() }
     }
 
-    /// Returns the newest offset of the source and the one that it had reached `ago` before that, or its oldest one if it does
-    /// not go back so far. Returns `None` if Redis does not know the source.
+    /// Returns the newest offset of the source and the one that it had reached `ago` before that, or its oldest one
+    /// if it does not go back so far. Returns `None` if Redis does not know the source.
     ///
     /// # Errors
     /// [`Error::Redis`] if Redis does not answer.
@@ -51,8 +52,8 @@ impl OffsetHistory {
         })
     }
 
-    /// Adds an offset. To be called once a second at most, since 128 offsets are kept. Returns whether the offset was added:
-    /// nothing is added to a history that has not begun, or that Redis has lost.
+    /// Adds an offset. To be called once a second at most, since 128 offsets are kept. Returns whether the offset was
+    /// added: nothing is added to a history that has not begun, or that Redis has lost.
     ///
     /// # Errors
     /// [`Error::Redis`] if Redis does not answer.

@@ -5,7 +5,8 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 /// The position of a record in its feed. Two histories of a feed that share a number differ in the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Position {
-    /// Number that the feed drew when its first record was written. After a Redis came back empty the feed has another.
+    /// Number that the feed drew when its first record was written. After a Redis came back empty the feed has
+    /// another.
     pub epoch: u32,
     /// Number of the record: 1 for the first one of an epoch.
     pub seq: u64,
@@ -19,8 +20,9 @@ impl Position {
         self.seq.checked_add(1) == Some(seq)
     }
 
-    /// Reports whether a reader that has everything up to this position has everything up to the other. Positions of two
-    /// histories with the same epoch, which a failover may create, cover each other only where nothing tells them apart.
+    /// Reports whether a reader that has everything up to this position has everything up to the other. Positions of
+    /// two histories with the same epoch, which a failover may create, cover each other only where nothing tells them
+    /// apart.
     pub fn covers(self, other: Self) -> bool {
         self == other || (self.epoch == other.epoch && self.seq > other.seq && self.time_us > other.time_us)
     }

@@ -27,10 +27,10 @@ const SCHEMES: [&str; 6] = [
 ];
 /// Attempts to send a command to a Cluster. Its timeout is the bound.
 const CLUSTER_ATTEMPTS: u32 = 1000;
-/// Redirections that the driver follows. On `MOVED` it learns which node has the slot before it gives up, so the caller may try
-/// again. On `ASK` it must not follow: it writes `ASKING` on a connection where other commands are under way, and takes the
-/// answer to one of them for its own; it waits for a node that it is not connected to, and holds up all other commands
-/// meanwhile; and it sends the command to the old node again.
+/// Redirections that the driver follows. On `MOVED` it learns which node has the slot before it gives up, so the
+/// caller may try again. On `ASK` it must not follow: it writes `ASKING` on a connection where other commands are
+/// under way, and takes the answer to one of them for its own; it waits for a node that it is not connected to, and
+/// holds up all other commands meanwhile; and it sends the command to the old node again.
 const MAX_REDIRECTIONS: u32 = 0;
 
 /// A client, and the task that keeps it connected. Dropping the connection ends the task.
@@ -83,7 +83,8 @@ pub fn connect(url: &str) -> Result<Connection, Error> {
             };
             c.tcp.nodelay = Some(true);
             c.tcp.keepalive = Some(socket2::TcpKeepalive::new().with_time(Duration::from_secs(15)));
-            // READONLY comes from a replica that was the primary. A Redis that loads is not helped by another connection.
+            // READONLY comes from a replica that was the primary. A Redis that loads is not helped by another
+            // connection.
             c.reconnect_errors = vec![ReconnectError::ReadOnly];
         })
         .with_performance_config(|c| {
@@ -129,8 +130,8 @@ async fn log_errors(
     }
 }
 
-/// Returns the connection epoch of a client, which grows each time that it is connected: a Redis that was connected to again may
-/// have lost something. Must be called within a runtime.
+/// Returns the connection epoch of a client, which grows each time that it is connected: a Redis that was connected
+/// to again may have lost something. Must be called within a runtime.
 pub fn connection_epoch(client: &Client) -> watch::Receiver<u64> {
     let (sender, receiver) = watch::channel(0);
     let mut reconnects = client.reconnect_rx();
@@ -143,8 +144,8 @@ pub fn connection_epoch(client: &Client) -> watch::Receiver<u64> {
     receiver
 }
 
-/// Returns the time of Redis, microseconds since 1970. Feeds take their times from this clock. In a Cluster it is that of any
-/// node.
+/// Returns the time of Redis, microseconds since 1970. Feeds take their times from this clock. In a Cluster it is
+/// that of any node.
 ///
 /// # Errors
 /// [`Error::Redis`] if Redis does not answer.

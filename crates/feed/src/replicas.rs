@@ -18,8 +18,8 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How many replicas must have a write of a client before it counts; none by default. Cheap to clone.
 ///
-/// All writers that share a client share one of these, since WAIT holds up every other command on its connection: one WAIT
-/// serves all the writes that were answered before it.
+/// All writers that share a client share one of these, since WAIT holds up every other command on its connection: one
+/// WAIT serves all the writes that were answered before it.
 #[derive(Clone, Default)]
 pub struct Replicas(Option<Arc<Wanted>>);
 
@@ -48,8 +48,8 @@ impl Replicas {
     /// Writes to a feed, and waits until the replicas have it.
     ///
     /// # Errors
-    /// The error of the write; [`Error::Replicas`] if too few replicas have it within a second, or if nobody can tell because
-    /// the connection has been replaced meanwhile; [`Error::Redis`] if Redis does not answer.
+    /// The error of the write; [`Error::Replicas`] if too few replicas have it within a second, or if nobody can tell
+    /// because the connection has been replaced meanwhile; [`Error::Redis`] if Redis does not answer.
     pub async fn write<T, E: From<Error>>(
         &self,
         feed: &str,
@@ -62,8 +62,8 @@ impl Replicas {
         let unknown = Err(Error::Replicas { wanted: wanted.count, have: 0 }.into());
         let Some((server, _)) = &before else { return unknown };
         wanted.have(server).await?;
-        // The write may be on a server that is no longer the primary, or the key may have moved to another node. The server that
-        // answered WAIT would know nothing of that.
+        // The write may be on a server that is no longer the primary, or the key may have moved to another node. The
+        // server that answered WAIT would know nothing of that.
         if wanted.connection_of(&key) == before { Ok(written) } else { unknown }
     }
 }

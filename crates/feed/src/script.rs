@@ -28,7 +28,8 @@ pub async fn run_script<T: FromValue>(
     let mut attempts = 0;
     loop {
         let answer = match client.evalsha(script.sha1().clone(), keys.clone(), args.clone()).await {
-            // EVAL in place of SCRIPT LOAD: in a Cluster the latter goes to all nodes, and fails if one of them is away.
+            // EVAL in place of SCRIPT LOAD: in a Cluster the latter goes to all nodes, and fails if one of them is
+            // away.
             Err(error) if error.details().starts_with("NOSCRIPT") => {
                 client.eval(script.lua().cloned().unwrap_or_default(), keys.clone(), args.clone()).await
             }
@@ -44,8 +45,8 @@ pub async fn run_script<T: FromValue>(
     }
 }
 
-/// Reports whether the script itself failed, so that it would fail again: it found something in Redis that it does not expect.
-/// A Redis that is away, has no memory left or accepts no writes is no such failure.
+/// Reports whether the script itself failed, so that it would fail again: it found something in Redis that it does
+/// not expect. A Redis that is away, has no memory left or accepts no writes is no such failure.
 pub fn is_script_failure(error: &Error) -> bool {
     let details = error.details();
     ["ERR ", "WRONGTYPE "].iter().any(|word| details.starts_with(word)) && details.contains("user_script")

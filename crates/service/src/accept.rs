@@ -1,4 +1,5 @@
-//! Accepts connections of the inner ports: a bounded number at a time, and each has to begin within a time.
+//! Accepting connections of the admin and gRPC ports: a bounded number at a time, each of which must begin within a
+//! time.
 
 use std::future::Future as _;
 use std::io::{self, ErrorKind};
@@ -12,17 +13,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 
-/// Pause after a connection that could not be accepted, as where no file descriptor is left.
+/// Pause after a connection that could not be accepted, for example for want of a file descriptor.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A listener that has a bounded number of connections open.
+/// A listener with a bounded number of open connections.
 pub(crate) struct Acceptor {
     listener: TcpListener,
     free: Arc<Semaphore>,
     begin: Begin,
 }
 
-/// What a connection must have sent, and how soon.
+/// How many bytes a client must send, and within what time.
 #[derive(Clone, Copy)]
 pub(crate) struct Begin {
     pub(crate) bytes: usize,
@@ -38,21 +39,21 @@ pub(crate) struct Connection {
 }
 
 impl Acceptor {
-    /// Accepts at most `most` connections at a time. The next ones wait in the kernel's backlog.
+    /// Creates an acceptor of at most `most` connections at a time. Further ones wait in the backlog of the kernel.
     pub(crate) fn new(listener: TcpListener, most: usize, begin: Begin) -> Self {
         Self { listener, free: Arc::new(Semaphore::new(most)), begin }
     }
 
-    /// The next connection. Errors of single connections are passed over. Cancel safe.
+    /// Waits for the next connection. Skips connections that could not be accepted. Cancel safe.
     pub(crate) async fn accept(&self) -> Connection {
-        let slot = self.free.clone().acquire_owned().await.expect("nobody closes the semaphore");
+        let slot = self.free.clone().acquire_owned().await.expect("the semaphore is never closed");
         let stream = loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => break stream,
                 Err(_) => sleep(PAUSE).await,
             }
         };
-        // Without it an answer may wait for an acknowledgement; nothing else depends on it.
+        // Without it an answer may wait for an acknowledgement. Nothing else depends on it, so an error does no harm.
         let _ = stream.set_nodelay(true);
         let deadline = (self.begin.bytes > 0).then(|| Box::pin(sleep(self.begin.within)));
         Connection { stream, missing_bytes: self.begin.bytes, deadline, _slot: slot }

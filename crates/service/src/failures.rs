@@ -1,5 +1,5 @@
-//! Failures that are not the caller's: the caller gets a fixed sentence and a request id, and the log has the rest
-//! under the same id.
+//! The log of failed requests. The caller of a request that failed for no fault of its own gets a fixed sentence and
+//! a request id; the log gets the error under the same id.
 
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-/// At most this many failures are logged in each second: anyone may cause them.
-const LINES_A_SECOND: u64 = 100;
+/// Failures that are logged in a second at most. Anyone may cause failures.
+const LINES_PER_SECOND: u64 = 100;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The log of failed requests of one service. Cheap to clone; all clones share the bound.
+/// Logs the failed requests of one service. Cheap to clone; all clones share the bound.
 #[derive(Clone, Default)]
 pub struct Failures(Arc<Mutex<Window>>);
 
-/// What was logged in the second that began last.
+/// The second that began last.
 #[derive(Default)]
 struct Window {
     began: Option<Instant>,
@@ -24,13 +24,13 @@ struct Window {
 }
 
 impl Failures {
-    /// Logs why a request failed. Returns the request id of the line, which the caller may be told.
+    /// Logs why a request failed. Returns the request id of the line, which the caller may learn.
     pub fn log(&self, doing: &str, error: &dyn Display) -> String {
         let request_id = format!("{:016x}", rand::random::<u64>());
         let (is_logged, left_out) =
             self.0.lock().unwrap_or_else(PoisonError::into_inner).count(Instant::now());
         if left_out > 0 {
-            warn!(left_out, "more requests failed than are logged");
+            warn!(left_out, "more requests failed in a second than are logged");
         }
         if is_logged {
             warn!(request_id, %error, "{doing} failed");
@@ -40,14 +40,15 @@ impl Failures {
 }
 
 impl Window {
-    /// Whether one more failure is logged, and how many of the seconds before were not, which is told once.
+    /// Counts a failure. Returns whether it is logged, and how many of the seconds before were left out, which is
+    /// reported once.
     fn count(&mut self, now: Instant) -> (bool, u64) {
         let mut left_out = 0;
         if self.began.is_none_or(|began| now.duration_since(began) >= SECOND) {
             left_out = self.left_out;
             *self = Self { began: Some(now), ..Self::default() };
         }
-        let is_logged = self.logged < LINES_A_SECOND;
+        let is_logged = self.logged < LINES_PER_SECOND;
         *(if is_logged { &mut self.logged } else { &mut self.left_out }) += 1;
         (is_logged, left_out)
     }
@@ -60,7 +61,7 @@ mod tests {
     #[test]
     fn a_second_has_so_many_lines_and_the_next_says_how_many_were_left_out() {
         let (mut window, began) = (Window::default(), Instant::now());
-        for _ in 0..LINES_A_SECOND {
+        for _ in 0..LINES_PER_SECOND {
             assert_eq!(window.count(began), (true, 0));
         }
         for _ in 0..7 {

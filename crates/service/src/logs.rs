@@ -4,8 +4,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
 
-/// What the names of all of Tutti's crates begin with. A filter applies to every target that begins with its name, so it
-/// applies to crates that are yet to be written as well.
+/// What the names of all of Tutti's crates begin with. A filter applies to every target that begins with its name, so
+/// it applies to crates that are yet to be written as well.
 const OURS: &str = "tutti";
 
 /// Crates that log request heads and commands, with the tokens in them, below the level `info`. Their lines of those
@@ -19,7 +19,7 @@ const MALFORMED_REQUESTS: &str = "actix_http::h1";
 /// What is logged, and in which format.
 #[derive(Clone, Debug)]
 pub struct Logs {
-    /// `error` to `trace` for Tutti's own crates (others: `warn`), or a whole filter such as
+    /// `error` to `trace` for Tutti's own crates, where others log at `warn`; or a whole filter such as
     /// `info,tutti_feed=debug`.
     pub level: String,
     /// JSON lines in place of text.
@@ -42,8 +42,9 @@ impl Logs {
     pub fn start(&self) -> Result<(), String> {
         let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
         let layer = if self.json { layer.json().boxed() } else { layer.boxed() };
-        // The filters are layers of their own, not filters of this layer. A filter of a layer notes in the thread what its
-        // last check said; where a library checks without logging, the next line of the thread may be lost by that.
+        // The filters are layers of their own, not filters of this layer. A filter of a layer notes in the thread
+        // what its last check said; where a library checks without logging, the next line of the thread may be lost
+        // by that.
         let _ = tracing_subscriber::registry().with(self.filter()?).with(cap()).with(layer).try_init();
         Ok(())
     }

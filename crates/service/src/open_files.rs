@@ -13,8 +13,8 @@ pub fn raise_file_limit() {
     }
 }
 
-/// Returns how many files this process may have open once [`raise_file_limit`] was called, or `u64::MAX` if the system does
-/// not tell.
+/// Returns how many files this process may have open once [`raise_file_limit`] was called, or `u64::MAX` if the
+/// system does not tell.
 #[must_use]
 pub fn file_limit() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, most)| most)

@@ -1,21 +1,21 @@
-//! Readiness: a service is ready once everything that it waits for has come, and stays so until it
-//! stops. A dependency that goes away later is no reason to take it out of the balance.
+//! Readiness. A service is ready once everything that it waits for has come, until it stops. A dependency that goes
+//! away later is no reason for a load balancer to leave the service out.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What a service still waits for.
+/// What a service waits for. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Readiness(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    /// By name, with the reason why it has not come, where that is known.
+    /// What is awaited, by name, with the reason why it has not come if that is known.
     awaited: BTreeMap<String, Option<String>>,
     stopping: bool,
 }
 
-/// One thing that is waited for; open it when it has come.
+/// One thing that a service waits for. It is opened once the thing has come.
 #[must_use = "a latch that is dropped unopened keeps the service from being ready"]
 pub struct Latch {
     readiness: Readiness,
@@ -23,22 +23,22 @@ pub struct Latch {
 }
 
 impl Readiness {
-    /// Adds something to wait for, by a name that an operator understands.
+    /// Adds something to wait for, under a name that an operator understands.
     pub fn latch(&self, name: impl Into<String>) -> Latch {
         let name = name.into();
         self.state(|s| s.awaited.insert(name.clone(), None));
         Latch { readiness: self.clone(), name }
     }
 
-    /// Not ready any more, for good: the service is stopping.
+    /// Ends readiness for good, because the service stops.
     pub fn stop(&self) {
         self.state(|s| s.stopping = true);
     }
 
-    /// What it waits for; `Ok` if there is nothing left.
+    /// Checks that nothing is awaited any more.
     ///
     /// # Errors
-    /// The names of what is awaited, with the reasons that are known, or that it is stopping.
+    /// A text that names what is awaited, with the reasons that are known, or says that the service is stopping.
     pub fn check(&self) -> Result<(), String> {
         self.state(|s| match (s.stopping, s.awaited.is_empty()) {
             (true, _) => Err("stopping".to_owned()),
@@ -59,7 +59,7 @@ impl Readiness {
 }
 
 impl Latch {
-    /// Says why it has not come yet, for whoever asks whether the service is ready.
+    /// Notes why the thing has not come yet. `/ready` shows the last reason.
     pub fn because(&self, reason: &str) {
         self.readiness.state(|s| {
             if let Some(last) = s.awaited.get_mut(&self.name) {
@@ -68,7 +68,7 @@ impl Latch {
         });
     }
 
-    /// It has come.
+    /// Opens the latch: the thing has come.
     pub fn open(self) {
         self.readiness.state(|s| s.awaited.remove(&self.name));
     }

@@ -1,8 +1,8 @@
--- Decides whether the caller announces the evictions of a node. If so, no other caller does for a minute. By then the caller
--- has announced them or has failed.
+-- Decides whether the caller announces the evictions of a node. If so, no other caller does for a minute. By then the
+-- caller has announced them or has failed.
 --
--- KEYS: a hash. The field NODE holds the number of evictions of a node that were announced, and NODE:until the time before
---       which none is announced again.
+-- KEYS: a hash. The field NODE holds the number of evictions of a node that were announced, and NODE:until the time
+--       before which none is announced again.
 -- ARGV: the node, the number of keys that it has evicted.
 -- Returns the time in seconds if the caller announces them, else 0.
 local CLAIM_SECONDS = 60

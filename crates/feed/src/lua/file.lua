@@ -2,8 +2,8 @@
 --
 -- A record holds letters to many addresses, but at most one to each.
 --
--- ARGV: for each item: address, id, the hash of the id, when it expires (microseconds since 1970), payload. An item without an
---       address is a gap: something is missing for good, for all followers. Its payload says why.
+-- ARGV: for each item: address, id, the hash of the id, when it expires (microseconds since 1970), payload. An item
+--       without an address is a gap: something is missing for good, for all followers. Its payload says why.
 -- Returns {filed, filed before, expired before, Redis's time in microseconds}.
 local ARGS_PER_ITEM = 5
 -- A record that has this many bytes gets no further letter.

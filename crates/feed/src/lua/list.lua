@@ -1,17 +1,19 @@
--- Reads a mailbox: all of it, what is later than a position of its feed, or a page of the newest items. Follows mailbox.lua.
+-- Reads a mailbox: all of it, what is later than a position of its feed, or a page of the newest items. Follows
+-- mailbox.lua.
 --
 -- ARGV: address; how many bytes of items at most, about (0: no limit); then one of
 --       'all';
 --       'now', for no items;
---       'since', epoch, seq, time_us, where an epoch of '' is the position before the first record; for the rest of an 'all'
---       that was begun, this is the position of the last item, and three further arguments are the position of the feed at
---       the beginning;
---       'page', id, seq, time_us, how many items at most, '1' for unread items alone. The page has the items before the one
---       at that position, or before the one with that id, or else before the position. Id, or position, or both may be '':
---       without either the page has the newest items.
+--       'since', epoch, seq, time_us, where an epoch of '' is the position before the first record; for the rest of an
+--       'all' that was begun, this is the position of the last item, and three further arguments are the position of
+--       the feed at the beginning;
+--       'page', id, seq, time_us, how many items at most, '1' for unread items alone. The page has the items before the
+--       one at that position, or before the one with that id, or else before the position. Id, or position, or both may
+--       be '': without either the page has the newest items.
 -- Returns {epoch, seq and time_us of the last record of the feed ('' and 0 if there is none),
 --         the number of unread items,
---         why 'since' cannot be answered, so that all is returned (or ''; 'unknown' for a page before an id that is not there),
+--         why 'since' cannot be answered, so that all is returned (or ''; 'unknown' for a page before an id that is not
+--         there),
 --         items, oldest first (of a page: newest first),
 --         marks as a flat list of ids and marks (of a page: those of its items),
 --         1 if there are more items,
@@ -130,7 +132,8 @@ local function end_of_page(length, id, its_seq, its_us)
   return (its_seq or id == '') and at or nil
 end
 
--- Takes a page of the items before an index, newest first. Reads of the list what the page needs, and a few items more.
+-- Takes a page of the items before an index, newest first. Reads of the list what the page needs, and a few items
+-- more.
 local function take_page(ends, limit, unread_alone)
   local marks_key, bytes = key('marks', address), 0
   while ends > 0 do

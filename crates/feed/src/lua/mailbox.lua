@@ -1,14 +1,15 @@
 -- What all scripts of mailboxes begin with. Follows record.lua.
 --
--- A mailbox belongs to an address. Many mailboxes share one feed, whose records say what happened in which mailbox. All
--- keys of a mailbox have the hash tag of that feed. mailbox/item.rs and mailbox/letter.rs read the same layouts.
+-- A mailbox belongs to an address. Many mailboxes share one feed, whose records say what happened in which mailbox.
+-- All keys of a mailbox have the hash tag of that feed. mailbox/item.rs and mailbox/letter.rs read the same layouts.
 --
 -- KEYS: the log, the head, and a key that never exists (keys.rs says why).
--- ARGV: base (the channel, with which all keys begin), nonce, what the log keeps (max_entries, max_age_us, max_bytes), what
---       a mailbox keeps (items, bytes, microseconds), and from FIRST_ARG on what the single script says.
+-- ARGV: base (the channel, with which all keys begin), nonce, what the log keeps (max_entries, max_age_us, max_bytes),
+--       what a mailbox keeps (items, bytes, microseconds), and from FIRST_ARG on what the single script says.
 --
 -- Keys: base:box:A    a list of items, oldest first: ITEM, the id, the payload.
---       base:marks:A  a hash from ids to MARK: items that were read, and deleted ones for devices that do not know it yet.
+--       base:marks:A  a hash from ids to MARK: items that were read, and items that were deleted, for devices that do
+--                     not know it yet.
 --       base:ids:A:N  two sets of hashes of ids that were filed, N being 0 or 1. One is filled, then the other.
 --       base:state:A  a string, as STATE says.
 local FIRST_ARG = 9
@@ -23,21 +24,22 @@ local ITEM = '>I8I8I8I2'
 local ITEM_BYTES = 26
 -- A mark: READ or DELETED, number and time of its record.
 local MARK = '>BI8I8'
--- A mailbox: the number of unread items; the bytes of all items; number and time up to which something was cut off; number
--- and time of the last mark; when the next item expires; the number of the set of ids that is filled, and since when; the
--- day on which the expiry of the keys was last put off; when Redis was found to have lost items.
+-- A mailbox: the number of unread items; the bytes of all items; number and time up to which something was cut off;
+-- number and time of the last mark; when the next item expires; the number of the set of ids that is filled, and
+-- since when; the day on which the expiry of the keys was last put off; when Redis was found to have lost items.
 local STATE = '>I4I4I8I8I8I8I8I4I8I4I8'
 local STATE_BYTES = 72
 
--- What a letter says: an item was filed, items were read, items were deleted, or something is missing for good. A gap has no
--- address: it concerns all.
+-- What a letter says: an item was filed, items were read, items were deleted, or something is missing for good. A gap
+-- has no address: it concerns all.
 local FILED, READ, DELETED, GAP = 1, 2, 3, 4
--- A letter: its kind, the length of the address, the address, then how many items are unread and the length of the id, the
--- id, the length of the payload, the payload.
+-- A letter: its kind, the length of the address, the address, then how many items are unread and the length of the
+-- id, the id, the length of the payload, the payload.
 local LETTER_START, LETTER_COUNTS, LETTER_LENGTH = '>BI2', '>I4I2', '>I4'
 
 local DAY_US = 86400000000
--- An id is known for this long, and for as long as its item is there: a set holds many more ids than a mailbox has items.
+-- An id is known for this long, and for as long as its item is there: a set holds many more ids than a mailbox has
+-- items.
 local KNOWN_US = DAY_US
 local IDS_PER_SET = math.max(512, 2 * KEEP_ITEMS)
 -- The keys of a mailbox live longer than anything in them.
@@ -78,7 +80,8 @@ local function save(now_us)
   local address, day = box.address, math.floor(now_us / DAY_US)
   local renewed = box.made_a_key or box.day ~= day
   local unread = box.unread < 0 and 0 or box.unread
-  -- SETRANGE will do, as all states are of one length. The answer of SET is a table, which costs more than the command.
+  -- SETRANGE will do, as all states are of one length. The answer of SET is a table, which costs more than the
+  -- command.
   call('SETRANGE', box.state_key, 0, pack(STATE, unread, box.bytes, box.cut_seq, box.cut_us, box.mark_seq,
     box.mark_us, box.next_us, box.set, box.set_us, day, box.lost_us))
   if renewed then
@@ -100,8 +103,8 @@ local function read_item(item)
   return seq, time_us, expires_us, string.sub(item, ITEM_BYTES + 1, ITEM_BYTES + length)
 end
 
--- Uncounts an item that has left the list, and drops its mark. Returns the number and time of its last record: a device that
--- was shown less has missed something.
+-- Uncounts an item that has left the list, and drops its mark. Returns the number and time of its last record: a
+-- device that was shown less has missed something.
 local function forget(item)
   local seq, time_us, _, id = read_item(item)
   box.bytes = box.bytes - #item
@@ -116,19 +119,19 @@ local function forget(item)
   return seq, time_us
 end
 
--- Notes that Redis has lost items, for example by eviction: a device that was shown less than everything before this call
--- has missed something.
+-- Notes that Redis has lost items, for example by eviction: a device that was shown less than everything before this
+-- call has missed something.
 local function note_loss(now_us)
   box.lost_us = now_us
   box.cut_seq = math.max(box.cut_seq, tonumber(held[2]) or 0)
   box.cut_us = math.max(box.cut_us, tonumber(held[3]) or 0)
 end
 
--- Drops the items that have expired, and counts the others. No record says so, since each item says when it expires. Returns
--- whether anything may have changed.
+-- Drops the items that have expired, and counts the others. No record says so, since each item says when it expires.
+-- Returns whether anything may have changed.
 --
--- Items leave the list only together with their count, and the list and the count expire together. So if only one of the two
--- is there, Redis has lost the other. `length` is the length of the list if the caller knows it.
+-- Items leave the list only together with their count, and the list and the count expire together. So if only one of
+-- the two is there, Redis has lost the other. `length` is the length of the list if the caller knows it.
 local function expire(now_us, length)
   local is_lost = length and (length > 0) ~= (box.bytes > 0)
   if not is_lost and (box.next_us == 0 or box.next_us > now_us) then

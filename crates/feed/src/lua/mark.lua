@@ -47,8 +47,8 @@ local function bound_marks()
   end
 end
 
--- Ends a call that changes nothing. It writes all the same where there is a mailbox: WAIT knows only of the last write of its
--- own connection, so a caller that repeats a call whose answer it missed would wait for no replica.
+-- Ends a call that changes nothing. It writes all the same where there is a mailbox: WAIT knows only of the last
+-- write of its own connection, so a caller that repeats a call whose answer it missed would wait for no replica.
 local function change_nothing()
   if box.day > 0 then
     save(now_us)

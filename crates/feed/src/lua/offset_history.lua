@@ -1,7 +1,8 @@
 -- Keeps how far a source has come as a short history: the newest offset, and the one that was the newest a while ago.
 --
 -- KEYS: the history, a list of `time_us:offset`, oldest first.
--- ARGV: 'read' and a duration in microseconds; 'write' and an offset; or 'begin' and an offset, which clears the history.
+-- ARGV: 'read' and a duration in microseconds; 'write' and an offset; or 'begin' and an offset, which clears the
+--       history.
 -- Returns for 'read' {the offset so long before the newest, the newest offset}, or nothing if there is no history;
 --         for 'write' {1}, or nothing if the history has not begun; for 'begin' nothing.
 local KEPT_ENTRIES = 128
@@ -14,7 +15,8 @@ if what == 'read' then
   if #all == 0 then
     return {}
   end
-  -- The duration is counted back from the newest entry, not from now: the other data in Redis may date from then, too.
+  -- The duration is counted back from the newest entry, not from now: the other data in Redis may date from then,
+  -- too.
   local newest_us, newest = string.match(all[#all], '^(%d+):(%d+)$')
   local resume
   for at, entry in ipairs(all) do

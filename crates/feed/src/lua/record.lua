@@ -1,9 +1,11 @@
--- How a record of a feed is numbered, laid out, logged and published. All scripts that write a feed begin with this file.
+-- How a record of a feed is numbered, laid out, logged and published. All scripts that write a feed begin with this
+-- file.
 --
 -- A record is the epoch (4 bytes), seq, time_us and prev_time_us (8 bytes each), all big-endian, then the payload.
 -- record.rs reads the same layout.
 --
--- A script publishes last: an error of SPUBLISH, for example for lack of rights, then comes after everything else is done.
+-- A script publishes last: an error of SPUBLISH, for example for lack of rights, then comes after everything else is
+-- done.
 local RECORD_HEADER = '>I4I8I8I8'
 
 -- The log is trimmed by age at every record whose number is a multiple of the first, by bytes at those of the second.
@@ -15,8 +17,9 @@ local function clock_us()
   return now[1] * 1000000 + now[2]
 end
 
--- Returns epoch, number and time of the next record, and the time of the record before it. `epoch`, `seq` and `time_us` are
--- those of the head; all are nil if the feed is new. A new feed draws its epoch from the caller's nonce and the clock.
+-- Returns epoch, number and time of the next record, and the time of the record before it. `epoch`, `seq` and
+-- `time_us` are those of the head; all are nil if the feed is new. A new feed draws its epoch from the caller's nonce
+-- and the clock.
 local function next_record(epoch, seq, time_us, nonce, now_us)
   if not epoch then
     local drawn = string.sub(redis.sha1hex(string.format('%s.%d', nonce, now_us)), 1, 8)
@@ -34,7 +37,8 @@ local function pack_record(epoch, seq, time_us, prev_us, payload)
   return struct.pack(RECORD_HEADER, epoch, seq, time_us, prev_us) .. payload
 end
 
--- Drops the records that are older than max_age_us. Finds the first that is young enough by bisection over the numbers.
+-- Drops the records that are older than max_age_us. Finds the first that is young enough by bisection over the
+-- numbers.
 local function trim_by_age(log, seq, time_us, max_age_us)
   local function entry_at(n)
     local id = redis.call('XRANGE', log, n, '+', 'COUNT', 1)[1][1]
@@ -57,8 +61,9 @@ local function trim_by_age(log, seq, time_us, max_age_us)
   end
 end
 
--- Adds a record to the log. A Redis without free memory adds nothing, and then nothing would ever be trimmed again: so if
--- the record cannot be added, the records that are older than max_age_us are dropped first (none if that is nil).
+-- Adds a record to the log. A Redis without free memory adds nothing, and then nothing would ever be trimmed again:
+-- so if the record cannot be added, the records that are older than max_age_us are dropped first (none if that is
+-- nil).
 local function log_record(log, max_entries, seq, time_us, record, max_age_us)
   if seq == 1 then
     -- A log that is there is of an earlier epoch, whose head was lost.

@@ -17,8 +17,8 @@ static FILE: LazyLock<Script> = mailbox_script!("../lua/file.lua");
 pub struct Filing {
     /// Address of the mailbox; 1 to 65,535 bytes.
     pub address: String,
-    /// Id of the item, at most 65,535 bytes. The same id is filed once in 24 hours, and once for as long as its item is
-    /// there.
+    /// Id of the item, at most 65,535 bytes. The same id is filed once in 24 hours, and once for as long as its item
+    /// is there.
     pub id: String,
     /// When the item expires, microseconds since 1970.
     pub expires_us: u64,
@@ -43,8 +43,8 @@ impl Mailboxes {
     /// Files items of one bucket, each once, and publishes records about them. May be repeated.
     ///
     /// # Errors
-    /// [`Error::Redis`] if Redis does not answer, [`Error::Replicas`] if too few replicas have the items. In both cases all,
-    /// some or none of the items may be filed.
+    /// [`Error::Redis`] if Redis does not answer, [`Error::Replicas`] if too few replicas have the items. In both
+    /// cases all, some or none of the items may be filed.
     pub async fn file(
         &self,
         bucket: u32,
@@ -70,8 +70,8 @@ impl Mailboxes {
     /// Tells all followers of a bucket that something is missing for good, and why.
     ///
     /// # Errors
-    /// [`Error::Redis`] if Redis does not answer, [`Error::Replicas`] if too few replicas have the record. In both cases
-    /// followers may have been told.
+    /// [`Error::Redis`] if Redis does not answer, [`Error::Replicas`] if too few replicas have the record. In both
+    /// cases followers may have been told.
     pub async fn announce_gap(&self, bucket: u32, reason: &str) -> Result<(), Error> {
         let words: Vec<Value> = vec!["".into(), "".into(), 0.into(), 0.into(), reason.into()];
         let doing = || format!("announcing a gap in {}", self.feed(bucket));

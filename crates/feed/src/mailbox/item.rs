@@ -32,7 +32,8 @@ pub struct StoredMark {
 }
 
 impl Item {
-    /// Returns the place of the item in its mailbox as the text that [`Page::before`] takes, also once the item has gone.
+    /// Returns the place of the item in its mailbox as the text that [`Page::before`] takes, also once the item has
+    /// gone.
     ///
     /// [`Page::before`]: crate::Page::before
     pub fn place(&self) -> String {

@@ -16,7 +16,8 @@ use crate::metrics::MailboxMetrics;
 use crate::replicas::Replicas;
 use crate::script::run_script;
 
-/// What the log of a bucket keeps. It serves followers that missed a message; readers that were away read the mailboxes.
+/// What the log of a bucket keeps. It serves followers that missed a message; readers that were away read the
+/// mailboxes.
 const LOG: LogLimits =
     LogLimits { max_age: Duration::from_secs(300), max_entries: 1_000_000, max_bytes: 16 << 20 };
 /// Bytes that the log of a bucket keeps at least, however many buckets there are.
@@ -76,7 +77,8 @@ impl Mailboxes {
         Self { replicas, ..self }
     }
 
-    /// Returns the bucket of an address: the first four bytes of the SHA-1 of the address, modulo the number of buckets.
+    /// Returns the bucket of an address: the first four bytes of the SHA-1 of the address, modulo the number of
+    /// buckets.
     pub fn bucket_of(&self, address: &[u8]) -> u32 {
         let hash = Sha1::digest(address);
         u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]) % self.buckets
@@ -97,7 +99,8 @@ impl Mailboxes {
         (0..self.buckets).map(|bucket| self.feed(bucket)).collect()
     }
 
-    /// Notes in the feeds of all buckets how many records cannot be read yet, as [`Feed::note_held_back`] does in one.
+    /// Notes in the feeds of all buckets how many records cannot be read yet, as [`Feed::note_held_back`] does in
+    /// one.
     ///
     /// [`Feed::note_held_back`]: crate::Feed::note_held_back
     ///
@@ -109,8 +112,8 @@ impl Mailboxes {
         Ok(())
     }
 
-    /// Runs a script that changes something, and waits until the replicas have the change. `doing` says for an error what was
-    /// being done.
+    /// Runs a script that changes something, and waits until the replicas have the change. `doing` says for an error
+    /// what was being done.
     pub(super) async fn write<T: FromValue>(
         &self,
         script: &Script,

@@ -28,12 +28,12 @@ pub enum Mark {
 }
 
 impl Mailboxes {
-    /// Marks an item, and publishes a record about it. Returns the number of unread items after that, or `None` if the mailbox
-    /// has no such item. May be repeated, except that an item that was deleted is not there any more.
+    /// Marks an item, and publishes a record about it. Returns the number of unread items after that, or `None` if
+    /// the mailbox has no such item. May be repeated, except that an item that was deleted is not there any more.
     ///
     /// # Errors
-    /// [`Error::Redis`] if Redis does not answer, [`Error::Replicas`] if too few replicas have the mark. In both cases the
-    /// item may be marked.
+    /// [`Error::Redis`] if Redis does not answer, [`Error::Replicas`] if too few replicas have the mark. In both
+    /// cases the item may be marked.
     pub async fn mark(&self, address: &str, mark: Mark, id: &str) -> Result<Option<u32>, Error> {
         let what = match mark {
             Mark::Read => "read",

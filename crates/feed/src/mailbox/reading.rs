@@ -39,8 +39,8 @@ pub enum Since {
 /// Which of the newest items of a mailbox are read.
 #[derive(Clone, Copy, Debug)]
 pub struct Page<'a> {
-    /// Id of an item, or its place as [`Item::place`] returns it: the page has the items before it. `None` reads the newest
-    /// items.
+    /// Id of an item, or its place as [`Item::place`] returns it: the page has the items before it. `None` reads the
+    /// newest items.
     pub before: Option<&'a str>,
     /// Items that the page has at most. It has at least one.
     pub items: u32,
@@ -61,8 +61,8 @@ pub struct Mailbox {
     pub reset: Option<String>,
     /// Items, oldest first. The items of a [`Page`] come newest first.
     pub items: Vec<Item>,
-    /// Marks by the ids of their items. With [`Since::Place`] some may be older than the position; with a [`Page`] they are
-    /// those of its items alone.
+    /// Marks by the ids of their items. With [`Since::Place`] some may be older than the position; with a [`Page`]
+    /// they are those of its items alone.
     pub marks: HashMap<String, StoredMark>,
     /// There are more items than were returned.
     pub more: bool,
@@ -102,8 +102,8 @@ impl Mailboxes {
         self.list(bucket, words).await
     }
 
-    /// Reads a page of the newest items in one command. If `page.before` is a place, Redis reads little more of the mailbox
-    /// than the page. Returns `None` if `page.before` is neither a place nor the id of an item.
+    /// Reads a page of the newest items in one command. If `page.before` is a place, Redis reads little more of the
+    /// mailbox than the page. Returns `None` if `page.before` is neither a place nor the id of an item.
     ///
     /// # Errors
     /// [`Error::Redis`] if Redis does not answer, [`Error::Answer`] if the mailbox holds something else than items.

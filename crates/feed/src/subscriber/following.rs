@@ -19,14 +19,14 @@ pub struct Following {
 }
 
 impl Following {
-    /// Waits for the next event. While Redis is away there is none. Returns `None` if the task that makes events has ended,
-    /// which it should not: the caller must follow again.
+    /// Waits for the next event. While Redis is away there is none. Returns `None` if the task that makes events has
+    /// ended, which it should not: the caller must follow again.
     pub async fn next(&mut self) -> Option<Event> {
         self.events.recv().await
     }
 
-    /// Waits for the next event, and returns it with those that are there already, `limit` in all. Returns an empty list if the
-    /// task that makes events has ended. Cancel safe.
+    /// Waits for the next event, and returns it with those that are there already, `limit` in all. Returns an empty
+    /// list if the task that makes events has ended. Cancel safe.
     pub async fn next_few(&mut self, limit: usize) -> Vec<Event> {
         let mut events = Vec::new();
         self.events.recv_many(&mut events, limit).await;
@@ -48,7 +48,8 @@ pub fn follow(url: &str, names: &[String], metrics: FollowMetrics) -> Result<Fol
     start(url, from_oldest(names), false, metrics)
 }
 
-/// Follows feeds from the newest record of each log on, also after a reset. The caller learns from elsewhere what was before.
+/// Follows feeds from the newest record of each log on, also after a reset. The caller learns from elsewhere what was
+/// before.
 ///
 /// # Errors
 /// [`Error::Scheme`] or [`Error::Url`] if the URL is not one of a Redis. A Redis that does not answer is waited for.

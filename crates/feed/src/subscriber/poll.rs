@@ -17,8 +17,8 @@ use crate::record::Position;
 const FAILED_POLLS: u32 = 3;
 
 impl Follower {
-    /// Reads all heads, and catches up where they show that something is missing. The heads are read all at once, since there
-    /// may be many. Each one may fail by itself, since only some nodes of a Cluster may be away.
+    /// Reads all heads, and catches up where they show that something is missing. The heads are read all at once,
+    /// since there may be many. Each one may fail by itself, since only some nodes of a Cluster may be away.
     pub(super) async fn poll(&mut self, client: &Client) {
         let answers = join_all(self.feeds.iter().map(|feed| read_head(client, &feed.name))).await;
         let answered = answers.iter().any(Result::is_ok);

@@ -21,8 +21,8 @@ const PAGE_BYTES: usize = 4 << 20;
 const RECORD_OVERHEAD: usize = 64;
 
 impl Follower {
-    /// Delivers the records of the log after the one that the chain holds, page by page. Resets the feed if the log does not
-    /// go on from there.
+    /// Delivers the records of the log after the one that the chain holds, page by page. Resets the feed if the log
+    /// does not go on from there.
     pub(super) async fn refill(&mut self, client: &Client, feed: usize) -> Result<(), Error> {
         let mut count = FIRST_PAGE;
         loop {
@@ -73,8 +73,8 @@ impl Follower {
         Ok(newest)
     }
 
-    /// Returns why the log does not go on from the record that the chain holds, or `None` if it does. `first` is the first
-    /// entry of the log from there on.
+    /// Returns why the log does not go on from the record that the chain holds, or `None` if it does. `first` is the
+    /// first entry of the log from there on.
     async fn why_reset(
         &self,
         client: &Client,

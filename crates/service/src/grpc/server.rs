@@ -41,8 +41,8 @@ impl<S> GeneratedServer for S where
 {
 }
 
-/// Serves one gRPC service until `stop` is cancelled and the calls that are under way are answered. Calls of other services
-/// are answered with `UNIMPLEMENTED`.
+/// Serves one gRPC service until `stop` is cancelled and the calls that are under way are answered. Calls of other
+/// services are answered with `UNIMPLEMENTED`.
 ///
 /// # Errors
 /// [`Failure::Other`] if the server ends by itself.

@@ -57,12 +57,12 @@ impl GrpcService {
         self.replicas.clone()
     }
 
-    /// Answers calls until the service is to stop. Once Redis is there and agrees, runs `work`, which gets the latch that
-    /// makes the service ready.
+    /// Answers calls until the service is to stop. Once Redis is there and agrees, runs `work`, which gets the latch
+    /// that makes the service ready.
     ///
     /// # Errors
-    /// [`Failure::Config`] if Redis is not one that this service may use, [`Failure::Other`] if the server or the Redis
-    /// client ends by itself.
+    /// [`Failure::Config`] if Redis is not one that this service may use, [`Failure::Other`] if the server or the
+    /// Redis client ends by itself.
     pub async fn run<W: Future<Output = ()>>(
         self,
         server: impl GeneratedServer,

@@ -19,8 +19,8 @@ pub fn refusal(code: Code, reason: &'static str, sentence: impl Into<String>) ->
     status
 }
 
-/// Returns a failure that is not the caller's. The caller gets a fixed sentence and a request id, and the log gets the
-/// error under the same id.
+/// Returns a failure that is not the caller's. The caller gets a fixed sentence and a request id, and the log gets
+/// the error under the same id.
 pub fn failure(
     failures: &Failures,
     (code, reason, sentence): (Code, &'static str, &'static str),

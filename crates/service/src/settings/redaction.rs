@@ -4,8 +4,8 @@
 const HARMLESS: [&str; 5] =
     ["security.protocol", "sasl.mechanism", "sasl.mechanisms", "client.id", "queued.max.messages.kbytes"];
 
-/// Reports whether the value of a property that Tutti passes on may be shown. Everything that is not known to be harmless
-/// is hidden: a misspelt password is a secret, too.
+/// Reports whether the value of a property that Tutti passes on may be shown. Everything that is not known to be
+/// harmless is hidden: a misspelt password is a secret, too.
 pub(super) fn is_harmless(property: &str) -> bool {
     property.ends_with(".ms") || property.ends_with(".bytes") || HARMLESS.contains(&property)
 }

@@ -33,8 +33,8 @@ impl Found {
 }
 
 impl Sources {
-    /// Reads the file, and keeps those variables whose names begin with `TUTTI_`. A file that cannot be read is added to
-    /// the mistakes.
+    /// Reads the file, and keeps those variables whose names begin with `TUTTI_`. A file that cannot be read is added
+    /// to the mistakes.
     pub(super) fn read(
         file: Option<&Path>,
         variables: impl IntoIterator<Item = (String, String)>,

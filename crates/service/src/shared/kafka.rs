@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use crate::settings::Settings;
 
-/// Kafka, and how to talk to it.
+/// Where Kafka is, and how its clients connect.
 #[derive(Clone, Debug)]
 pub struct Kafka {
     /// Bootstrap servers, `host:port,...`.
     pub brokers: String,
-    /// Settings handed to librdkafka as they are, as for TLS and SASL. They may hold secrets.
+    /// Properties that are passed to librdkafka unchanged, such as those for TLS and SASL. They may hold secrets.
     pub properties: BTreeMap<String, String>,
 }
 
 impl Kafka {
-    /// Asks for it; `reserved` are the properties that the service's code counts on.
+    /// Reads the settings `kafka.*`. `reserved` are the properties that the service sets itself.
     pub fn configure(settings: &mut Settings, reserved: &[&str]) -> Self {
         let brokers =
             settings.list("kafka.brokers", &["127.0.0.1:9092"], "bootstrap servers of Kafka, host:port,...");
@@ -30,6 +30,6 @@ impl Kafka {
     }
 }
 
-/// Settings of the driver that count for who writes to Kafka with every acknowledgement.
+/// Properties that an idempotent producer sets itself.
 pub const PRODUCERS_OWN: [&str; 5] =
     ["bootstrap.servers", "enable.idempotence", "acks", "message.timeout.ms", "transactional.id"];

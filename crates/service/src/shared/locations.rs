@@ -36,8 +36,8 @@ impl Locations {
         Self {
             shards,
             stale_after: Duration::from_secs(stale_after),
-            // A fix lives for stale_after, and for as long again as it lay ahead. The log keeps three times that: twice as
-            // long as a fix lives is left for clients that come back.
+            // A fix lives for stale_after, and for as long again as it lay ahead. The log keeps three times that:
+            // twice as long as a fix lives is left for clients that come back.
             log_age: Duration::from_secs(3 * (stale_after + AHEAD_SECONDS)),
         }
     }

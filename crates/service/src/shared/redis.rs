@@ -55,7 +55,8 @@ pub fn allow_eviction(settings: &mut Settings) -> bool {
     )
 }
 
-/// Reports whether a URL ends its host before its user and password are over, because they hold a character that does so.
+/// Reports whether a URL ends its host before its user and password are over, because they hold a character that does
+/// so.
 fn is_cut_short(url: &str) -> bool {
     let rest = url.split_once("://").map_or("", |(_, rest)| rest);
     let (host, more) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));

@@ -1,8 +1,8 @@
 //! Configuration: defaults, then a TOML file, then `TUTTI_...` variables; the later one wins.
 //!
 //! A service asks [`Settings`] for each setting by its key, default and meaning. Mistakes are collected and reported
-//! together by [`Settings::finish`], unknown keys of the file among them. The settings that a service has asked for are
-//! also the list that `--check-config` prints ([`Settings::describe`]).
+//! together by [`Settings::finish`], unknown keys of the file among them. The settings that a service has asked for
+//! are also the list that `--check-config` prints ([`Settings::describe`]).
 
 mod mistakes;
 mod redaction;
@@ -39,8 +39,8 @@ struct Asked {
 }
 
 impl Settings {
-    /// Reads the file, if there is one, and keeps those variables whose names begin with `TUTTI_`. A file that cannot be
-    /// read is a mistake that [`Settings::finish`] reports.
+    /// Reads the file, if there is one, and keeps those variables whose names begin with `TUTTI_`. A file that cannot
+    /// be read is a mistake that [`Settings::finish`] reports.
     pub fn new(file: Option<&Path>, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut mistakes = Vec::new();
         let sources = Sources::read(file, variables, &mut mistakes);
@@ -153,9 +153,9 @@ impl Settings {
         self.sources.tables(prefix)
     }
 
-    /// Returns all settings below `prefix`, in the file and in variables, as they are written: settings of a library that
-    /// Tutti passes on. Names in such a library have dots and no underscores, so an underscore in the name of a variable
-    /// stands for a dot.
+    /// Returns all settings below `prefix`, in the file and in variables, as they are written: settings of a library
+    /// that Tutti passes on. Names in such a library have dots and no underscores, so an underscore in the name of a
+    /// variable stands for a dot.
     pub fn rest(&mut self, prefix: &str, help: &'static str) -> BTreeMap<String, String> {
         let found = self.sources.below(prefix);
         for (key, found) in &found {
@@ -184,8 +184,8 @@ impl Settings {
         if self.mistakes.is_empty() { Ok(()) } else { Err(Mistakes(std::mem::take(&mut self.mistakes))) }
     }
 
-    /// Returns the `TUTTI_...` variables that set nothing. They deserve a warning and are no error, since Kubernetes sets
-    /// such variables by itself.
+    /// Returns the `TUTTI_...` variables that set nothing. They deserve a warning and are no error, since Kubernetes
+    /// sets such variables by itself.
     pub fn unknown_variables(&self) -> Vec<String> {
         let asked: BTreeSet<String> = self.asked.keys().map(|key| variable(key)).collect();
         self.sources.variables().filter(|name| !asked.contains(*name)).cloned().collect()

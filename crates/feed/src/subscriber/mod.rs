@@ -1,0 +1,23 @@
+//! Following feeds.
+//!
+//! One task on one connection follows any number of feeds. For each of them it subscribes to the channel, then reads
+//! the log, then takes what the channel brings, so there is no moment at which a record could be missed. The
+//! [`Chain`] of a feed decides what is done with a record. A feed is *refilled* from its log where the chain has a
+//! gap, after a reconnect, and where the receive buffer overflowed.
+//!
+//! The heads of all feeds are read every second. A head that is ahead at two reads in a row, without its record
+//! having come, shows that the subscription is deaf: it is made again.
+//!
+//! If the log does not go on from the record that the chain holds, records are missing for good, and the caller
+//! receives a reset with its reason ([`ResetReason`]); the log follows from its oldest record on.
+//!
+//! [`Chain`]: crate::chain::Chain
+
+mod event;
+mod follower;
+mod following;
+mod poll;
+mod refill;
+
+pub use self::event::{Event, Head, ResetReason};
+pub use self::following::{Following, follow, follow_from, follow_newest};
