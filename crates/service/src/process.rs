@@ -37,9 +37,14 @@ impl Process {
         let level = settings.get(
             "log.level",
             "info".to_owned(),
-            "error, warn, info, debug or trace for Tutti's own code, or a filter as tracing's EnvFilter",
+            "error, warn, info, debug or trace for Tutti's own code, or a filter in the syntax of tracing's EnvFilter",
         );
-        let json = settings.choice("log.format", "text", &[("text", false), ("json", true)], "text or json");
+        let json = settings.choice(
+            "log.format",
+            "text",
+            &[("text", false), ("json", true)],
+            "format of log lines: text or json",
+        );
         let logs = Logs { level, json };
         if let Err(why) = logs.check() {
             settings.mistake(format!("log.level = {:?}: {why}", logs.level));
@@ -54,13 +59,13 @@ impl Process {
             "shutdown.grace_seconds",
             30u64,
             1..=3600,
-            "seconds that stopping may take, after SIGTERM",
+            "seconds that the service may take to stop after SIGTERM",
         );
         let threads = settings.number(
             "runtime.threads",
             0usize,
             0..=1024,
-            "threads for the service's own work, beside those of drivers and HTTP workers; 0: one a core",
+            "threads for the service's own work, beside those of drivers and HTTP workers; 0: one per core",
         );
         Self { logs, admin, grace: Duration::from_secs(grace), threads }
     }

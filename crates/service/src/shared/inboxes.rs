@@ -26,7 +26,7 @@ impl Inboxes {
             "inbox.buckets",
             1u32,
             1..=256,
-            "feeds that the inboxes are spread over: one files most in a call; a Redis Cluster wants several a node",
+            "feeds that the inboxes are spread over: 1 files most per call; a Redis Cluster needs several per node",
         );
         let items = settings.number(
             "inbox.keep",

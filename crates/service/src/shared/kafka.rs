@@ -19,10 +19,10 @@ impl Kafka {
         let brokers =
             settings.list("kafka.brokers", &["127.0.0.1:9092"], "bootstrap servers of Kafka, host:port,...");
         if brokers.is_empty() {
-            settings.mistake("kafka.brokers is empty; it is: host:port of at least one broker");
+            settings.mistake("kafka.brokers is empty; set it to host:port of at least one broker");
         }
         let properties =
-            settings.rest("kafka.properties", "handed to librdkafka as it is, as security.protocol");
+            settings.rest("kafka.properties", "passed to librdkafka unchanged, such as security.protocol");
         for key in reserved.iter().filter(|key| properties.contains_key(**key)) {
             settings.mistake(format!("kafka.properties.{key} is Tutti's own: what it promises rests on it"));
         }

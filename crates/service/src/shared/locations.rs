@@ -31,7 +31,7 @@ impl Locations {
             "locations.stale_after_seconds",
             30u64,
             1..=86_400,
-            "a device that sent nothing for so many seconds leaves the map",
+            "seconds after which a device that sent nothing leaves the map",
         );
         Self {
             shards,

@@ -30,7 +30,7 @@ pub fn redis_url(settings: &mut Settings) -> SecretString {
     }
     if kind == Some("-sentinel") && !url.expose_secret().contains("sentinelServiceName=") {
         settings.mistake(
-            "redis.url of Sentinels needs ?sentinelServiceName=, the name that they know the primary by",
+            "redis.url names Sentinels and lacks ?sentinelServiceName=, the name by which they know the primary",
         );
     }
     url
@@ -42,7 +42,7 @@ pub fn wait_replicas(settings: &mut Settings) -> u32 {
         "redis.wait_replicas",
         0u32,
         0..=10,
-        "a write counts once so many replicas of Redis have it, and is repeated otherwise; 0: the primary is enough",
+        "replicas of Redis that must have a write before it counts; else it is repeated; 0: the primary is enough",
     )
 }
 
