@@ -1,69 +1,61 @@
-//! What the waiting room's service needs to know.
+//! The settings of the service of the waiting room.
 
 use std::time::Duration;
 
+use tutti_model::Format;
 use tutti_service::grpc::GrpcConfig;
 use tutti_service::shared::{self, Kafka};
 use tutti_service::{Settings, not_empty};
 
-use crate::passes::Signer;
+use crate::signer::Signer;
 
 /// All settings of the service.
 #[derive(Clone)]
 pub struct Config {
-    /// The gRPC port, and the Redis of the rooms.
+    /// The gRPC port, and the Redis that keeps the rooms.
     pub grpc: GrpcConfig,
-    /// Where changes of rooms are relayed to.
+    /// The Kafka to which changes of rooms are relayed.
     pub kafka: Kafka,
-    /// The topic of the relay.
+    /// The topic to which changes of rooms are relayed.
     pub topic: String,
-    /// How its values are written.
+    /// The format of the values of that topic.
     pub format: Format,
-    /// How often a room's time goes on, at least.
+    /// The interval at which the time of a room moves forward.
     pub tick: Duration,
-    /// Changes that Kafka may be behind by, before joins are refused.
+    /// The number of changes of a room that Kafka may be behind by before joins are refused.
     pub max_unrelayed: u64,
-    /// Signs tokens and passes.
+    /// The signer of tokens and passes.
     pub signer: Signer,
 }
 
-/// How the values of the relay's topic are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// See `tutti_model::room::to_json`.
-    Json,
-    /// A `tutti.v1.RoomEvent`.
-    Protobuf,
-}
-
 impl Config {
-    /// Asks for them.
+    /// Reads the settings.
     pub fn configure(settings: &mut Settings) -> Self {
         let grpc = GrpcConfig::configure(settings, 9200);
         let kafka = Kafka::configure(settings, &shared::PRODUCERS_OWN);
         let topic = settings.get_checked(
             "relay.topic",
             "queueing-system".to_owned(),
-            "the Kafka topic that every change of a room is copied to",
+            "Kafka topic to which every change of a room is copied",
             not_empty,
         );
         let format = settings.choice(
             "relay.format",
             "json",
             &[("json", Format::Json), ("protobuf", Format::Protobuf)],
-            "how its values are written: json or protobuf",
+            "format of the values of relay.topic: json or protobuf",
         );
         let tick = settings.number(
             "rooms.tick_ms",
             200u64,
             10..=1000,
-            "milliseconds between two steps of a room's time",
+            "milliseconds between two ticks of a room, which expire and admit tickets",
         );
         let max_unrelayed = settings.number(
             "rooms.max_unrelayed",
             1_000_000u64,
             1..,
-            "changes of a room that Kafka may be behind by, before joins are refused",
+            "changes of a room that Kafka may be behind by before joins are refused",
         );
         Self {
             grpc,

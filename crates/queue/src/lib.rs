@@ -12,11 +12,11 @@
 mod config;
 mod kafka;
 mod metrics;
-mod passes;
 mod proto;
 mod relay;
 pub mod rooms;
 mod server;
+mod signer;
 mod ticker;
 
 use std::sync::{Arc, Mutex};
@@ -25,9 +25,9 @@ use tracing::info;
 use tutti_service::grpc::{Agreement, GrpcService};
 use tutti_service::{Context, Failure, Failures, Registry, Service, Settings};
 
-pub use config::{Config, Format};
+pub use config::Config;
 pub use metrics::{Metrics, RoomLabel};
-pub use passes::Signer;
+pub use signer::Signer;
 
 use crate::proto::queue_server::QueueServer;
 use crate::relay::Relay;

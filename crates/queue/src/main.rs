@@ -1,4 +1,4 @@
-//! `tutti-queue`: the waiting room's service.
+//! `tutti-queue`: the service of the waiting room.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! What the waiting room's service counts.
+//! The metrics of the service of the waiting room.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -8,61 +8,61 @@ use prometheus_client::registry::Registry;
 use tutti_feed::RedisMetrics;
 use tutti_service::metric;
 
-/// Which room.
+/// The label of a metric by room.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct RoomLabel {
-    /// Its name.
+    /// The name of the room.
     pub room: String,
 }
 
-/// Why a call was refused.
+/// The label of refused calls.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct RefusalLabel {
-    /// See `Refusal::word`.
+    /// The word of the refusal, `Refusal::as_str`.
     pub reason: &'static str,
 }
 
-/// All counters of the service.
+/// All metrics of the service.
 #[derive(Clone)]
 pub struct Metrics {
-    /// What is known of the Redis that the service uses.
+    /// The metrics of the Redis that the service uses.
     pub redis: RedisMetrics,
-    /// Joins answered, repeated ones too.
+    /// Joins answered, including repeated ones.
     pub joins: Counter,
-    /// Calls refused, by reason.
+    /// Refused calls, by reason.
     pub refused: Family<RefusalLabel, Counter>,
-    /// Calls that failed for want of Redis.
+    /// Calls that failed because Redis did not answer.
     pub failed: Counter,
-    /// Steps of rooms' time.
+    /// Ticks of rooms.
     pub ticks: Counter,
-    /// Those that failed.
+    /// Ticks of rooms that failed.
     pub tick_errors: Counter,
-    /// Who waits.
+    /// Waiting tickets, by room.
     pub waiting: Family<RoomLabel, Gauge>,
-    /// Who is inside.
+    /// Tickets inside, by room.
     pub active: Family<RoomLabel, Gauge>,
-    /// Changes that Kafka has not acknowledged yet.
+    /// Changes that Kafka has not acknowledged yet, by room.
     pub unrelayed: Family<RoomLabel, Gauge>,
     /// Changes that Kafka acknowledged.
     pub relayed: Counter,
-    /// Attempts at that that failed.
+    /// Attempts to relay that failed.
     pub relay_errors: Counter,
     /// Changes that were lost before they were relayed.
     pub relay_gaps: Counter,
 }
 
 impl Metrics {
-    /// Makes and registers them.
+    /// Creates the metrics and registers them.
     pub fn new(registry: &mut Registry) -> Self {
         Self {
             redis: RedisMetrics::new(registry),
-            joins: metric(registry, "queue_joins", "Joins answered, repeated ones too"),
+            joins: metric(registry, "queue_joins", "Joins answered, including repeated ones"),
             refused: metric(registry, "queue_refused", "Calls refused, by reason"),
-            failed: metric(registry, "queue_failed", "Calls that failed for want of Redis"),
-            ticks: metric(registry, "queue_ticks", "Steps of rooms' time"),
-            tick_errors: metric(registry, "queue_tick_errors", "Steps of rooms' time that failed"),
-            waiting: metric(registry, "queue_waiting", "Who waits, by room"),
-            active: metric(registry, "queue_active", "Who is inside, by room"),
+            failed: metric(registry, "queue_failed", "Calls that failed because Redis did not answer"),
+            ticks: metric(registry, "queue_ticks", "Ticks of rooms"),
+            tick_errors: metric(registry, "queue_tick_errors", "Ticks of rooms that failed"),
+            waiting: metric(registry, "queue_waiting", "Waiting tickets, by room"),
+            active: metric(registry, "queue_active", "Tickets inside, by room"),
             unrelayed: metric(
                 registry,
                 "queue_unrelayed",
@@ -78,7 +78,7 @@ impl Metrics {
         }
     }
 
-    /// Forgets a room's gauges.
+    /// Removes the gauges of a room.
     pub(crate) fn forget(&self, room: &str) {
         let label = RoomLabel { room: room.to_owned() };
         for gauge in [&self.waiting, &self.active, &self.unrelayed] {

@@ -12,12 +12,12 @@ use prost::Message as _;
 use tokio::time::{Instant, interval_at, sleep};
 use tracing::warn;
 use tutti_feed::{Client, Position, Record, read_log};
-use tutti_model::{RoomEvent, names, room};
+use tutti_model::{Format, RoomEvent, names, room};
 
-use crate::config::{Config, Format};
+use crate::config::Config;
 use crate::kafka::{self, KafkaError, Producer};
 use crate::metrics::Metrics;
-use crate::rooms::{Error, Refusal, Rooms};
+use crate::rooms::{Error, Refusal, RelayLease, Rooms};
 
 /// A relay that is not heard of for so long is taken for dead.
 const LEASE: Duration = Duration::from_secs(5);
@@ -70,7 +70,7 @@ impl Relay {
 
     /// Relays a page. Whether there may be more.
     async fn page(&self, room: &str) -> Result<bool, Failed> {
-        let (epoch, relayed, seq) = self.lease(room, None).await?;
+        let RelayLease { epoch, relayed, seq } = self.lease(room, None).await?;
         if seq <= relayed {
             return Ok(false);
         }
@@ -95,7 +95,7 @@ impl Relay {
             }
         };
         self.metrics.relayed.inc_by(sent);
-        let (_, relayed, seq) = self.lease(room, Some(last.position)).await?;
+        let RelayLease { relayed, seq, .. } = self.lease(room, Some(last.position)).await?;
         Ok(seq > relayed)
     }
 
@@ -166,11 +166,13 @@ impl Relay {
         })
     }
 
-    async fn lease(&self, room: &str, acknowledged: Option<Position>) -> Result<(u32, u64, u64), Error> {
+    async fn lease(&self, room: &str, acknowledged: Option<Position>) -> Result<RelayLease, Error> {
         let lease_us = LEASE.as_micros() as u64;
         match self.rooms.relay(room, &self.name, lease_us, acknowledged).await {
             // Another took it while we had records under way: what Kafka has is noted all the same.
-            Err(Error::Refused(Refusal::Held)) if acknowledged.is_some() => Ok((0, 0, 0)),
+            Err(Error::Refused(Refusal::Held)) if acknowledged.is_some() => {
+                Ok(RelayLease { epoch: 0, relayed: 0, seq: 0 })
+            }
             answer => answer,
         }
     }

@@ -1,4 +1,4 @@
-//! Lets the time of all rooms go on, and has their changes relayed. Any number of replicas may do so.
+//! Moves the time of all rooms forward, and has their changes relayed. Any number of replicas may do so at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,22 +12,24 @@ use tutti_service::CancellationToken;
 
 use crate::metrics::RoomLabel;
 use crate::relay::Relay;
-use crate::rooms::{Error, Refusal, Ticked};
+use crate::rooms::{Error, Refusal, TickReply};
 
-/// Changes that one call makes at most, so that it does not hold Redis up.
-const MOST: u32 = 500;
-/// How often the list of rooms is read.
-const LIST: Duration = Duration::from_secs(1);
-/// How often a room that is there is put on the list: of a Redis Cluster, one node has the room, another the list,
-/// and may have lost it.
-const RELIST: Duration = Duration::from_secs(10);
-/// A room on the list that is not there for so many reads is taken off it.
-const MISSED: u32 = 60;
+/// The maximum number of changes that one call of the tick script makes, so that it does not hold up Redis.
+const MAX_CHANGES_PER_CALL: u32 = 500;
+/// The interval at which the list of rooms is read.
+const LIST_INTERVAL: Duration = Duration::from_secs(1);
+/// The interval at which an existing room is put on the list again. In a Redis Cluster the room and the list may be on
+/// different nodes, and the node of the list may have lost it.
+const RELIST_INTERVAL: Duration = Duration::from_secs(10);
+/// The number of ticks, [`LIST_INTERVAL`] apart, after which a listed room that does not exist is taken off the list.
+const MAX_MISSED_TICKS: u32 = 60;
+/// The pause after a tick that failed.
+const RETRY: Duration = Duration::from_millis(100);
 
-/// Runs until it is told to stop.
+/// Ticks and relays all rooms until `stop`.
 pub(crate) async fn run(relay: Arc<Relay>, stop: CancellationToken) {
     let mut tasks: HashMap<String, JoinHandle<()>> = HashMap::new();
-    let mut lists = interval(LIST);
+    let mut lists = interval(LIST_INTERVAL);
     lists.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
     loop {
@@ -40,10 +42,12 @@ pub(crate) async fn run(relay: Arc<Relay>, stop: CancellationToken) {
             Ok(rooms) => {
                 failing = false;
                 for room in rooms {
-                    tasks.entry(room.clone()).or_insert_with(|| tokio::spawn(keep(relay.clone(), room)));
+                    tasks.entry(room.clone()).or_insert_with(|| tokio::spawn(run_room(relay.clone(), room)));
                 }
             }
-            Err(error) if !std::mem::replace(&mut failing, true) => warn!(%error, "the list of rooms"),
+            Err(error) if !std::mem::replace(&mut failing, true) => {
+                warn!(%error, "the list of rooms cannot be read; trying again");
+            }
             Err(_) => {}
         }
     }
@@ -52,8 +56,8 @@ pub(crate) async fn run(relay: Arc<Relay>, stop: CancellationToken) {
     }
 }
 
-/// Keeps one room going until it is over.
-async fn keep(relay: Arc<Relay>, room: String) {
+/// Ticks and relays one room until it no longer exists.
+async fn run_room(relay: Arc<Relay>, room: String) {
     let changed = Notify::new();
     let relaying = async {
         loop {
@@ -68,6 +72,7 @@ async fn keep(relay: Arc<Relay>, room: String) {
     relay.metrics.forget(&room);
 }
 
+/// Ticks one room until it no longer exists. `changed` is notified while Kafka is behind.
 async fn tick(relay: &Relay, room: &str, changed: &Notify) {
     let mut steps = interval(relay.config.tick);
     steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -75,10 +80,10 @@ async fn tick(relay: &Relay, room: &str, changed: &Notify) {
     let (mut missed, mut failures) = (0, 0u32);
     let mut listed = Instant::now();
     loop {
-        match relay.rooms.tick(room, MOST).await {
-            Ok(Ticked { more, seq, relayed, waiting, active }) => {
+        match relay.rooms.tick(room, MAX_CHANGES_PER_CALL).await {
+            Ok(TickReply { more, seq, relayed, waiting, active }) => {
                 (missed, failures) = (0, 0);
-                if listed.elapsed() >= RELIST && relay.rooms.enlist(room).await.is_ok() {
+                if listed.elapsed() >= RELIST_INTERVAL && relay.rooms.enlist(room).await.is_ok() {
                     listed = Instant::now();
                 }
                 relay.metrics.ticks.inc();
@@ -93,28 +98,28 @@ async fn tick(relay: &Relay, room: &str, changed: &Notify) {
                     continue;
                 }
             }
-            // Cleared away; what it had to say may still be on its way to Kafka.
+            // The room has been cleared away, but some of its records may not have reached Kafka yet.
             Err(Error::Refused(Refusal::Over)) => {
                 changed.notify_one();
                 relay.metrics.forget(room);
-                sleep(LIST).await;
+                sleep(LIST_INTERVAL).await;
             }
             Err(Error::Refused(_)) => {
                 missed += 1;
-                if missed >= MISSED {
-                    info!(room, "the room is gone");
+                if missed >= MAX_MISSED_TICKS {
+                    info!(room, "the room no longer exists");
                     let _ = relay.rooms.unlist(room).await;
                     return;
                 }
-                sleep(LIST).await;
+                sleep(LIST_INTERVAL).await;
             }
             Err(error) => {
                 relay.metrics.tick_errors.inc();
                 failures += 1;
                 if failures.is_power_of_two() {
-                    warn!(room, %error, failures, "the room's time stands still");
+                    warn!(room, %error, failures, "the room cannot be ticked: it admits and expires nobody; trying again");
                 }
-                sleep(Duration::from_millis(100)).await;
+                sleep(RETRY).await;
             }
         }
         steps.tick().await;

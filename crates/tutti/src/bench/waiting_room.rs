@@ -255,7 +255,7 @@ impl Bench<'_> {
     }
 
     async fn people(&self) -> anyhow::Result<u64> {
-        Ok(self.rooms.read(ROOM, false).await?.kept.waiting as u64)
+        Ok(self.rooms.read(ROOM, false).await?.state.waiting as u64)
     }
 
     /// Until so many wait, and Kafka has heard of all.
@@ -268,7 +268,7 @@ impl Bench<'_> {
         }
         loop {
             let read = self.rooms.read(ROOM, false).await?;
-            let behind = read.seq.saturating_sub(read.kept.relayed as u64);
+            let behind = read.seq.saturating_sub(read.state.relayed as u64);
             eprint!("\r{behind} changes on their way to Kafka   ");
             if behind < 200 {
                 break;

@@ -12,7 +12,7 @@ use tutti_e2e::unique;
 use tutti_feed::read_log;
 use tutti_model::room_event::Event;
 use tutti_model::{RoomEvent, RoomSettings, names};
-use tutti_queue::rooms::{Error, Refusal, Rooms, Told};
+use tutti_queue::rooms::{Error, Refusal, Rooms, TicketReply};
 
 use super::model::Model;
 use super::operations::Op;
@@ -30,7 +30,7 @@ pub(super) struct Pair {
     pub(super) rooms: Rooms,
     pub(super) room: String,
     pub(super) model: Model,
-    told: BTreeMap<u64, Told>,
+    told: BTreeMap<u64, TicketReply>,
     /// A tick makes at most so many changes, and then another, until there is nothing left to do.
     pub(super) most: u32,
 }
@@ -125,12 +125,12 @@ impl Pair {
     fn compare(
         &mut self,
         expected: Result<u64, Refusal>,
-        answer: Result<Told, Error>,
+        answer: Result<TicketReply, Error>,
     ) -> Result<(), TestCaseError> {
         match (expected, answer) {
             (Ok(n), Ok(told)) => {
                 prop_assert_eq!(told.number, n);
-                prop_assert_eq!(told.state, self.model.visitors[n as usize - 1].state.number());
+                prop_assert_eq!(told.status, self.model.visitors[n as usize - 1].state);
                 prop_assert_eq!(told.position, self.model.position(n));
                 prop_assert_eq!(told.waiting, self.model.waiting().len() as u64);
                 prop_assert_eq!(told.mode, self.model.mode);
@@ -150,15 +150,15 @@ impl Pair {
         let read = self.rooms.read(&self.room, true).await.unwrap();
         let model = &self.model;
         let count = |what| model.counts.get(what).copied().unwrap_or(0) as f64;
-        prop_assert_eq!(read.kept.tickets, model.visitors.len() as f64);
-        prop_assert_eq!(read.kept.waiting, model.waiting().len() as f64);
-        prop_assert_eq!(read.kept.active, model.inside().len() as f64);
-        prop_assert_eq!(read.kept.admitted, count("admitted"));
-        prop_assert_eq!(read.kept.claimed, count("claimed"));
-        prop_assert_eq!(read.kept.left, count("left"));
-        prop_assert_eq!(read.kept.no_shows, count("no_shows"));
-        prop_assert_eq!(read.kept.expired, count("expired"));
-        prop_assert_eq!(read.kept.away, count("away"));
+        prop_assert_eq!(read.state.tickets, model.visitors.len() as f64);
+        prop_assert_eq!(read.state.waiting, model.waiting().len() as f64);
+        prop_assert_eq!(read.state.active, model.inside().len() as f64);
+        prop_assert_eq!(read.state.admitted, count("admitted"));
+        prop_assert_eq!(read.state.claimed, count("claimed"));
+        prop_assert_eq!(read.state.left, count("left"));
+        prop_assert_eq!(read.state.no_shows, count("no_shows"));
+        prop_assert_eq!(read.state.expired, count("expired"));
+        prop_assert_eq!(read.state.away, count("away"));
         let inside: BTreeSet<u64> = read.active.iter().copied().collect();
         prop_assert_eq!(inside, model.inside().into_iter().collect::<BTreeSet<u64>>());
         let places: BTreeSet<u64> = model.waiting().iter().map(|n| model.place(*n)).collect();

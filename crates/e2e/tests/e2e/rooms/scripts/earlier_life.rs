@@ -7,7 +7,7 @@ use tutti_e2e::eventually;
 use tutti_e2e::redis::Redis;
 use tutti_feed::{channel, head_key};
 use tutti_model::{GoneReason, RoomSettings, names};
-use tutti_queue::rooms::{Act, Error, Refusal, Rooms, Told};
+use tutti_queue::rooms::{Error, Refusal, Rooms, TicketAction, TicketReply, TicketStatus};
 
 use super::comparison::Pair;
 use super::{LEASE, SECOND, SEED};
@@ -39,21 +39,26 @@ async fn a_key_of_an_earlier_life_of_a_room_gets_a_ticket_of_its_own() {
     assert_eq!(back.number, 3, "it is not the ticket of another visitor");
     let visitors = others.iter().chain([&back]).map(|told| told.joined_us).collect::<BTreeSet<_>>();
     assert_eq!(visitors.len(), 3);
-    assert_eq!(back, Told { now_us: back.now_us, ..join(2).await });
+    assert_eq!(back, TicketReply { now_us: back.now_us, ..join(2).await });
 
     // And where it loses the tickets, nobody is told an error of a script: who comes again gets another place.
     let () = redis.client().del(format!("{}:tickets:0", channel(&names::room_feed("sale")))).await.unwrap();
     assert_eq!(join(2).await.number, 4);
     for told in &others {
-        let lost = rooms.act("sale", Act::See, told.number, told.epoch, told.joined_us).await;
+        let lost = rooms.act("sale", TicketAction::Get, told.number, told.epoch, told.joined_us).await;
         assert!(matches!(lost, Err(Error::Refused(Refusal::NoTicket))), "{lost:?}");
     }
     let removed = rooms.remove("sale", 1).await;
     assert!(matches!(removed, Err(Error::Refused(Refusal::NoTicket))), "{removed:?}");
     rooms.tick("sale", 500).await.unwrap();
     let () = redis.client().del(format!("{}:waiting", channel(&names::room_feed("sale")))).await.unwrap();
-    let waits = rooms.act("sale", Act::See, 4, join(2).await.epoch, join(2).await.joined_us).await.unwrap();
-    assert_eq!(waits.state, GoneReason::Removed as u32, "who has no place in line any more does not wait");
+    let waits =
+        rooms.act("sale", TicketAction::Get, 4, join(2).await.epoch, join(2).await.joined_us).await.unwrap();
+    assert_eq!(
+        waits.status,
+        TicketStatus::Gone(GoneReason::Removed),
+        "who has no place in line any more does not wait"
+    );
     eventually("the others are not waited for", async || rooms.tick("sale", 500).await.unwrap().waiting == 0)
         .await;
     assert_eq!(join(9).await.position, 1, "the line goes on");
@@ -97,7 +102,7 @@ async fn what_an_edge_had_in_an_earlier_life_of_a_room_counts_for_nobody_in_the_
             pair.set_clock().await;
             pair.rooms.tick(&pair.room, 500).await.unwrap();
         }
-        let kept = pair.rooms.read(&pair.room, true).await.unwrap().kept;
+        let kept = pair.rooms.read(&pair.room, true).await.unwrap().state;
         // Not the third of the earlier life, whose number nobody has yet.
         assert_eq!(
             (kept.tickets, kept.waiting, kept.away),

@@ -5,7 +5,7 @@ use tutti_e2e::redis::Redis;
 use tutti_e2e::unique;
 use tutti_feed::channel;
 use tutti_model::{GoneReason, RoomSettings, names, room};
-use tutti_queue::rooms::{Act, Error, Refusal, Rooms};
+use tutti_queue::rooms::{Error, Refusal, Rooms, TicketAction, TicketStatus};
 
 use super::comparison::{Pair, with_own_clock};
 use super::{LEASE, SECOND, SEED};
@@ -45,13 +45,13 @@ async fn tickets_that_are_gone_for_long_are_forgotten_and_their_keys_with_them()
         pair.rooms.tick(&pair.room, 500).await.unwrap();
     }
     assert_eq!(tickets().await, 1, "those of the last, which may grow yet, stay");
-    let gone = pair.rooms.act(&pair.room, Act::See, 5, told[4].epoch, told[4].joined_us).await;
+    let gone = pair.rooms.act(&pair.room, TicketAction::Get, 5, told[4].epoch, told[4].joined_us).await;
     assert!(matches!(gone, Err(Error::Refused(Refusal::NoTicket))), "{gone:?}");
     let anew = pair.rooms.join(&pair.room, [4; 16]).await.unwrap();
     assert_eq!(anew.number, 201, "its key is forgotten, too");
     let last = &told[199];
-    let kept = pair.rooms.act(&pair.room, Act::See, 200, last.epoch, last.joined_us).await.unwrap();
-    assert_eq!(kept.state, GoneReason::NoShow as u32);
+    let kept = pair.rooms.act(&pair.room, TicketAction::Get, 200, last.epoch, last.joined_us).await.unwrap();
+    assert_eq!(kept.status, TicketStatus::Gone(GoneReason::NoShow));
 }
 
 #[tokio::test]
@@ -84,13 +84,13 @@ async fn a_room_whose_list_of_those_inside_is_lost_has_room_again() {
     for n in 0..4u8 {
         pair.rooms.join(&pair.room, [n; 16]).await.unwrap();
     }
-    let active = async |pair: &Pair| pair.rooms.read(&pair.room, true).await.unwrap().kept.active;
+    let active = async |pair: &Pair| pair.rooms.read(&pair.room, true).await.unwrap().state.active;
     assert_eq!(active(&pair).await, 2.0);
     let first = pair.rooms.join(&pair.room, [0; 16]).await.unwrap();
     let lost = format!("{}:active", channel(&names::room_feed(&pair.room)));
     assert_eq!(redis.client().del::<u64, _>(lost).await.unwrap(), 1);
     // Who was inside stays, and counts once.
-    for act in [Act::Claim, Act::Renew] {
+    for act in [TicketAction::Claim, TicketAction::Renew] {
         pair.rooms.act(&pair.room, act, 1, first.epoch, first.joined_us).await.unwrap();
     }
     pair.model.clock += SECOND;
@@ -99,10 +99,10 @@ async fn a_room_whose_list_of_those_inside_is_lost_has_room_again() {
         let ticked = pair.rooms.tick(&pair.room, 500).await.unwrap();
         assert_eq!(ticked.active, active, "it is counted, and then another comes in");
     }
-    pair.rooms.act(&pair.room, Act::Leave, 1, first.epoch, first.joined_us).await.unwrap();
+    pair.rooms.act(&pair.room, TicketAction::Leave, 1, first.epoch, first.joined_us).await.unwrap();
     assert_eq!(active(&pair).await, 1.0);
     // One that was inside is in no list any more, and takes nothing along.
     let second = pair.rooms.join(&pair.room, [1; 16]).await.unwrap();
-    pair.rooms.act(&pair.room, Act::Leave, 2, second.epoch, second.joined_us).await.unwrap();
+    pair.rooms.act(&pair.room, TicketAction::Leave, 2, second.epoch, second.joined_us).await.unwrap();
     assert_eq!(active(&pair).await, 1.0);
 }

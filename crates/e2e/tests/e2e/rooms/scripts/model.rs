@@ -3,32 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tutti_model::{GoneReason, Mode, RoomSettings, lottery};
-use tutti_queue::rooms::{Act, Refusal};
+use tutti_queue::rooms::{Refusal, TicketAction, TicketStatus};
 
 use super::{LEASE, SECOND, SEED, START};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    Waiting,
-    Admitted,
-    Claimed,
-    Gone(GoneReason),
-}
-
-impl State {
-    pub(super) fn number(self) -> u32 {
-        match self {
-            Self::Waiting => 1,
-            Self::Admitted => 2,
-            Self::Claimed => 3,
-            Self::Gone(reason) => reason as u32,
-        }
-    }
-}
-
 #[derive(Clone, Debug)]
 pub(super) struct Visitor {
-    pub(super) state: State,
+    pub(super) state: TicketStatus,
     deadline: u64,
     seen: u64,
     /// In which second of room time it is looked at whether the visitor is away.
@@ -93,16 +74,16 @@ impl Model {
         *self.counts.entry(what).or_default() += 1;
     }
 
-    fn those(&self, wanted: impl Fn(State) -> bool) -> Vec<u64> {
+    fn those(&self, wanted: impl Fn(TicketStatus) -> bool) -> Vec<u64> {
         (1..=self.visitors.len() as u64).filter(|n| wanted(self.visitors[*n as usize - 1].state)).collect()
     }
 
     pub(super) fn waiting(&self) -> Vec<u64> {
-        self.those(|state| state == State::Waiting)
+        self.those(|state| state == TicketStatus::Waiting)
     }
 
     pub(super) fn inside(&self) -> Vec<u64> {
-        self.those(|state| matches!(state, State::Admitted | State::Claimed))
+        self.those(|state| matches!(state, TicketStatus::Admitted | TicketStatus::Claimed))
     }
 
     pub(super) fn place(&self, n: u64) -> u64 {
@@ -111,7 +92,7 @@ impl Model {
 
     /// From 1; 0 where there is none.
     pub(super) fn position(&self, n: u64) -> u64 {
-        if !self.opened || self.visitors[n as usize - 1].state != State::Waiting {
+        if !self.opened || self.visitors[n as usize - 1].state != TicketStatus::Waiting {
             return 0;
         }
         self.waiting().iter().filter(|other| self.place(**other) <= self.place(n)).count() as u64
@@ -128,7 +109,7 @@ impl Model {
     }
 
     fn go(&mut self, n: u64, reason: GoneReason) {
-        self.visitor(n).state = State::Gone(reason);
+        self.visitor(n).state = TicketStatus::Gone(reason);
         self.count(match reason {
             GoneReason::NoShow => "no_shows",
             GoneReason::SessionOver => "expired",
@@ -147,7 +128,7 @@ impl Model {
             self.credit -= 1.0;
             let deadline = self.now + self.settings.claim_seconds * SECOND;
             let visitor = self.visitor(next);
-            (visitor.state, visitor.deadline) = (State::Admitted, deadline);
+            (visitor.state, visitor.deadline) = (TicketStatus::Admitted, deadline);
             self.admitted.push(next);
             self.count("admitted");
         }
@@ -157,7 +138,7 @@ impl Model {
         if let Some(n) = self.keys.get(&key) {
             let n = *n;
             self.advance();
-            if self.visitor(n).state == State::Waiting {
+            if self.visitor(n).state == TicketStatus::Waiting {
                 self.seen(n);
             }
             return Ok(n);
@@ -166,7 +147,12 @@ impl Model {
             return Err(Refusal::Draining);
         }
         self.advance();
-        self.visitors.push(Visitor { state: State::Waiting, deadline: 0, seen: self.now, look_at: None });
+        self.visitors.push(Visitor {
+            state: TicketStatus::Waiting,
+            deadline: 0,
+            seen: self.now,
+            look_at: None,
+        });
         let n = self.visitors.len() as u64;
         self.keys.insert(key, n);
         self.look_later(n);
@@ -174,23 +160,27 @@ impl Model {
         Ok(n)
     }
 
-    pub(super) fn act(&mut self, act: Act, n: u64) -> Result<u64, Refusal> {
-        match (act, self.visitor(n).state) {
-            (Act::Claim | Act::Renew, State::Gone(_)) => return Err(Refusal::Gone),
-            (Act::Claim | Act::Renew, State::Waiting) => return Err(Refusal::NotAdmitted),
+    pub(super) fn act(&mut self, action: TicketAction, n: u64) -> Result<u64, Refusal> {
+        match (action, self.visitor(n).state) {
+            (TicketAction::Claim | TicketAction::Renew, TicketStatus::Gone(_)) => return Err(Refusal::Gone),
+            (TicketAction::Claim | TicketAction::Renew, TicketStatus::Waiting) => {
+                return Err(Refusal::NotAdmitted);
+            }
             _ => self.advance(),
         }
         let session = self.now + self.settings.session_seconds * SECOND;
-        match (act, self.visitor(n).state) {
-            (Act::Claim | Act::Renew, State::Admitted) => {
+        match (action, self.visitor(n).state) {
+            (TicketAction::Claim | TicketAction::Renew, TicketStatus::Admitted) => {
                 let visitor = self.visitor(n);
-                (visitor.state, visitor.deadline) = (State::Claimed, session);
+                (visitor.state, visitor.deadline) = (TicketStatus::Claimed, session);
                 self.count("claimed");
             }
-            (Act::Renew, State::Claimed) => self.visitor(n).deadline = session,
-            (Act::See, State::Waiting) => self.seen(n),
-            (Act::Leave, State::Waiting) => self.go(n, GoneReason::Left),
-            (Act::Leave, State::Admitted | State::Claimed) => self.go(n, GoneReason::Released),
+            (TicketAction::Renew, TicketStatus::Claimed) => self.visitor(n).deadline = session,
+            (TicketAction::Get, TicketStatus::Waiting) => self.seen(n),
+            (TicketAction::Leave, TicketStatus::Waiting) => self.go(n, GoneReason::Left),
+            (TicketAction::Leave, TicketStatus::Admitted | TicketStatus::Claimed) => {
+                self.go(n, GoneReason::Released)
+            }
             _ => {}
         }
         Ok(n)
@@ -206,7 +196,7 @@ impl Model {
 
     pub(super) fn remove(&mut self, n: u64) {
         self.advance();
-        if !matches!(self.visitor(n).state, State::Gone(_)) {
+        if !matches!(self.visitor(n).state, TicketStatus::Gone(_)) {
             self.go(n, GoneReason::Removed);
         }
     }
@@ -220,7 +210,7 @@ impl Model {
             if self.visitor(n).deadline <= self.now {
                 let was = self.visitor(n).state;
                 let reason =
-                    if was == State::Admitted { GoneReason::NoShow } else { GoneReason::SessionOver };
+                    if was == TicketStatus::Admitted { GoneReason::NoShow } else { GoneReason::SessionOver };
                 self.go(n, reason);
             }
         }
@@ -230,7 +220,7 @@ impl Model {
         for edge in lost {
             let (_, tickets) = self.edges.remove(&edge).unwrap();
             for n in tickets {
-                if self.visitor(n).state == State::Waiting {
+                if self.visitor(n).state == TicketStatus::Waiting {
                     self.visitor(n).seen = now;
                     if self.visitor(n).look_at.is_none() {
                         self.look_later(n);
@@ -291,7 +281,7 @@ impl Model {
         ours.1.extend(opened);
         for n in closed {
             self.edges.get_mut(&edge).unwrap().1.remove(n);
-            if self.visitor(*n).state == State::Waiting {
+            if self.visitor(*n).state == TicketStatus::Waiting {
                 self.seen(*n);
             }
         }

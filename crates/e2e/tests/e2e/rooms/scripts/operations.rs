@@ -2,14 +2,14 @@
 
 use proptest::prelude::*;
 use tutti_model::{Mode, RoomSettings};
-use tutti_queue::rooms::Act;
+use tutti_queue::rooms::TicketAction;
 
 #[derive(Clone, Debug)]
 pub(super) enum Op {
     /// Time passes, in milliseconds.
     Wait(u64),
     Join(u8),
-    Act(Act, usize),
+    Act(TicketAction, usize),
     Remove(usize),
     Tick,
     Mode(Mode),
@@ -35,7 +35,12 @@ pub(super) fn settings() -> impl Strategy<Value = RoomSettings> {
 pub(super) fn op() -> impl Strategy<Value = Op> {
     let ticket = 0usize..60;
     let tickets = || prop::collection::vec(0usize..60, 0..6);
-    let act = prop::sample::select(vec![Act::See, Act::Claim, Act::Renew, Act::Leave]);
+    let act = prop::sample::select(vec![
+        TicketAction::Get,
+        TicketAction::Claim,
+        TicketAction::Renew,
+        TicketAction::Leave,
+    ]);
     let mode = prop::sample::select(vec![Mode::Open, Mode::Open, Mode::Paused, Mode::Draining]);
     prop_oneof![
         4 => (0u64..3000).prop_map(Op::Wait),

@@ -8,7 +8,7 @@ use tutti_feed::{Position, read_log};
 use tutti_model::queue::RoomChanges;
 use tutti_model::room_event::Event;
 use tutti_model::{RoomEvent, RoomSettings, names};
-use tutti_queue::rooms::{Error, Refusal, Rooms};
+use tutti_queue::rooms::{Error, Refusal, RelayLease, Rooms};
 
 use super::{SECOND, SEED};
 
@@ -22,7 +22,7 @@ async fn what_kafka_has_of_a_history_that_redis_lost_moves_no_position() {
     for n in 0..5u8 {
         rooms.join(&room, [n; 16]).await.unwrap();
     }
-    let (epoch, relayed, seq) = rooms.relay(&room, "a", 5 * SECOND, None).await.unwrap();
+    let RelayLease { epoch, relayed, seq } = rooms.relay(&room, "a", 5 * SECOND, None).await.unwrap();
     assert_eq!(relayed, 0);
     let log = read_log(redis.client(), &names::room_feed(&room), None, 100).await.unwrap();
     let third = log[2].position;
@@ -32,9 +32,9 @@ async fn what_kafka_has_of_a_history_that_redis_lost_moves_no_position() {
         Position { epoch: epoch + 1, ..third },
     ];
     for place in unknown {
-        assert_eq!(rooms.relay(&room, "a", 5 * SECOND, Some(place)).await.unwrap().1, 0, "{place:?}");
+        assert_eq!(rooms.relay(&room, "a", 5 * SECOND, Some(place)).await.unwrap().relayed, 0, "{place:?}");
     }
-    assert_eq!(rooms.relay(&room, "a", 5 * SECOND, Some(third)).await.unwrap().1, 3);
+    assert_eq!(rooms.relay(&room, "a", 5 * SECOND, Some(third)).await.unwrap().relayed, 3);
     assert!(matches!(rooms.relay(&room, "b", 5 * SECOND, None).await, Err(Error::Refused(Refusal::Held))));
 }
 

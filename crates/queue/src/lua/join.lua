@@ -1,7 +1,7 @@
--- Joins; follows record.lua and room.lua.
+-- Joins a room: gives a visitor a ticket.
 --
--- ARGV, from 3: the idempotency key (16 bytes), its bucket, how many records may be unrelayed.
--- Returns what `tell` tells, or a word: no_room, closed, draining, full.
+-- ARGV, from 3: the idempotency key (16 bytes), the bucket of the key, the number of records that may be unrelayed.
+-- Returns a ticket_reply, or a refusal: no_room, closed, draining, full.
 if not room then
   return {'no_room'}
 end
@@ -11,12 +11,12 @@ end
 local keys = base .. ':keys:' .. ARGV[4]
 local known = tonumber(redis.call('HGET', keys, ARGV[3]))
 local ticket = known and known <= room.tickets and read_ticket(known)
--- A key may outlive its ticket: then the number is of an earlier life of the room, or it is another visitor's by now.
+-- A key may outlive its ticket. Then its number belongs to an earlier life of the room, or by now to another visitor.
 if ticket and ticket[KEY] == ARGV[3] then
   advance()
-  see(known, ticket)
+  note_sign_of_life(known, ticket)
   finish()
-  return tell(known, ticket)
+  return ticket_reply(known, ticket)
 elseif room.mode == DRAINING then
   return {'draining'}
 elseif seq - room.relayed >= tonumber(ARGV[5]) then
@@ -42,4 +42,4 @@ if admit(10) > 0 then
   ticket = read_ticket(n)
 end
 finish()
-return tell(n, ticket)
+return ticket_reply(n, ticket)

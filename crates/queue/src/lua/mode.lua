@@ -1,7 +1,7 @@
--- Changes a room's mode; follows record.lua and room.lua.
+-- Changes the mode of a room.
 --
 -- ARGV, from 3: the mode.
--- Returns {'ok'}, or a word: no_room, closed.
+-- Returns {'ok'}, or a refusal: no_room, closed.
 if not room then
   return {'no_room'}
 end
@@ -12,8 +12,8 @@ end
 if room.mode ~= mode then
   advance()
   room.mode = mode
-  append(event(6, mode))
+  append(event(MODE_EVENT, mode))
 end
--- Also who repeats waits for the replicas of a write.
+-- A repeated call writes the room too, so that it waits for the replicas of a write.
 finish()
 return {'ok'}

@@ -1,8 +1,8 @@
--- A room as it stands, changing nothing; follows record.lua and room.lua.
+-- Reads a room without changing it.
 --
--- ARGV, from 3: '1' if who waits and who is inside is wanted too.
--- Returns {'no_room'}, or {'ok', epoch, seq, time_us, the room as JSON, longest wait in microseconds,
--- first place, the bits of who waits from there on, who is inside}.
+-- ARGV, from 3: '1' to read also which tickets wait and which are inside.
+-- Returns {'no_room'}, or {'ok', epoch, seq, time_us, the room as JSON, the longest wait in microseconds, the first place,
+-- the bitmap of the waiting places from there on, the tickets inside}. Before the opening the bitmap is by ticket.
 if not room then
   return {'no_room'}
 end

@@ -1,20 +1,16 @@
--- Makes a room or changes its settings; follows record.lua and room.lua.
+-- Makes a room, or changes its settings.
 --
--- ARGV, from 3: max, rate, claim, session, pass, grace, opens (milliseconds since 1970, 0 for at once), each ''
--- for as it is, and a seed and its SHA-256 for a new room, without which only a room that is there changes.
--- Returns {'ok'}, or a word: no_room, closed, opened (the opening time of an open room cannot change).
+-- ARGV, from 3: max, rate, claim, session, pass, grace, opens (milliseconds since 1970, 0 for at once), each '' to keep the
+-- present value; then, if the room may be made, a seed and its SHA-256.
+-- Returns {'ok'}, or a refusal: no_room, closed, opened (the opening time of an open room cannot change).
 local settings = {max = tonumber(ARGV[3]), rate = tonumber(ARGV[4]), claim = tonumber(ARGV[5]),
   session = tonumber(ARGV[6]), pass = tonumber(ARGV[7]), grace = tonumber(ARGV[8]), opens = tonumber(ARGV[9])}
 local now_us = clock_us()
 if not room and not ARGV[10] then
   return {'no_room'}
 elseif not room then
-  -- Of an earlier life, where Redis has lost the room and not all of what it had.
-  local edges = redis.call('HKEYS', base .. ':edges')
-  for i = 1, #edges do
-    redis.call('DEL', base .. ':seen:' .. edges[i])
-  end
-  redis.call('DEL', base .. ':waiting', base .. ':early', base .. ':active', base .. ':edges')
+  -- If Redis has lost the room, some keys of its earlier life may be left.
+  delete_line()
   settings.opens = settings.opens or 0
   room = {
     rate = settings.rate, opens = settings.opens, mode = OPEN, phase = settings.opens * 1000 > now_us and EARLY or OPENED,
@@ -42,21 +38,21 @@ for name, value in pairs(settings) do
   room[name] = value
 end
 advance()
--- A limit that was lowered holds at once, and a line that was not moving is not taken for slow.
+-- The pace, from which waits are estimated, is at most the rate. It starts again from the rate if more tickets fit in or
+-- nothing was moving, for the pace of the past says nothing then.
 room.pace = math.min(room.pace, room.rate)
 if raised or room.pace < 0.001 then
   room.pace = room.rate
 end
--- The whole of the settings as protobuf, as `event` writes it: the second field is a double.
+-- All settings as protobuf, in the bytes that `event` would write. The second field is a double.
 local function field(number, value)
   return string.char(number * 8) .. varint(value)
 end
 local body = field(1, room.max) .. string.char(2 * 8 + 1) .. struct.pack('<d', room.rate) .. field(3, room.claim)
   .. field(4, room.session) .. field(5, room.pass) .. field(6, room.grace)
 if room.opens > 0 then
-  body = body .. string.char(7 * 8) .. varint(room.opens)
-    .. string.char(8 * 8 + 2) .. varint(#room.seed_sha256) .. room.seed_sha256
+  body = body .. field(7, room.opens) .. encode(8, room.seed_sha256)
 end
-append(string.char(5 * 8 + 2) .. varint(#body) .. body)
+append(encode(SETTINGS_EVENT, body))
 finish()
 return {'ok'}

@@ -1,8 +1,9 @@
--- Notes which tickets have a stream at an edge; follows record.lua and room.lua.
+-- Notes which tickets have a stream at an edge.
 --
--- ARGV, from 3: the edge, '1' if this is all it has, its lease in microseconds of room time, how
--- many tickets follow that have one now; the rest have none any more.
--- Returns {'ok', 1}, {'ok', 0} if the edge's lease had run out (it must send all), or {'no_room'}.
+-- ARGV, from 3: the edge; '1' if the edge has no other streams than these; its lease, in microseconds of room time; the
+-- number of tickets that follow and have a stream now. All further tickets have no stream any more.
+-- Returns {'ok', 1}; {'ok', 0} if the lease of the edge had run out, so that the edge must send all its tickets; or
+-- {'no_room'}.
 if not room then
   return {'no_room'}
 end
@@ -13,7 +14,8 @@ advance()
 local edges, edge = base .. ':edges', ARGV[3]
 local lease = redis.call('HGET', edges, edge)
 if ARGV[4] == '1' then
-  -- What it had before, be it in an earlier life of the room, is another edge's, whose lease is over.
+  -- What the edge had before, even in an earlier life of the room, now belongs to an edge whose lease is over: tick.lua
+  -- works it off.
   local before = edge .. '~' .. nonce
   if redis.call('EXISTS', base .. ':seen:' .. edge) == 1 then
     redis.call('RENAME', base .. ':seen:' .. edge, base .. ':seen:' .. before)
@@ -29,7 +31,8 @@ for i = 7, #ARGV do
   if n <= room.tickets then
     redis.call('SETBIT', seen, n, i <= last_opened and 1 or 0)
     local ticket = i > last_opened and read_ticket(n)
-    -- Not whether it has its place still, as in `see`: after an opening that takes long for many.
+    -- Whether the ticket still has its place is not checked here, unlike in note_sign_of_life: after an opening, that
+    -- would take long for many tickets.
     if ticket and ticket[STATE] == WAITING then
       begin_grace(n, ticket)
     end
