@@ -17,8 +17,10 @@ use tutti_e2e::kafka;
 use tutti_e2e::rooms::{Rooms, SECRET, admin};
 use tutti_e2e::testbed::Testbed;
 use tutti_model::notify::{SendRequest, Sent};
-use tutti_model::queue::{PresenceRequest, PresenceResponse, RemoveRequest, Ticket, TicketId};
-use tutti_model::{Notification, Recipients};
+use tutti_model::queue::{
+    PresenceRequest, PresenceResponse, PutRoomRequest, RemoveRequest, Room, Ticket, TicketId,
+};
+use tutti_model::{Notification, Recipients, RoomSettings};
 
 /// One call of gRPC, as a back end makes it.
 async fn call<Q, A>(url: &str, path: &'static str, request: Q) -> Result<A, Status>
@@ -70,6 +72,32 @@ async fn a_number_that_redis_cannot_count_to_is_the_callers_mistake() {
         let (status, problem) = rooms.call(Method::DELETE, &edge, &path, Some(&admin()), "").await;
         assert_eq!(status.as_u16(), 400, "{problem}");
     }
+}
+
+#[tokio::test]
+async fn settings_that_are_not_given_have_the_same_defaults_by_http_and_by_grpc() {
+    let rooms = Rooms::start(Testbed::new(1).await, 1, &[]).await;
+    let edge = rooms.edge(&[]).await;
+    let url = &rooms.urls()[0];
+    let put = async |room: &str, settings: Option<RoomSettings>| {
+        let request = PutRoomRequest { room: room.into(), settings, opens_at_ms: None };
+        call::<_, Room>(url, "/tutti.queue.v1.Queue/PutRoom", request).await
+    };
+    let some = RoomSettings { max_active: 7, admit_per_second: 0.5, ..RoomSettings::default() };
+    for (room, body, settings) in
+        [("all", "{}", RoomSettings::default()), ("some", r#"{"maxActive":7,"admitPerSecond":0.5}"#, some)]
+    {
+        let by_http = rooms.put(&edge, room, body).await;
+        let other = format!("{room}-by-grpc");
+        put(&other, Some(settings)).await.unwrap();
+        let by_grpc = rooms.room(&edge, &other).await;
+        assert_eq!(by_grpc["settings"], by_http["settings"]);
+    }
+    let refused = put("sale", None).await.unwrap_err();
+    assert_eq!(reason(&refused), (Code::InvalidArgument, Some("invalid")), "{refused}");
+    let wrong = RoomSettings { grace_seconds: 86_401, ..RoomSettings::default() };
+    let refused = put("sale", Some(wrong)).await.unwrap_err();
+    assert_eq!(reason(&refused), (Code::InvalidArgument, Some("invalid")), "{refused}");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use tutti_model::queue::{
     PresenceResponse, PutRoomRequest, RemoveRequest, Room, RoomName, RoomSnapshot, Rooms as RoomList,
     SetModeRequest, Ticket, TicketId,
 };
-use tutti_model::room::{all_changed, check, is_name};
+use tutti_model::room::{changes_from_grpc, check, is_name, with_defaults};
 use tutti_service::Failures;
 use uuid::Uuid;
 
@@ -49,7 +49,9 @@ impl Queue for Server {
         let PutRoomRequest { room, settings, opens_at_ms } = request.into_inner();
         self.check_name(&room)?;
         let settings = settings.ok_or_else(|| invalid("the settings are missing"))?;
-        check(&all_changed(&settings, opens_at_ms)).map_err(invalid)?;
+        let changes = changes_from_grpc(&settings, opens_at_ms);
+        check(&changes).map_err(invalid)?;
+        let settings = with_defaults(&changes);
         let seed: String = {
             let bytes: [u8; 16] = rand::rng().random();
             hex(&bytes)
