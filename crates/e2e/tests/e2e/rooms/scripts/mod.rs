@@ -7,6 +7,7 @@ mod lost_keys;
 mod model;
 mod operations;
 mod records;
+mod stored;
 mod stories;
 
 const SECOND: u64 = 1_000_000;
