@@ -127,6 +127,24 @@ mod tests {
     }
 
     #[test]
+    fn the_text_of_a_cursor_is_the_one_that_earlier_versions_wrote() {
+        let place = Position { epoch: 0x0102_0304, seq: 300, time_us: 1_800_000_000_000_001 };
+        let other = Position { epoch: 7, seq: 1, time_us: 5 };
+        let largest = Position { epoch: u32::MAX, seq: 1 << 63, time_us: u64::MAX };
+        for (text, places) in [
+            ("", vec![]),
+            ("AA", vec![None]),
+            ("AQECAwSsAoGA4sTyopkD", vec![Some(place)]),
+            ("AQECAwSsAoGA4sTyopkDAAEAAAAHAQU", vec![Some(place), None, Some(other)]),
+            ("Af____-AgICAgICAgIAB____________AQ", vec![Some(largest)]),
+        ] {
+            let cursor = Cursor(places);
+            assert_eq!(cursor.to_text(), text);
+            assert_eq!(Cursor::parse(text), Some(cursor));
+        }
+    }
+
+    #[test]
     fn four_feeds_fit_into_ninety_characters() {
         let place = Position { epoch: u32::MAX, seq: 100_000_000, time_us: 1_800_000_000_000_000 };
         assert!(Cursor(vec![Some(place); 4]).to_text().len() <= 96);

@@ -92,6 +92,20 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_a_record_are_those_that_earlier_versions_wrote() {
+        let position = Position { epoch: 0x0102_0304, seq: 300, time_us: 1_800_000_000_000_001 };
+        let prev_time_us = 1_800_000_000_000_000;
+        let record = Record { position, prev_time_us, payload: Bytes::from_static(b"ab") };
+        let bytes: &[u8] = b"\x01\x02\x03\x04\
+            \x00\x00\x00\x00\x00\x00\x01\x2c\
+            \x00\x06\x65\x17\x28\x98\x80\x01\
+            \x00\x06\x65\x17\x28\x98\x80\x00\
+            ab";
+        assert_eq!(record.encode(), bytes);
+        assert_eq!(Record::decode(Bytes::from_static(bytes)), Some(record));
+    }
+
+    #[test]
     fn fewer_bytes_than_a_header_are_no_record() {
         assert_eq!(Record::decode(Bytes::from_static(&[0; HEADER_BYTES - 1])), None);
         assert!(Record::decode(Bytes::from_static(&[0; HEADER_BYTES])).is_some());

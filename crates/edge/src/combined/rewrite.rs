@@ -218,6 +218,18 @@ mod tests {
     }
 
     #[test]
+    fn the_id_of_a_combined_stream_is_the_one_that_earlier_versions_wrote() {
+        let text =
+            "iu.AQECAwSsAoGA4sTyopkD!rAQECAwSsAoGA4sTyopkD!mAQECAwSsAoGA4sTyopkD.12.2143.1432.2145.1435";
+        let mut ids = Ids::default();
+        ids.set(Part::Map, "AQECAwSsAoGA4sTyopkD.12.2143.1432.2145.1435");
+        ids.set(Part::Inbox, "u.AQECAwSsAoGA4sTyopkD");
+        ids.set(Part::Room, "AQECAwSsAoGA4sTyopkD");
+        assert_eq!(ids.to_text(), text);
+        assert_eq!(Ids::parse(text), Some(ids));
+    }
+
+    #[test]
     fn an_end_is_an_end_and_what_is_no_id_is_none() {
         let mut ids = Ids::default();
         let (told, rewriter) =

@@ -279,6 +279,17 @@ mod tests {
     }
 
     #[test]
+    fn an_area_stands_in_ids_as_earlier_versions_wrote_it() {
+        for (bbox, text) in [
+            ("8.4,47.3,8.6,47.5", "12.2143.1432.2145.1435"),
+            ("170,-20,-170,20", "5.31.14.0.17"),
+            ("-180,-90,180,90", "2.0.0.3.3"),
+        ] {
+            assert_eq!(Area::parse(bbox).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
     fn an_area_says_what_it_covers() {
         let area = Area::parse("-180,-90,180,90").unwrap();
         let bounds = r#"{"bbox":[-180.000000,-85.051129,180.000000,85.051129],"zoom":2,"tiles":16}"#;

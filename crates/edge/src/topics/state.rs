@@ -322,6 +322,19 @@ mod tests {
         assert_eq!(view.resume(Place::after(None)), Resume::TooOld);
     }
 
+    #[test]
+    fn the_id_of_an_event_is_the_one_that_earlier_versions_wrote() {
+        let position = Some(Position { epoch: 0x0102_0304, seq: 300, time_us: 1_800_000_000_000_001 });
+        for (text, place) in [
+            ("AA", Place { position: None, events: None }),
+            ("AQECAwSsAoGA4sTyopkD", Place { position, events: None }),
+            ("AQECAwSsAoGA4sTyopkD.12", Place { position, events: Some(12) }),
+        ] {
+            assert_eq!(place.to_text(), text);
+            assert_eq!(Place::parse(text), Some(place));
+        }
+    }
+
     proptest! {
         #[test]
         fn no_number_of_a_record_or_a_place_overflows(
