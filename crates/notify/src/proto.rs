@@ -14,14 +14,13 @@ pub mod notify_server {
     /// Generated trait containing gRPC methods that should be implemented for use with NotifyServer.
     #[async_trait]
     pub trait Notify: std::marker::Send + std::marker::Sync + 'static {
-        /// Sends a notification: answered once Kafka has it. Reasons: invalid, kafka (Kafka did not take it in
-        /// time; send it again with the same key).
+        /// Sends a notification, and answers once Kafka has it. Reasons: invalid; kafka (Kafka did not take it in time: send it
+        /// again with the same key).
         async fn send(
             &self,
             request: tonic::Request<::tutti_model::notify::SendRequest>,
         ) -> std::result::Result<tonic::Response<::tutti_model::notify::Sent>, tonic::Status>;
-        /// Marks one notification of a user as read, or all up to it, or deletes it. Reasons:
-        /// no_notification, redis.
+        /// Marks one notification of a user, or all up to it, as read, or deletes it. Reasons: no_notification, redis.
         async fn mark(
             &self,
             request: tonic::Request<::tutti_model::notify::MarkRequest>,

@@ -1,13 +1,20 @@
-//! The waiting room. Who comes next is decided in Redis, by scripts: this service may have any number
-//! of replicas and no leader.
+//! The service of the waiting room. Scripts in Redis decide who is admitted, so that the service may have any number of
+//! replicas and needs no leader.
 //!
-//! 1. [`server`] answers gRPC: a join, a claim, a change of settings is one call of a script
-//!    ([`rooms`]), which makes the change, numbers it and publishes it, in one atomic step.
-//! 2. [`ticker`] lets the time of each room go on: it expires, admits, opens (`tick.lua`).
-//! 3. [`relay`] copies each room's changes to Kafka.
+//! The path of a visit:
 //!
-//! *Invariants:* all that is kept is in Redis; no change is without its record; time is Redis's.
-//! Only `kafka.rs` names the driver of Kafka.
+//! 1. [`server`] answers gRPC. A join, a claim or a change of settings runs one script ([`rooms`]), which makes the change,
+//!    numbers it, and publishes its record to the edges, in one atomic step.
+//! 2. [`ticker`] runs `tick.lua` for each room every `rooms.tick_ms`, at every replica. The script opens the room, ends
+//!    tickets whose time is over, admits those whose turn it is, and once a second appends a pulse.
+//! 3. [`signer`] signs the token with which a visitor returns to the ticket, and the pass of an admitted visitor, which the
+//!    application behind the waiting room verifies by itself.
+//! 4. [`relay`] copies the records of each room from its log to Kafka, in order.
+//!
+//! A ticket is named by room, epoch, number and time of joining. A Redis that loses its newest changes in a failover gives
+//! their numbers out again, but not at the same time, so that a token never fits another visitor's ticket.
+//!
+//! *Invariants:* all state is in Redis; every change has its record; all times are the clock of Redis.
 
 mod config;
 mod kafka;
@@ -34,7 +41,7 @@ use crate::relay::Relay;
 use crate::rooms::Rooms;
 use crate::server::Server;
 
-/// The service.
+/// The service of the waiting room.
 pub struct Queue;
 
 impl Service for Queue {

@@ -32,45 +32,47 @@ pub mod queue_server {
             &self,
             request: tonic::Request<::tutti_model::queue::SetModeRequest>,
         ) -> std::result::Result<tonic::Response<::tutti_model::queue::Room>, tonic::Status>;
-        /// Takes a place in line. The same key gives the same ticket.
+        /// Joins a room. The same key gets the same ticket.
         async fn join(
             &self,
             request: tonic::Request<::tutti_model::queue::JoinRequest>,
         ) -> std::result::Result<tonic::Response<::tutti_model::queue::Ticket>, tonic::Status>;
-        /// A ticket as it stands. Counts as a sign of life.
+        /// Reads a ticket, which counts as a sign of life.
         async fn get_ticket(
             &self,
             request: tonic::Request<::tutti_model::queue::TicketId>,
         ) -> std::result::Result<tonic::Response<::tutti_model::queue::Ticket>, tonic::Status>;
+        /// Begins the session of an admitted ticket.
         async fn claim(
             &self,
             request: tonic::Request<::tutti_model::queue::TicketId>,
         ) -> std::result::Result<tonic::Response<::tutti_model::queue::Ticket>, tonic::Status>;
+        /// Begins the session again. Also claims.
         async fn renew(
             &self,
             request: tonic::Request<::tutti_model::queue::TicketId>,
         ) -> std::result::Result<tonic::Response<::tutti_model::queue::Ticket>, tonic::Status>;
-        /// Leaves the line, or gives the session back.
+        /// Leaves the line, or ends the session.
         async fn leave(
             &self,
             request: tonic::Request<::tutti_model::queue::TicketId>,
         ) -> std::result::Result<tonic::Response<::tutti_model::queue::Ticket>, tonic::Status>;
-        /// Removes a ticket, as an administrator: its number alone will do.
+        /// Removes a ticket, as an administrator, by its number alone.
         async fn remove(
             &self,
             request: tonic::Request<::tutti_model::queue::RemoveRequest>,
         ) -> std::result::Result<tonic::Response<::tutti_model::queue::Ticket>, tonic::Status>;
-        /// A room as it stands at one version; its feed goes on from there.
+        /// Reads a room and its tickets at one version. The feed of the room continues from there.
         async fn snapshot(
             &self,
             request: tonic::Request<::tutti_model::queue::RoomName>,
         ) -> std::result::Result<tonic::Response<::tutti_model::queue::RoomSnapshot>, tonic::Status>;
-        /// What an edge knows of streams: it must be called at least every few seconds.
+        /// Notes which tickets have a stream at an edge. Edges must call it every few seconds.
         async fn presence(
             &self,
             request: tonic::Request<::tutti_model::queue::PresenceRequest>,
         ) -> std::result::Result<tonic::Response<::tutti_model::queue::PresenceResponse>, tonic::Status>;
-        /// The public keys that tickets' tokens and passes are signed with, as a JSON Web Key Set.
+        /// Reads the public keys that verify the tokens of tickets and the passes, as a JSON Web Key Set.
         async fn keys(
             &self,
             request: tonic::Request<::tutti_model::queue::KeysRequest>,

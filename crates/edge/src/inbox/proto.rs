@@ -77,8 +77,8 @@ pub mod notify_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Sends a notification: answered once Kafka has it. Reasons: invalid, kafka (Kafka did not take it in
-        /// time; send it again with the same key).
+        /// Sends a notification, and answers once Kafka has it. Reasons: invalid; kafka (Kafka did not take it in time: send it
+        /// again with the same key).
         pub async fn send(
             &mut self,
             request: impl tonic::IntoRequest<::tutti_model::notify::SendRequest>,
@@ -93,8 +93,7 @@ pub mod notify_client {
             req.extensions_mut().insert(GrpcMethod::new("tutti.notify.v1.Notify", "Send"));
             self.inner.unary(req, path, codec).await
         }
-        /// Marks one notification of a user as read, or all up to it, or deletes it. Reasons:
-        /// no_notification, redis.
+        /// Marks one notification of a user, or all up to it, as read, or deletes it. Reasons: no_notification, redis.
         pub async fn mark(
             &mut self,
             request: impl tonic::IntoRequest<::tutti_model::notify::MarkRequest>,

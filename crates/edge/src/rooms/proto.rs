@@ -145,7 +145,7 @@ pub mod queue_client {
             req.extensions_mut().insert(GrpcMethod::new("tutti.queue.v1.Queue", "SetMode"));
             self.inner.unary(req, path, codec).await
         }
-        /// Takes a place in line. The same key gives the same ticket.
+        /// Joins a room. The same key gets the same ticket.
         pub async fn join(
             &mut self,
             request: impl tonic::IntoRequest<::tutti_model::queue::JoinRequest>,
@@ -160,7 +160,7 @@ pub mod queue_client {
             req.extensions_mut().insert(GrpcMethod::new("tutti.queue.v1.Queue", "Join"));
             self.inner.unary(req, path, codec).await
         }
-        /// A ticket as it stands. Counts as a sign of life.
+        /// Reads a ticket, which counts as a sign of life.
         pub async fn get_ticket(
             &mut self,
             request: impl tonic::IntoRequest<::tutti_model::queue::TicketId>,
@@ -175,6 +175,7 @@ pub mod queue_client {
             req.extensions_mut().insert(GrpcMethod::new("tutti.queue.v1.Queue", "GetTicket"));
             self.inner.unary(req, path, codec).await
         }
+        /// Begins the session of an admitted ticket.
         pub async fn claim(
             &mut self,
             request: impl tonic::IntoRequest<::tutti_model::queue::TicketId>,
@@ -189,6 +190,7 @@ pub mod queue_client {
             req.extensions_mut().insert(GrpcMethod::new("tutti.queue.v1.Queue", "Claim"));
             self.inner.unary(req, path, codec).await
         }
+        /// Begins the session again. Also claims.
         pub async fn renew(
             &mut self,
             request: impl tonic::IntoRequest<::tutti_model::queue::TicketId>,
@@ -203,7 +205,7 @@ pub mod queue_client {
             req.extensions_mut().insert(GrpcMethod::new("tutti.queue.v1.Queue", "Renew"));
             self.inner.unary(req, path, codec).await
         }
-        /// Leaves the line, or gives the session back.
+        /// Leaves the line, or ends the session.
         pub async fn leave(
             &mut self,
             request: impl tonic::IntoRequest<::tutti_model::queue::TicketId>,
@@ -218,7 +220,7 @@ pub mod queue_client {
             req.extensions_mut().insert(GrpcMethod::new("tutti.queue.v1.Queue", "Leave"));
             self.inner.unary(req, path, codec).await
         }
-        /// Removes a ticket, as an administrator: its number alone will do.
+        /// Removes a ticket, as an administrator, by its number alone.
         pub async fn remove(
             &mut self,
             request: impl tonic::IntoRequest<::tutti_model::queue::RemoveRequest>,
@@ -233,7 +235,7 @@ pub mod queue_client {
             req.extensions_mut().insert(GrpcMethod::new("tutti.queue.v1.Queue", "Remove"));
             self.inner.unary(req, path, codec).await
         }
-        /// A room as it stands at one version; its feed goes on from there.
+        /// Reads a room and its tickets at one version. The feed of the room continues from there.
         pub async fn snapshot(
             &mut self,
             request: impl tonic::IntoRequest<::tutti_model::queue::RoomName>,
@@ -248,7 +250,7 @@ pub mod queue_client {
             req.extensions_mut().insert(GrpcMethod::new("tutti.queue.v1.Queue", "Snapshot"));
             self.inner.unary(req, path, codec).await
         }
-        /// What an edge knows of streams: it must be called at least every few seconds.
+        /// Notes which tickets have a stream at an edge. Edges must call it every few seconds.
         pub async fn presence(
             &mut self,
             request: impl tonic::IntoRequest<::tutti_model::queue::PresenceRequest>,
@@ -264,7 +266,7 @@ pub mod queue_client {
             req.extensions_mut().insert(GrpcMethod::new("tutti.queue.v1.Queue", "Presence"));
             self.inner.unary(req, path, codec).await
         }
-        /// The public keys that tickets' tokens and passes are signed with, as a JSON Web Key Set.
+        /// Reads the public keys that verify the tokens of tickets and the passes, as a JSON Web Key Set.
         pub async fn keys(
             &mut self,
             request: impl tonic::IntoRequest<::tutti_model::queue::KeysRequest>,

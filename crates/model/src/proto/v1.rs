@@ -9,7 +9,7 @@ pub struct Fix {
     /// 1 to 128 bytes of UTF-8
     #[prost(string, tag = "1")]
     pub media_id: ::prost::alloc::string::String,
-    /// when it was taken, milliseconds since 1970 UTC
+    /// time of the position, in milliseconds since 1970 UTC
     #[prost(int64, tag = "2")]
     pub timestamp_ms: i64,
     /// degrees, WGS 84, -90 to 90
@@ -21,14 +21,14 @@ pub struct Fix {
     /// degrees clockwise from north, 0 to 360
     #[prost(double, optional, tag = "5")]
     pub heading: ::core::option::Option<f64>,
-    /// metres a second, 0 or more
+    /// metres per second, at least 0
     #[prost(double, optional, tag = "6")]
     pub speed: ::core::option::Option<f64>,
-    /// a JSON object as text, 1,024 bytes at most; empty: none
+    /// a JSON object as text, at most 1,024 bytes; empty if there is none
     #[prost(string, tag = "7")]
     pub properties: ::prost::alloc::string::String,
 }
-/// The device is gone; holds against every fix with an older timestamp.
+/// The removal of a device. It outweighs every fix with an older timestamp.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Removal {
     #[prost(string, tag = "1")]
@@ -36,21 +36,22 @@ pub struct Removal {
     #[prost(int64, tag = "2")]
     pub timestamp_ms: i64,
 }
-/// Kafka no longer has what should have come next: something is missing here.
+/// Records that are missing, because Kafka no longer had them when they should have been read.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Gap {
     /// <cluster id>/<topic>/<partition>
     #[prost(string, tag = "1")]
     pub source: ::prost::alloc::string::String,
-    /// the offset that should have come next
+    /// the first missing offset
     #[prost(int64, tag = "2")]
     pub from: i64,
-    /// the offset that comes next
+    /// the offset after the last missing one
     #[prost(int64, tag = "3")]
     pub to: i64,
     #[prost(string, tag = "4")]
     pub reason: ::prost::alloc::string::String,
 }
+/// One change of the map.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Change {
     #[prost(oneof = "change::Change", tags = "1, 2, 3")]
@@ -68,7 +69,7 @@ pub mod change {
         Gap(super::Gap),
     }
 }
-/// The payload of a record of a `locations` feed: what one batch of a partition brought.
+/// The changes of one batch of a Kafka partition.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Locations {
     #[prost(message, repeated, tag = "1")]
@@ -102,86 +103,87 @@ pub mod room_event {
         Pulse(super::Pulse),
     }
 }
-/// Someone joined. The record's time is the ticket's: with it, a ticket number that a failover made
-/// Redis forget and give out again is told from the first.
+/// A visitor joined. The time of the record is the time at which the ticket joined. It distinguishes the ticket from another
+/// to which Redis gave the same number after a failover made it forget this one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Joined {
     #[prost(uint64, tag = "1")]
     pub ticket: u64,
 }
-/// It is someone's turn.
+/// A ticket was admitted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Admitted {
     #[prost(uint64, tag = "1")]
     pub ticket: u64,
-    /// Where in the line it was.
+    /// The place in the line.
     #[prost(uint64, tag = "2")]
     pub place: u64,
-    /// Milliseconds since 1970: who has not claimed by then loses the turn.
+    /// The end of the time to claim the admission, in milliseconds since 1970.
     #[prost(uint64, tag = "3")]
     pub claim_by_ms: u64,
-    /// Since it joined, in milliseconds.
+    /// The time since the ticket joined, in milliseconds.
     #[prost(uint64, tag = "4")]
     pub waited_ms: u64,
 }
-/// Someone who was admitted is there.
+/// An admitted ticket was claimed: its session begins.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Claimed {
     #[prost(uint64, tag = "1")]
     pub ticket: u64,
-    /// Milliseconds since 1970: the session ends then, unless renewed.
+    /// The end of the session unless it is renewed, in milliseconds since 1970.
     #[prost(uint64, tag = "2")]
     pub until_ms: u64,
 }
-/// A ticket waits or is inside no more.
+/// A ticket has lost its place or its session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Gone {
     #[prost(uint64, tag = "1")]
     pub ticket: u64,
-    /// Its place in the line, if it waited, and the room was open.
+    /// The place in the line, if the ticket waited and the room had opened.
     #[prost(uint64, tag = "2")]
     pub place: u64,
     #[prost(enumeration = "GoneReason", tag = "3")]
     pub reason: i32,
+    /// The state of the ticket before.
     #[prost(enumeration = "TicketState", tag = "4")]
     pub was: i32,
 }
 /// A room was made, or its settings changed.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RoomSettings {
-    /// How many may be inside at once: admitted or claimed.
+    /// The maximum number of tickets inside, admitted or claimed.
     #[prost(uint64, tag = "1")]
     pub max_active: u64,
-    /// Admissions a second at most.
+    /// The maximum number of admissions per second.
     #[prost(double, tag = "2")]
     pub admit_per_second: f64,
-    /// Seconds to claim an admission.
+    /// The time to claim an admission, in seconds.
     #[prost(uint64, tag = "3")]
     pub claim_seconds: u64,
-    /// Seconds that a session lasts, unless renewed.
+    /// The length of a session unless it is renewed, in seconds.
     #[prost(uint64, tag = "4")]
     pub session_seconds: u64,
-    /// Seconds that a pass is valid.
+    /// The validity of a pass, in seconds.
     #[prost(uint64, tag = "5")]
     pub pass_seconds: u64,
-    /// Seconds after which a waiting visitor of whom nothing is heard loses the place.
+    /// The time without a sign of life after which a waiting ticket loses its place, in seconds.
     #[prost(uint64, tag = "6")]
     pub grace_seconds: u64,
-    /// When the room opens, milliseconds since 1970; 0: it was made open.
+    /// The opening time, in milliseconds since 1970. 0: the room was open from the beginning.
     #[prost(uint64, tag = "7")]
     pub opens_at_ms: u64,
-    /// SHA-256 of the seed that decides the order of those who come before the opening, in hexadecimal.
+    /// The SHA-256 of the seed that decides the order of the tickets which join before the opening, in hexadecimal.
     #[prost(string, tag = "8")]
     pub seed_sha256: ::prost::alloc::string::String,
 }
-/// A room's mode changed.
+/// The mode of a room changed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RoomMode {
     #[prost(enumeration = "Mode", tag = "1")]
     pub mode: i32,
 }
-/// The room opened: those with ticket numbers up to `early` have places by the permutation that the
-/// seed gives (crates/model/src/lottery.rs), later ones by their numbers.
+/// The room opened. Tickets with numbers up to `early` have places by the permutation that the seed determines
+/// (crates/model/src/lottery.rs); the place of a later ticket is its number.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Opened {
     #[prost(uint64, tag = "1")]
@@ -189,17 +191,17 @@ pub struct Opened {
     #[prost(string, tag = "2")]
     pub seed: ::prost::alloc::string::String,
 }
-/// Once a second: figures that no other record tells.
+/// Figures that no other event has, once a second.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Pulse {
-    /// Inside now.
+    /// The number of tickets inside.
     #[prost(uint64, tag = "1")]
     pub active: u64,
-    /// Admissions a thousand seconds, as lately while people waited.
+    /// The recent pace while visitors waited, in admissions per thousand seconds.
     #[prost(uint64, tag = "2")]
     pub pace_milli: u64,
 }
-/// What was the state of a ticket.
+/// The state of a ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum TicketState {
@@ -242,15 +244,15 @@ pub enum GoneReason {
     Unknown = 0,
     /// The visitor left the line.
     Left = 11,
-    /// The visitor gave the session back.
+    /// The visitor ended the session.
     Released = 12,
-    /// An administrator removed it.
+    /// An administrator removed the ticket, or Redis had lost its place.
     Removed = 13,
-    /// Admitted, and not claimed in time.
+    /// The ticket was admitted, and not claimed in time.
     NoShow = 14,
-    /// The session was not renewed.
+    /// The session was not renewed in time.
     SessionOver = 15,
-    /// Waiting, and nothing was heard of the visitor for the grace period.
+    /// The ticket waited, and its visitor showed no sign of life for the grace period.
     Away = 16,
 }
 impl GoneReason {
@@ -283,17 +285,17 @@ impl GoneReason {
         }
     }
 }
-/// Whether a room takes visitors.
+/// What a room does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Mode {
-    /// Joins and admissions go on.
+    /// The room lets visitors join, and admits.
     Open = 0,
-    /// Joins go on, admissions do not.
+    /// The room lets visitors join, and does not admit.
     Paused = 1,
-    /// Admissions go on, joins do not.
+    /// The room admits, and lets nobody join.
     Draining = 2,
-    /// Neither, for good.
+    /// The room does neither, for good.
     Closed = 3,
 }
 impl Mode {
@@ -320,12 +322,12 @@ impl Mode {
         }
     }
 }
-/// One record of the feed topic.<name>. One without a payload moves only the feed's time.
+/// The payload of one record of the feed. A record without a payload only moves the time of the feed.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TopicRecords {
     #[prost(message, repeated, tag = "1")]
     pub events: ::prost::alloc::vec::Vec<TopicEvent>,
-    /// Records that are missing in Kafka itself, before these.
+    /// Records that are missing in Kafka, before these events.
     #[prost(message, optional, tag = "2")]
     pub gap: ::core::option::Option<Gap>,
 }
@@ -334,46 +336,46 @@ pub struct TopicRecords {
 pub struct TopicEvent {
     #[prost(bytes = "bytes", tag = "1")]
     pub key: ::prost::bytes::Bytes,
-    /// Absent for a null value.
+    /// Absent if the value of the record is null.
     #[prost(bytes = "bytes", optional, tag = "2")]
     pub value: ::core::option::Option<::prost::bytes::Bytes>,
-    /// From the record's header `event`, else the route's.
+    /// The name of the SSE event: the header `event` of the record, or else the event name of the route.
     #[prost(string, tag = "3")]
     pub event: ::prost::alloc::string::String,
 }
-/// One record of the Kafka topic sse_notifications; without `to`, an item of a mailbox.
+/// On Kafka, a record of the topic sse_notifications. In a mailbox, an item, which has no `to`.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Notification {
-    /// The same id reaches a mailbox once in 24 hours. 1 to 128 of the characters A-Z a-z 0-9 . _ ~ : -
-    /// Absent on Kafka: cluster, topic, partition and offset.
+    /// A mailbox takes the same id once in 24 hours. 1 to 128 of the characters A-Z a-z 0-9 . _ ~ : -
+    /// If it is absent on Kafka, the cluster, topic, partition and offset of the record make one.
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub to: ::core::option::Option<Recipients>,
-    /// For the receiving program, as "order"; at most 64 bytes.
+    /// A category for the receiving program, such as "order"; at most 64 bytes.
     #[prost(string, tag = "3")]
     pub category: ::prost::alloc::string::String,
-    /// For people; together with the body at most 4,096 bytes.
+    /// Text for people. Title and body have at most 4,096 bytes together.
     #[prost(string, tag = "4")]
     pub title: ::prost::alloc::string::String,
     #[prost(string, tag = "5")]
     pub body: ::prost::alloc::string::String,
-    /// JSON, for the receiving program; at most 16,384 bytes.
+    /// JSON for the receiving program; at most 16,384 bytes.
     #[prost(string, tag = "6")]
     pub data: ::prost::alloc::string::String,
-    /// How long it is of use, from when Kafka got it; 0: as long as mailboxes keep it.
+    /// Time to live in seconds, from when Kafka received the record. 0: as long as mailboxes keep items.
     #[prost(uint64, tag = "7")]
     pub ttl_seconds: u64,
-    /// Only in mailboxes: when Kafka got it and when it expires, milliseconds since 1970.
+    /// Only in mailboxes: when Kafka received the record, and when it expires, in milliseconds since 1970.
     #[prost(int64, tag = "8")]
     pub created_at_ms: i64,
     #[prost(int64, tag = "9")]
     pub expires_at_ms: i64,
 }
-/// Users, or those who listen to a topic; not both.
+/// Either users or a topic for users.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Recipients {
-    /// 1 to 1,000 users, each 1 to 256 bytes.
+    /// 1 to 1,000 users, each of 1 to 256 bytes.
     #[prost(string, repeated, tag = "1")]
     pub users: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// 1 to 64 of the characters A-Z a-z 0-9 . _ -

@@ -12,10 +12,11 @@ pub struct RoomName {
 pub struct PutRoomRequest {
     #[prost(string, tag = "1")]
     pub room: ::prost::alloc::string::String,
-    /// `opens_at_ms` and `seed_sha256` are not read.
+    /// Required. A setting that is absent or 0 has its default, as over HTTP: max_active 100, admit_per_second 20,
+    /// claim_seconds 60, session_seconds 600, pass_seconds 60, grace_seconds 120. `opens_at_ms` and `seed_sha256` are ignored.
     #[prost(message, optional, tag = "2")]
     pub settings: ::core::option::Option<super::super::v1::RoomSettings>,
-    /// Milliseconds since 1970. Absent: as it is; of a new room, at once. 0: at once.
+    /// The opening time, in milliseconds since 1970. Absent: it stays as it is, and a new room opens at once. 0: at once.
     #[prost(uint64, optional, tag = "3")]
     pub opens_at_ms: ::core::option::Option<u64>,
 }
@@ -26,7 +27,7 @@ pub struct PatchRoomRequest {
     #[prost(message, optional, tag = "2")]
     pub changes: ::core::option::Option<RoomChanges>,
 }
-/// Settings of a room. Those that are absent stay as they are; see RoomSettings.
+/// Changes of the settings of a room (RoomSettings). Settings that are absent stay as they are.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct RoomChanges {
     #[prost(uint64, optional, tag = "1")]
@@ -41,7 +42,7 @@ pub struct RoomChanges {
     pub pass_seconds: ::core::option::Option<u64>,
     #[prost(uint64, optional, tag = "6")]
     pub grace_seconds: ::core::option::Option<u64>,
-    /// Milliseconds since 1970. 0: at once.
+    /// The opening time, in milliseconds since 1970. 0: at once.
     #[prost(uint64, optional, tag = "7")]
     pub opens_at_ms: ::core::option::Option<u64>,
 }
@@ -51,7 +52,7 @@ pub struct ListRoomsRequest {}
 pub struct Rooms {
     #[prost(message, repeated, tag = "1")]
     pub rooms: ::prost::alloc::vec::Vec<Room>,
-    /// The names of rooms whose records in Redis this version of the service cannot read.
+    /// The names of the rooms that this version of the service cannot read in Redis.
     #[prost(string, repeated, tag = "2")]
     pub unreadable: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -70,29 +71,32 @@ pub struct Room {
     pub settings: ::core::option::Option<super::super::v1::RoomSettings>,
     #[prost(enumeration = "super::super::v1::Mode", tag = "3")]
     pub mode: i32,
-    /// Whether places have been given out.
+    /// Whether every ticket has a place.
     #[prost(bool, tag = "4")]
     pub opened: bool,
-    /// The seed, once the room has opened, if it had an opening time.
+    /// The seed of the lottery, once a room with an opening time has opened.
     #[prost(string, tag = "5")]
     pub seed: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "6")]
     pub figures: ::core::option::Option<Figures>,
     #[prost(message, optional, tag = "7")]
     pub version: ::core::option::Option<Version>,
-    /// See Opened; 0 before the opening.
+    /// The number of tickets that joined before the opening (Opened); 0 until then.
     #[prost(uint64, tag = "8")]
     pub early: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Figures {
+    /// The number of tickets since the room was made.
     #[prost(uint64, tag = "1")]
     pub joined: u64,
+    /// The number of waiting tickets now.
     #[prost(uint64, tag = "2")]
     pub waiting: u64,
+    /// The number of tickets inside now.
     #[prost(uint64, tag = "3")]
     pub active: u64,
-    /// Ever, as the following.
+    /// The numbers of tickets that were admitted, claimed and so on, since the room was made.
     #[prost(uint64, tag = "4")]
     pub admitted: u64,
     #[prost(uint64, tag = "5")]
@@ -105,17 +109,17 @@ pub struct Figures {
     pub expired: u64,
     #[prost(uint64, tag = "9")]
     pub away: u64,
-    /// See Pulse.
+    /// The recent pace, in admissions per thousand seconds (Pulse).
     #[prost(uint64, tag = "10")]
     pub pace_milli: u64,
-    /// Of those who wait, in milliseconds.
+    /// The time for which the first in the line has waited, in milliseconds.
     #[prost(uint64, tag = "11")]
     pub longest_wait_ms: u64,
-    /// Changes that Kafka has not acknowledged yet.
+    /// The number of changes that Kafka has not acknowledged yet.
     #[prost(uint64, tag = "12")]
     pub unrelayed: u64,
 }
-/// A place in the room's feed.
+/// A position in the feed of a room.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Version {
     #[prost(uint32, tag = "1")]
@@ -132,11 +136,11 @@ pub struct JoinRequest {
     /// A UUID.
     #[prost(string, tag = "2")]
     pub idempotency_key: ::prost::alloc::string::String,
-    /// The user, if there is a token of one: then the key is that user's.
+    /// The user, if the visitor has the token of a user. Keys of different users are different.
     #[prost(string, tag = "3")]
     pub sub: ::prost::alloc::string::String,
 }
-/// Which ticket, beyond doubt.
+/// A ticket. Epoch and time tell it from another to which Redis gave the same number after a failover.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TicketId {
     #[prost(string, tag = "1")]
@@ -145,7 +149,7 @@ pub struct TicketId {
     pub epoch: u32,
     #[prost(uint64, tag = "3")]
     pub number: u64,
-    /// When it joined, microseconds since 1970, by the feed's time.
+    /// The time at which the ticket joined, in microseconds since 1970, by the clock of the feed.
     #[prost(uint64, tag = "4")]
     pub joined_us: u64,
 }
@@ -162,27 +166,28 @@ pub struct Ticket {
     pub id: ::core::option::Option<TicketId>,
     #[prost(enumeration = "super::super::v1::TicketState", tag = "2")]
     pub state: i32,
-    /// If it is gone.
+    /// Why the ticket is gone, if it is.
     #[prost(enumeration = "super::super::v1::GoneReason", tag = "3")]
     pub reason: i32,
-    /// In line, from 1; 0 if it does not wait, or the room has not opened.
+    /// The position in the line, from 1. 0 if the ticket does not wait, or the room has not opened.
     #[prost(uint64, tag = "4")]
     pub position: u64,
+    /// The number of waiting tickets.
     #[prost(uint64, tag = "5")]
     pub waiting: u64,
-    /// See `eta_seconds` in crates/model/src/room.rs.
+    /// The estimated wait in seconds; absent if the line does not move.
     #[prost(uint64, optional, tag = "6")]
     pub eta_seconds: ::core::option::Option<u64>,
-    /// Of the room, when this was read.
+    /// The version of the room at which the ticket was read.
     #[prost(message, optional, tag = "7")]
     pub version: ::core::option::Option<Version>,
-    /// Of the ticket, for its routes; only in the answer to Join.
+    /// The token for the routes of the ticket. Only in the reply to Join.
     #[prost(string, tag = "8")]
     pub token: ::prost::alloc::string::String,
-    /// While it is admitted or claimed.
+    /// The pass, while the ticket is admitted or claimed.
     #[prost(string, tag = "9")]
     pub pass: ::prost::alloc::string::String,
-    /// When the claim or the session is over, milliseconds since 1970.
+    /// The end of the claim or session, in milliseconds since 1970.
     #[prost(uint64, tag = "10")]
     pub until_ms: u64,
 }
@@ -190,13 +195,14 @@ pub struct Ticket {
 pub struct RoomSnapshot {
     #[prost(message, optional, tag = "1")]
     pub room: ::core::option::Option<Room>,
-    /// A bit a place (a ticket number before the opening), the lowest in the high bit of the first
-    /// byte; the first bit is that of `first_place`.
+    /// The bitmap of the waiting places, or before the opening of the waiting ticket numbers. The lowest is the high bit of
+    /// the first byte.
     #[prost(bytes = "bytes", tag = "2")]
     pub waiting: ::prost::bytes::Bytes,
+    /// The place, or ticket number, of the first bit.
     #[prost(uint64, tag = "3")]
     pub first_place: u64,
-    /// Tickets inside.
+    /// The numbers of the tickets inside.
     #[prost(uint64, repeated, tag = "4")]
     pub active: ::prost::alloc::vec::Vec<u64>,
 }
@@ -204,22 +210,22 @@ pub struct RoomSnapshot {
 pub struct PresenceRequest {
     #[prost(string, tag = "1")]
     pub room: ::prost::alloc::string::String,
-    /// Names an edge process, as a UUID.
+    /// The UUID of the edge process.
     #[prost(string, tag = "2")]
     pub edge: ::prost::alloc::string::String,
-    /// What follows is all there is; else only what changed.
+    /// Whether the edge has no other streams than those of `opened`. Otherwise both lists are changes.
     #[prost(bool, tag = "3")]
     pub all: bool,
-    /// Tickets with a stream now,
+    /// The tickets that have a stream now.
     #[prost(uint64, repeated, tag = "4")]
     pub opened: ::prost::alloc::vec::Vec<u64>,
-    /// and without one any more.
+    /// The tickets that have no stream any more.
     #[prost(uint64, repeated, tag = "5")]
     pub closed: ::prost::alloc::vec::Vec<u64>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PresenceResponse {
-    /// False where the lease had run out: send all.
+    /// False if the lease of the edge had run out, so that it must send all its tickets.
     #[prost(bool, tag = "1")]
     pub known: bool,
 }
