@@ -1,17 +1,17 @@
 # syntax=docker/dockerfile:1
-# One image a service:  docker build --target edge --tag tutti-edge .
+# Builds one image for each service:  docker build --target edge --tag tutti-edge .
 # The argument PROFILE is the Cargo profile: `release`, or `compose`, which builds in a fraction of the time.
 
 FROM rust:1.95-slim-bookworm AS build
-# To compile librdkafka and jemalloc, and to link OpenSSL.
+# What it takes to compile librdkafka and jemalloc, and to link OpenSSL.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates g++ libssl-dev make pkg-config \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
 ARG PROFILE=release
-# All binaries come from one call of cargo, which compiles what they share once. What is in a cache mount is no part of
-# the layer, so the binaries are copied out of it.
+# All binaries come from one call of cargo, which compiles once what they share. They are copied out of target, which is a
+# cache mount and no part of the layer.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/src/target,sharing=locked \
     cargo build --locked --profile "$PROFILE" --features jemalloc \
@@ -22,16 +22,16 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
         "target/$PROFILE/tutti-edge" "target/$PROFILE/tutti"
 
 FROM debian:bookworm-slim AS runtime
-# Debian's OpenSSL, linked dynamically: building an image again takes its fixes, and scanners see its version.
+# The binaries link Debian's OpenSSL dynamically, so a new build of the image has its fixes, and scanners see its version.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libssl3 \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-# OpenSSL is told the file with the certificates, because the folder that it looks in by itself comes with a package that
-# is not here. A service listens on the loopback address unless told otherwise, which nobody outside a container reaches.
+# SSL_CERT_FILE: the folder in which OpenSSL looks for certificates by default comes with a package that is not installed.
+# TUTTI_ADMIN_LISTEN: the default is the loopback address, which cannot be reached from outside a container.
 ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
     TUTTI_ADMIN_LISTEN=0.0.0.0:9100
-# By number: Kubernetes cannot tell of a name that it is not root.
+# The user is a number, because Kubernetes cannot tell of a name that it is not root.
 USER 10001:10001
 EXPOSE 9100
 STOPSIGNAL SIGTERM
@@ -40,7 +40,7 @@ FROM runtime AS ingest
 COPY --from=build /out/tutti-ingest /usr/local/bin/tutti-ingest
 ENTRYPOINT ["/usr/local/bin/tutti-ingest"]
 
-# Needs a key to sign with: TUTTI_PASSES_KEY_FILE, a file that user 10001 can read.
+# The queue needs a key to sign passes with: TUTTI_PASSES_KEY_FILE names a file that user 10001 can read.
 FROM runtime AS queue
 COPY --from=build /out/tutti-queue /usr/local/bin/tutti-queue
 ENV TUTTI_GRPC_LISTEN=0.0.0.0:9200
@@ -59,7 +59,7 @@ ENV TUTTI_HTTP_LISTEN=0.0.0.0:8080
 EXPOSE 8080
 ENTRYPOINT ["/usr/local/bin/tutti-edge"]
 
-# The developer's tool: `docker run tutti-tool sim taxis --brokers ...`.
+# The developer's tool, as in `docker run tutti-tool sim taxis --brokers ...`.
 FROM runtime AS tool
 COPY --from=build /out/tutti /usr/local/bin/tutti
 ENTRYPOINT ["/usr/local/bin/tutti"]

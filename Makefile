@@ -1,4 +1,4 @@
-# What a developer types. `make help` lists it.
+# The commands of a developer. `make help` lists them.
 .DEFAULT_GOAL := help
 .PHONY: help up test bench check fmt proto docs docs-serve reference
 
@@ -6,8 +6,8 @@ CARGO ?= cargo
 TOOLS := target/tools
 CODEGEN := $(CARGO) run --quiet --locked --manifest-path proto/codegen/Cargo.toml --target-dir target/codegen --
 
-# $(call need,command:package ...): installs what is missing by apt-get where it may, else says what to install. A library
-# has no command: NAME.pc is looked up by pkg-config.
+# $(call need,command:package ...) installs the packages of missing commands with apt-get if it runs as root, and otherwise
+# names them and fails. NAME.pc in place of a command is a library, which pkg-config looks up.
 define need
 @PATH="$$PATH:/usr/sbin"; missing=""; for pair in $(1); do \
   name="$${pair%%:*}"; \
@@ -26,10 +26,10 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-# librdkafka is compiled from source, with a C compiler and make. OpenSSL is the system's, found by pkg-config: compiling
-# it would take longer than all of our own code.
+# cc and make compile librdkafka and zstd. OpenSSL is the system's, found by pkg-config, because compiling it would take half as
+# long as everything else together.
 BUILD_NEEDS := cc:build-essential make:build-essential pkg-config:pkg-config openssl.pc:libssl-dev
-# Debian's python3 comes without what venv needs.
+# On Debian python3 comes without ensurepip, which venv needs.
 TEST_NEEDS = redis-server:redis-server openssl:openssl curl:curl kcat:kcat jq:jq java:default-jre-headless mvn:maven \
   chromium:chromium chromedriver:chromium-driver node:nodejs npm:npm nginx:nginx-light go:golang-go python3:python3-venv \
   $(if $(shell python3 -c 'import ensurepip' 2>&1),ensurepip:python3-venv)
