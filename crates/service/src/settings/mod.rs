@@ -9,10 +9,11 @@ mod redaction;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Display, Write as _};
-use std::ops::{Bound, RangeBounds};
+use std::ops::RangeBounds;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -20,6 +21,7 @@ use secrecy::SecretString;
 
 use self::redaction::{is_harmless, without_query};
 use self::sources::{Found, Sources, variable};
+use self::values::{range_text, values_text, words_text};
 
 pub use self::mistakes::Mistakes;
 pub use self::redaction::without_userinfo;
@@ -35,7 +37,22 @@ pub struct Settings {
 struct Asked {
     shown: String,
     origin: String,
+    values: String,
     help: &'static str,
+}
+
+/// A setting that a service has asked for, for documents.
+pub struct Described<'a> {
+    /// The key, such as `http.listen`.
+    pub key: &'a str,
+    /// The variable that sets it.
+    pub variable: String,
+    /// What it may be, for example `1 to 3600`.
+    pub values: &'a str,
+    /// Its value; of a secret, only whether there is one.
+    pub value: &'a str,
+    /// What it means.
+    pub help: &'static str,
 }
 
 impl Settings {
@@ -65,11 +82,12 @@ impl Settings {
         help: &'static str,
         check: impl FnOnce(&T) -> Result<(), String>,
     ) -> T {
+        let values = values_text::<T>();
         let Some(Found { text, origin }) = self.sources.look_up(key) else {
-            self.note(key, default.to_string(), "default", help);
+            self.note(key, default.to_string(), "default", values, help);
             return default;
         };
-        self.note(key, text.clone(), &origin, help);
+        self.note(key, text.clone(), &origin, values, help);
         let value = match text.trim().parse::<T>() {
             Ok(value) => value,
             Err(error) => {
@@ -91,9 +109,12 @@ impl Settings {
         range: impl RangeBounds<T>,
         help: &'static str,
     ) -> T {
-        self.get_checked(key, default, help, |number| {
-            if range.contains(number) { Ok(()) } else { Err(format!("must be {}", range_text(&range))) }
-        })
+        let values = range_text(&range);
+        let number = self.get_checked(key, default, help, |number| {
+            if range.contains(number) { Ok(()) } else { Err(format!("must be {values}")) }
+        });
+        self.limit(key, values);
+        number
     }
 
     /// Returns the value that `choices` names by a word.
@@ -111,6 +132,7 @@ impl Settings {
         let word = self.get_checked(key, default.to_owned(), help, |word| {
             if value_of(word).is_some() { Ok(()) } else { Err(format!("must be {}", words_text(choices))) }
         });
+        self.limit(key, words_text(choices));
         value_of(&word).or_else(|| value_of(default)).expect("the default is one of the choices")
     }
 
@@ -118,7 +140,7 @@ impl Settings {
     pub fn list(&mut self, key: &str, default: &[&str], help: &'static str) -> Vec<String> {
         let Found { text, origin } =
             self.sources.look_up(key).unwrap_or_else(|| Found::default_of(default.join(",")));
-        self.note(key, text.clone(), &origin, help);
+        self.note(key, text.clone(), &origin, "a list", help);
         text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect()
     }
 
@@ -126,7 +148,7 @@ impl Settings {
     pub fn optional(&mut self, key: &str, help: &'static str) -> Option<String> {
         let found = self.sources.look_up(key).filter(|found| !found.text.is_empty());
         let shown = found.clone().unwrap_or_else(|| Found::default_of("(none)".to_owned()));
-        self.note(key, shown.text, &shown.origin, help);
+        self.note(key, shown.text, &shown.origin, "text", help);
         found.map(|found| found.text)
     }
 
@@ -134,8 +156,8 @@ impl Settings {
     pub fn secret(&mut self, key: &str, help: &'static str) -> Option<SecretString> {
         let found = self.sources.look_up(key).filter(|found| !found.text.is_empty());
         match &found {
-            Some(found) => self.note(key, "(hidden)".to_owned(), &found.origin, help),
-            None => self.note(key, "(none)".to_owned(), "default", help),
+            Some(found) => self.note(key, "(hidden)".to_owned(), &found.origin, "a secret", help),
+            None => self.note(key, "(none)".to_owned(), "default", "a secret", help),
         }
         found.map(|found| found.text.into())
     }
@@ -144,7 +166,7 @@ impl Settings {
     pub fn url(&mut self, key: &str, default: &str, help: &'static str) -> SecretString {
         let Found { text, origin } =
             self.sources.look_up(key).unwrap_or_else(|| Found::default_of(default.to_owned()));
-        self.note(key, without_query(&without_userinfo(&text)), &origin, help);
+        self.note(key, without_query(&without_userinfo(&text)), &origin, "a URL", help);
         text.into()
     }
 
@@ -160,7 +182,7 @@ impl Settings {
         let found = self.sources.below(prefix);
         for (key, found) in &found {
             let shown = if is_harmless(key) { found.text.clone() } else { "(hidden)".to_owned() };
-            self.note(&format!("{prefix}.{key}"), shown, &found.origin, help);
+            self.note(&format!("{prefix}.{key}"), shown, &found.origin, "text", help);
         }
         found.into_iter().map(|(key, found)| (key, found.text)).collect()
     }
@@ -205,8 +227,27 @@ impl Settings {
         text
     }
 
-    fn note(&mut self, key: &str, shown: String, origin: &str, help: &'static str) {
-        self.asked.insert(key.to_owned(), Asked { shown, origin: origin.to_owned(), help });
+    /// Returns every setting that the service has asked for, by key.
+    pub fn described(&self) -> impl Iterator<Item = Described<'_>> {
+        self.asked.iter().map(|(key, Asked { shown, values, help, .. })| Described {
+            key,
+            variable: variable(key),
+            values,
+            value: shown,
+            help,
+        })
+    }
+
+    fn note(&mut self, key: &str, shown: String, origin: &str, values: &str, help: &'static str) {
+        let (origin, values) = (origin.to_owned(), values.to_owned());
+        self.asked.insert(key.to_owned(), Asked { shown, origin, values, help });
+    }
+
+    /// Describes the values of a setting, where their type does not.
+    fn limit(&mut self, key: &str, values: String) {
+        if let Some(asked) = self.asked.get_mut(key) {
+            asked.values = values;
+        }
     }
 }
 
@@ -216,33 +257,6 @@ impl Settings {
 /// If the text is empty.
 pub fn not_empty(text: &String) -> Result<(), String> {
     if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(()) }
-}
-
-/// Describes a range for an error: `1 to 3600`, `at least 1`.
-fn range_text<T: Display>(range: &impl RangeBounds<T>) -> String {
-    let least = match range.start_bound() {
-        Bound::Included(least) => Some(least.to_string()),
-        Bound::Excluded(below) => Some(format!("more than {below}")),
-        Bound::Unbounded => None,
-    };
-    match (least, range.end_bound()) {
-        (Some(least), Bound::Included(most)) => format!("{least} to {most}"),
-        (Some(least), Bound::Excluded(above)) => format!("{least} to less than {above}"),
-        (Some(least), Bound::Unbounded) => format!("at least {least}"),
-        (None, Bound::Included(most)) => format!("at most {most}"),
-        (None, Bound::Excluded(above)) => format!("less than {above}"),
-        (None, Bound::Unbounded) => "any number".to_owned(),
-    }
-}
-
-/// Lists the words of a choice for an error: `json or protobuf`, `log-age, beginning or end`.
-fn words_text<T>(choices: &[(&str, T)]) -> String {
-    let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-    match words.split_last() {
-        Some((last, [])) => (*last).to_owned(),
-        Some((last, others)) => format!("{} or {last}", others.join(", ")),
-        None => String::new(),
-    }
 }
 
 /// Returns the known key that is most similar to one that does not exist.
