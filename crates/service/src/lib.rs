@@ -35,7 +35,7 @@ pub use admin::{Admin, serve as serve_admin};
 pub use failures::Failures;
 pub use metrics::{histogram, metric};
 pub use open_files::{file_limit, raise_file_limit};
-pub use process::{EXIT_CONFIG, EXIT_FAILURE, stop_signal};
+pub use process::{EXIT_CONFIG, EXIT_FAILURE, default_settings, registry, stop_signal};
 pub use ready::{Latch, Readiness};
 pub use run::run;
 pub use service::{Context, Failure, Service};

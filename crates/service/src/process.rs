@@ -91,10 +91,7 @@ impl Process {
                 return EXIT_FAILURE;
             }
         };
-        let mut registry = Registry::with_prefix("tutti");
-        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "What runs here", version);
-        let metrics = S::metrics(&mut registry);
+        let (registry, metrics) = registry::<S>();
         let readiness = Readiness::default();
         let admin = Admin { readiness: readiness.clone(), registry: Arc::new(registry) };
         let _admin = tokio::spawn(admin::serve(listener, admin));
@@ -117,6 +114,23 @@ impl Process {
         };
         exit_code(ended)
     }
+}
+
+/// Returns all settings of a service, with their defaults.
+pub fn default_settings<S: Service>() -> Settings {
+    let mut settings = Settings::new(None, []);
+    Process::configure(&mut settings, S::ADMIN);
+    S::configure(&mut settings);
+    settings
+}
+
+/// Returns a registry with all metrics of a service, and the metrics.
+pub fn registry<S: Service>() -> (Registry, S::Metrics) {
+    let mut registry = Registry::with_prefix("tutti");
+    let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+    registry.register("build", "What runs here", version);
+    let metrics = S::metrics(&mut registry);
+    (registry, metrics)
 }
 
 /// Logs how a service ended. Returns the exit code.

@@ -5,3 +5,4 @@
 mod alerts;
 mod links;
 mod page;
+mod reference;
