@@ -4,7 +4,7 @@
 mod config;
 mod metrics;
 
-use crate::page::root;
+use crate::page::{paths, read, root};
 
 /// Compares a generated page with its file in docs/reference/, or writes that file.
 fn is_current(name: &str, generated: &str) {
@@ -19,6 +19,11 @@ fn is_current(name: &str, generated: &str) {
         text == generated,
         "docs/reference/{name} is not as the code is: run make reference. It begins at {other:?}"
     );
+}
+
+/// Returns what the documents show as code within a sentence, each with its document.
+fn names() -> impl Iterator<Item = (String, String)> {
+    paths().into_iter().flat_map(|path| read(&path).code.into_iter().map(move |name| (path.clone(), name)))
 }
 
 /// Joins names as a sentence does: `a, b and c`.
