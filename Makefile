@@ -59,7 +59,7 @@ bench: ## what the live map, waiting rooms and notifications cost, in a release 
 	$(CARGO) build --locked --release --features jemalloc -p tutti -p tutti-edge -p tutti-ingest -p tutti-queue
 	target/release/tutti bench $(ARGS)
 
-check: ## formatting, lints, unused dependencies, generated code, links of the documents and their references
+check: ## formatting, lints, unused dependencies, generated code, imports, and what the documents link to and name
 	$(call need,$(BUILD_NEEDS))
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path proto/codegen/Cargo.toml --check
@@ -67,7 +67,7 @@ check: ## formatting, lints, unused dependencies, generated code, links of the d
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@[ -x $(TOOLS)/bin/cargo-machete ] || $(CARGO) install --quiet --locked --root $(TOOLS) cargo-machete@0.9.2
 	$(TOOLS)/bin/cargo-machete
-	$(CARGO) test --quiet --locked --workspace --test documents
+	$(CARGO) test --quiet --locked --workspace --test documents --test workspace
 
 fmt: ## format the code
 	$(CARGO) fmt --all

@@ -46,7 +46,7 @@ const WITH_LABELS: [(&str, &str, &str); 23] = [
     ("ingest_stale_records", "counter", "`topic`"),
     ("marks", "counter", "`what`: `read`, `read_to`, `deleted`"),
     ("queue_active", "gauge", "`room`"),
-    ("queue_refused", "counter", "`reason`"),
+    ("queue_refused", "counter", "`reason`: as in [HTTP](http.md#rooms), or `full`, `held`, `over`"),
     ("queue_unrelayed", "gauge", "`room`"),
     ("queue_waiting", "gauge", "`room`"),
 ];
