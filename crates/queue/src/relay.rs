@@ -1,9 +1,9 @@
-//! Copies the changes of one room to Kafka, in order, and moves the room's position only after
-//! Kafka's acknowledgement.
+//! Copies the records of one room to Kafka, in order, and moves the position of the relay only after the acknowledgement
+//! of Kafka.
 //!
-//! One replica at a time has the lease. One that lost it without noticing does no harm: consumers
-//! drop what they have by (room, epoch, version, time): a failover that lost changes gives their
-//! versions out again, at other times.
+//! One replica at a time has the lease of a room. A replica that lost its lease without noticing does no harm, because
+//! consumers drop what they already have of a (room, epoch, version, time). The time is part of it because a failover that
+//! lost changes gives their versions out again, at other times.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,15 +19,16 @@ use crate::kafka::{self, KafkaError, Producer};
 use crate::metrics::Metrics;
 use crate::rooms::{Error, Refusal, RelayLease, Rooms};
 
-/// A relay that is not heard of for so long is taken for dead.
+/// The lease of a relay. A relay that does not renew it in time loses the room to another replica.
 const LEASE: Duration = Duration::from_secs(5);
-/// Records read and sent together.
+/// The number of records that are read and sent together.
 const PAGE: u64 = 500;
-/// Between attempts at something that failed.
+/// The pause after a failed attempt.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// What the relays of all rooms share.
+/// The relay of all rooms of one replica.
 pub(crate) struct Relay {
+    /// The name under which the replica takes leases.
     pub(crate) name: String,
     pub(crate) client: Client,
     pub(crate) rooms: Rooms,
@@ -37,7 +38,7 @@ pub(crate) struct Relay {
     pub(crate) producer: Mutex<Option<Arc<Producer>>>,
 }
 
-/// Why a page was not relayed.
+/// Why a page of records was not relayed.
 #[derive(Debug, thiserror::Error)]
 enum Failed {
     #[error(transparent)]
@@ -49,7 +50,7 @@ enum Failed {
 }
 
 impl Relay {
-    /// Relays what a room has that Kafka has not, if no other relay is at it.
+    /// Relays the records of a room that Kafka does not have yet, unless another replica has the lease.
     pub(crate) async fn catch_up(&self, room: &str) {
         let mut failures = 0u32;
         loop {
@@ -60,7 +61,7 @@ impl Relay {
                     self.metrics.relay_errors.inc();
                     failures += 1;
                     if failures.is_power_of_two() {
-                        warn!(room, %error, failures, "relaying failed; trying again");
+                        warn!(room, %error, failures, "changes of the room cannot be relayed to Kafka; trying again");
                     }
                     sleep(RETRY).await;
                 }
@@ -68,7 +69,7 @@ impl Relay {
         }
     }
 
-    /// Relays a page. Whether there may be more.
+    /// Relays one page of records. Returns whether there may be more.
     async fn page(&self, room: &str) -> Result<bool, Failed> {
         let RelayLease { epoch, relayed, seq } = self.lease(room, None).await?;
         if seq <= relayed {
@@ -81,7 +82,12 @@ impl Relay {
         if first.position.seq > relayed + 1 {
             let lost = first.position.seq - relayed - 1;
             self.metrics.relay_gaps.inc_by(lost);
-            warn!(room, from = relayed + 1, lost, "changes are missing in Redis; Kafka will not have them");
+            warn!(
+                room,
+                from = relayed + 1,
+                lost,
+                "Redis has lost changes of the room before they were relayed; Kafka does not get them"
+            );
         }
         let producer = self.producer()?;
         let mut keep = interval_at(Instant::now() + LEASE / 4, LEASE / 4);
@@ -90,7 +96,7 @@ impl Relay {
         let sent = loop {
             tokio::select! {
                 sent = &mut sending => break sent.inspect_err(|_| self.give_up(&producer))?,
-                // Kafka may be away for long; another relay would only send the same.
+                // Kafka may be away for long. The lease is kept meanwhile, because another replica would send the same.
                 _ = keep.tick() => drop(self.lease(room, None).await?),
             }
         };
@@ -115,7 +121,7 @@ impl Relay {
         }
     }
 
-    /// Sends a page in order, and waits until Kafka has all of it. How many it was.
+    /// Sends a page in order, and waits until Kafka has acknowledged all of it. Returns the number of records sent.
     async fn send(&self, room: &str, page: &[Record], producer: &Producer) -> Result<u64, KafkaError> {
         let mut deliveries = Vec::with_capacity(page.len());
         for record in page {
@@ -150,12 +156,13 @@ impl Relay {
         Ok(sent)
     }
 
-    /// What Kafka gets of a record: nothing of a pulse.
+    /// Returns the value and content type of a record on Kafka, or `None` if Kafka does not get it: a pulse, or a record that
+    /// this version cannot read.
     fn value(&self, room: &str, record: &Record) -> Option<(Vec<u8>, &'static str)> {
         let Ok(event) = RoomEvent::decode(record.payload.clone()) else {
             self.metrics.relay_gaps.inc();
             let seq = record.position.seq;
-            warn!(room, seq, "a change that this version cannot read; Kafka will not have it");
+            warn!(room, seq, "this version cannot read a change of the room; Kafka does not get it");
             return None;
         };
         let Position { epoch, seq, time_us } = record.position;
@@ -166,10 +173,12 @@ impl Relay {
         })
     }
 
+    /// Takes or keeps the lease, and notes what Kafka has acknowledged.
     async fn lease(&self, room: &str, acknowledged: Option<Position>) -> Result<RelayLease, Error> {
         let lease_us = LEASE.as_micros() as u64;
         match self.rooms.relay(room, &self.name, lease_us, acknowledged).await {
-            // Another took it while we had records under way: what Kafka has is noted all the same.
+            // Another replica took the lease while records were under way. The script has noted the acknowledgement all the
+            // same, so there is nothing more to do here.
             Err(Error::Refused(Refusal::Held)) if acknowledged.is_some() => {
                 Ok(RelayLease { epoch: 0, relayed: 0, seq: 0 })
             }

@@ -62,7 +62,7 @@ local function expire_inside()
     'LIMIT', 0, math.max(limit - done, 0))
   for i = 1, #over do
     local n = tonumber(over[i])
-    local ticket = ticket_or_nobodys(n, CLAIMED)
+    local ticket = ticket_or_placeholder(n, CLAIMED)
     end_ticket(n, ticket, ticket[STATE] == ADMITTED and NO_SHOW or SESSION_OVER)
   end
   done = done + #over

@@ -6,9 +6,9 @@ local function read_ticket(n)
   return packed and cmsgpack.unpack(packed)
 end
 
--- A ticket that the room counts on. If Redis has lost the ticket, this one without a visitor takes its place; the visitor
+-- A ticket that the room counts on. If Redis has lost the ticket, a placeholder without a visitor takes its place; the visitor
 -- can only join again.
-local function ticket_or_nobodys(n, state)
+local function ticket_or_placeholder(n, state)
   return read_ticket(n) or {state, room.at, 0, 0, 0}
 end
 
@@ -69,7 +69,7 @@ local function admit(limit)
       break
     end
     local n = ticket_at(place)
-    local ticket = ticket_or_nobodys(n, WAITING)
+    local ticket = ticket_or_placeholder(n, WAITING)
     redis.call('SETBIT', base .. ':waiting', place, 0)
     room.next = place + 1
     room.waiting = room.waiting - 1

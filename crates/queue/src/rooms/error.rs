@@ -109,14 +109,14 @@ impl Refusal {
     fn sentence(self) -> &'static str {
         match self {
             Self::NoRoom => "there is no such room",
-            Self::NoTicket => "there is no such ticket; join anew",
+            Self::NoTicket => "there is no such ticket; join again",
             Self::Closed => "the room is closed",
-            Self::Draining => "the room takes nobody any more",
+            Self::Draining => "the room lets nobody join any more",
             Self::Full => "too many changes of the room wait for Kafka; try again later",
             Self::Opened => "the room has opened, and its opening time stays as it is",
-            Self::NotAdmitted => "the ticket still waits for its turn",
-            Self::Gone => "the ticket has lost its place or its session; join anew",
-            Self::Held => "another relay is at work",
+            Self::NotAdmitted => "the ticket has not been admitted yet",
+            Self::Gone => "the ticket has lost its place or its session; join again",
+            Self::Held => "another replica has the lease of the relay",
             Self::Over => "the room has been cleared away",
         }
     }
