@@ -72,4 +72,27 @@ mod tests {
             let _ = (Item::decode(bytes.clone()), StoredMark::decode(bytes));
         }
     }
+
+    #[test]
+    fn an_item_and_a_mark_that_earlier_versions_wrote_are_read() {
+        let item = b"\x00\x00\x00\x00\x00\x00\x01\x2c\
+            \x00\x06\x65\x17\x28\x98\x80\x01\
+            \x00\x06\x65\x17\x28\x98\x80\x05\
+            \x00\x02idnews";
+        let expected = Item {
+            seq: 300,
+            time_us: 1_800_000_000_000_001,
+            expires_us: 1_800_000_000_000_005,
+            id: "id".to_owned(),
+            payload: Bytes::from_static(b"news"),
+        };
+        assert_eq!(Item::decode(Bytes::from_static(item)), Some(expected));
+        for (mark, deleted) in [
+            (b"\x02\x00\x00\x00\x00\x00\x00\x01\x2c\x00\x06\x65\x17\x28\x98\x80\x01", false),
+            (b"\x03\x00\x00\x00\x00\x00\x00\x01\x2c\x00\x06\x65\x17\x28\x98\x80\x01", true),
+        ] {
+            let expected = StoredMark { deleted, seq: 300, time_us: 1_800_000_000_000_001 };
+            assert_eq!(StoredMark::decode(Bytes::from_static(mark)), Some(expected));
+        }
+    }
 }

@@ -68,4 +68,24 @@ mod tests {
             let _ = Letter::read_all(bytes.into());
         }
     }
+
+    #[test]
+    fn letters_that_earlier_versions_wrote_are_read() {
+        let payload = b"\x01\x00\x017\x00\x00\x00\x03\x00\x02id\x00\x00\x00\x04news\
+            \x02\x00\x017\x00\x00\x00\x01\x00\x00\x00\x00\x00\x07\x00\x01a\x00\x02bc\
+            \x03\x00\x017\x00\x00\x00\x00\x00\x00\x00\x00\x00\x03\x00\x01a\
+            \x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x04lost";
+        let letter = |address: &'static [u8], unread, change| Letter {
+            address: Bytes::from_static(address),
+            unread,
+            change,
+        };
+        let expected = [
+            letter(b"7", 3, MailboxChange::Filed { id: "id".into(), payload: "news".into() }),
+            letter(b"7", 1, MailboxChange::Read(vec!["a".into(), "bc".into()])),
+            letter(b"7", 0, MailboxChange::Deleted(vec!["a".into()])),
+            letter(b"", 0, MailboxChange::Gap("lost".into())),
+        ];
+        assert_eq!(Letter::read_all(Bytes::from_static(payload)).unwrap(), expected);
+    }
 }

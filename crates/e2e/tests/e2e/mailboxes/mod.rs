@@ -9,6 +9,7 @@ mod model;
 mod pages;
 mod records;
 mod resume;
+mod stored;
 mod story;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
