@@ -74,4 +74,4 @@ pub use record::{HEADER_BYTES, Position, Record};
 pub use redis::{Connection, connect, connection_epoch, time_us};
 pub use replicas::Replicas;
 pub use script::{is_script_failure, run_script};
-pub use subscriber::{Event, Following, Head, ResetReason, follow, follow_from, follow_newest};
+pub use subscriber::{Event, Following, Head, follow, follow_from, follow_newest};

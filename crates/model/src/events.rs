@@ -132,6 +132,11 @@ impl ResetReason {
     }
 }
 
+/// Returns the data of a `reset` event.
+pub fn reset_data(reason: ResetReason) -> String {
+    format!(r#"{{"reason":"{reason}"}}"#)
+}
+
 impl fmt::Display for ResetReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -141,6 +146,29 @@ impl fmt::Display for ResetReason {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reasons_of_a_reset_are_the_words_that_earlier_versions_wrote() {
+        let words = [
+            "start",
+            "too_old",
+            "unknown_id",
+            "incomplete",
+            "gap",
+            "new_epoch",
+            "history_changed",
+            "trimmed",
+            "other_view",
+            "clusters",
+            "follower_ended",
+        ];
+        assert_eq!(ResetReason::ALL.map(ResetReason::as_str), words);
+        for (word, reason) in words.into_iter().zip(ResetReason::ALL) {
+            assert_eq!(ResetReason::parse(word), Some(reason));
+        }
+        assert_eq!(ResetReason::parse("TooOld"), None);
+        assert_eq!(reset_data(ResetReason::Gap), r#"{"reason":"gap"}"#);
+    }
 
     #[test]
     fn a_topic_event_has_no_name_that_streams_use_themselves() {

@@ -1,5 +1,6 @@
 //! Several streams in one connection, the pure part: one id for all, and which stream an event is of.
 
+use tutti_model::events::{END, RESET, STATUS};
 /// What a combined stream is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -178,8 +179,8 @@ impl Rewriter {
             self.skipped = true;
         } else if !self.skipped {
             if let Some(name) = text.strip_prefix(b"event: ") {
-                self.control = [&b"status"[..], b"reset", b"end"].contains(&name);
-                self.over |= name == b"end";
+                self.control = [STATUS, RESET, END].iter().any(|own| own.as_bytes() == name);
+                self.over |= name == END.as_bytes();
             }
             out.extend_from_slice(line);
             self.begun = true;

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::map::tick::Status;
 use crate::metrics::Metrics;
 use crate::sse::frame::Events;
+use tutti_model::events::{RESET, ResetReason, reset_data};
 
 /// A client that is to wait is told so after this.
 const SAID_AFTER: Duration = Duration::from_secs(2);
@@ -48,7 +49,7 @@ impl Patience {
 }
 
 /// What was shown before is void, and what follows replaces it.
-pub(crate) fn write_reset(reason: &str, events: &mut Events, metrics: &Metrics) {
+pub(crate) fn write_reset(reason: ResetReason, events: &mut Events, metrics: &Metrics) {
     metrics.resets.inc();
-    events.event("reset", &format!(r#"{{"reason":"{reason}"}}"#)).id(INCOMPLETE);
+    events.event(RESET, &reset_data(reason)).id(INCOMPLETE);
 }

@@ -34,6 +34,7 @@ use crate::sse::limits::{Counted, Counts, Whose};
 use crate::sse::stream::End;
 use crate::sse::takeover::{self, Slot};
 use crate::topics::follower::Topics;
+use tutti_model::events::{BUSY, END};
 
 /// A longer id is not ours.
 pub(crate) const MAX_ID_BYTES: usize = 16 * 1024;
@@ -276,7 +277,7 @@ fn refused_by_event(refusal: HttpResponse) -> HttpResponse {
     let problem = problem.and_then(|text| serde_json::from_slice::<Value>(&text).ok()).unwrap_or_default();
     let data = json!({ "reason": name, "status": status.as_u16(), "detail": problem["detail"] });
     let mut events = Events::default();
-    events.event("end", &data.to_string());
+    events.event(END, &data.to_string());
     events.retry(Duration::from_millis(rand::rng().random_range(30_000..60_000)));
     only_event(&events)
 }
@@ -285,7 +286,7 @@ fn refused_by_event(refusal: HttpResponse) -> HttpResponse {
 fn turn_away(shared: &Shared, reason: &'static str, retry_ms: Range<u64>) -> HttpResponse {
     shared.metrics.turned_away.get_or_create(&TurnedAway { reason }).inc();
     let retry = Duration::from_millis(rand::rng().random_range(retry_ms));
-    only_event(Events::default().come_back("busy", reason, retry))
+    only_event(Events::default().come_back(BUSY, reason, retry))
 }
 
 /// A stream of one event.

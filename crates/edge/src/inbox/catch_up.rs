@@ -17,6 +17,7 @@ use crate::sse::frame::Events;
 use crate::sse::hub::Hub;
 use crate::sse::limits::Whose;
 use crate::sse::stream::{End, Stream, Written};
+use tutti_model::events::{CONNECTED, ResetReason};
 
 /// Bytes written at once to who is behind, about.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -107,7 +108,7 @@ impl Hub {
                 continue;
             }
             let Some(mailbox) = self.read(served, at).await? else { return Ok(false) };
-            if let Some(reason) = &mailbox.reset {
+            if let Some(reason) = mailbox.reset {
                 self.begin_again(served, reason, &mut events);
                 done.fill(false);
                 at = 0;
@@ -142,7 +143,7 @@ impl Hub {
     }
 
     /// What the device was shown is void; all that there is follows.
-    fn begin_again(&self, served: &mut Served, reason: &str, events: &mut Events) {
+    fn begin_again(&self, served: &mut Served, reason: ResetReason, events: &mut Events) {
         write_reset(reason, events, &self.metrics);
         served.incomplete = true;
         served.device.shown.fill(Shown::Nothing);
@@ -291,7 +292,7 @@ impl Served {
             return;
         }
         let data = json!({ "device": self.device.name, "unread": own.unread });
-        events.event("connected", &data.to_string());
+        events.event(CONNECTED, &data.to_string());
         if self.incomplete {
             events.id(INCOMPLETE);
         }

@@ -24,6 +24,7 @@ use crate::map::tick::Status;
 use crate::sse::frame::{Events, Frame};
 use crate::sse::hub::Hub;
 use crate::sse::stream::{End, Stream, Written};
+use tutti_model::ResetReason;
 
 /// On what terms a device gets a stream.
 pub(crate) struct Device {
@@ -33,7 +34,7 @@ pub(crate) struct Device {
     /// Of each.
     pub(crate) shown: Vec<Shown>,
     /// It came with an id that cannot be told from another.
-    pub(crate) lost: Option<&'static str>,
+    pub(crate) lost: Option<ResetReason>,
     /// Its own name.
     pub(crate) name: String,
     /// As the registry knows it.

@@ -8,6 +8,7 @@ use prost::Message as _;
 use serde_json::json;
 use tutti_feed::{Cursor, Item, Letter, Mailbox, MailboxChange, Position, Since};
 use tutti_model::Notification;
+use tutti_model::events::{DELETED, NOTIFICATION, READ};
 use tutti_model::notification::{is_topic, to_json};
 
 use crate::metrics::Metrics;
@@ -128,10 +129,10 @@ impl Told {
             let mut events = Events::default();
             match change {
                 MailboxChange::Filed { payload, .. } => {
-                    events.event("notification", &notification(payload, topic, unread, false));
+                    events.event(NOTIFICATION, &notification(payload, topic, unread, false));
                 }
-                MailboxChange::Read(ids) => drop(events.event("read", &marked(ids, unread))),
-                MailboxChange::Deleted(ids) => drop(events.event("deleted", &marked(ids, unread))),
+                MailboxChange::Read(ids) => drop(events.event(READ, &marked(ids, unread))),
+                MailboxChange::Deleted(ids) => drop(events.event(DELETED, &marked(ids, unread))),
                 // Nobody is in the list then: a gap has all devices read their mailboxes.
                 MailboxChange::Gap(_) => drop(events.heartbeat()),
             }
@@ -168,7 +169,7 @@ pub(crate) fn missed(mailbox: &Mailbox, shown: Shown, topic: Option<&str>) -> Ve
     for Item { seq, time_us, id, payload, .. } in &mailbox.items {
         let read = mailbox.marks.contains_key(id);
         let events = missed.entry((*seq, *time_us)).or_default();
-        events.event("notification", &notification(payload, topic, unread, read));
+        events.event(NOTIFICATION, &notification(payload, topic, unread, read));
     }
     let told = match shown {
         Shown::UpTo(place) => Some(place),
@@ -186,7 +187,7 @@ pub(crate) fn missed(mailbox: &Mailbox, shown: Shown, topic: Option<&str>) -> Ve
         }
         for ((seq, time_us, deleted), ids) in marks {
             let events = missed.entry((seq, time_us)).or_default();
-            events.event(if deleted { "deleted" } else { "read" }, &marked(&ids, unread));
+            events.event(if deleted { DELETED } else { READ }, &marked(&ids, unread));
         }
     }
     if let Some(last) = mailbox.items.last().filter(|_| mailbox.more) {

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use tonic::Code;
 use tutti_feed::{Cursor, Item, Page, Since};
 use tutti_model::Format;
+use tutti_model::ResetReason;
 use tutti_model::json::{self, Field, Object};
 use tutti_model::notification::{self, is_id, is_topic, is_user, topic_address, user_address};
 use tutti_model::notify::{Mark, MarkRequest, Marked, SendRequest};
@@ -135,10 +136,10 @@ pub(crate) fn device_of(
     let (shown, lost) = match last {
         None => (all(Shown::Now), None),
         Some(id) if id == "oldest" => (all(Shown::Nothing), None),
-        Some(id) if id == INCOMPLETE => (all(Shown::Nothing), Some("incomplete")),
+        Some(id) if id == INCOMPLETE => (all(Shown::Nothing), Some(ResetReason::Incomplete)),
         Some(id) => match (id.len() <= MAX_ID_BYTES).then(|| shown_of(&id, &addresses)).flatten() {
             Some(shown) => (shown, None),
-            None => (all(Shown::Nothing), Some("unknown_id")),
+            None => (all(Shown::Nothing), Some(ResetReason::UnknownId)),
         },
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);

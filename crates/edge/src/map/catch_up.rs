@@ -13,6 +13,7 @@ use crate::map::tile_updates::write_cells;
 use crate::map::view::Resume;
 use crate::metrics::Metrics;
 use crate::sse::frame::Events;
+use tutti_model::ResetReason;
 
 /// What a stream was shown so far.
 #[derive(Clone, Debug)]
@@ -23,7 +24,7 @@ pub(crate) enum Shown {
     /// perhaps from another edge.
     UpTo(Arc<Cursor>, Option<u64>),
     /// Something that we cannot tell: begin with a reset.
-    Lost(&'static str),
+    Lost(ResetReason),
 }
 
 impl Shown {
@@ -122,7 +123,7 @@ impl Approach {
         let from = self.pass.as_ref().and_then(|pass| pass.from.as_ref());
         if from.is_some_and(|from| tick.view.forgot_since(from)) {
             self.pass = None;
-            self.shown = Shown::Lost("too_old");
+            self.shown = Shown::Lost(ResetReason::TooOld);
         }
         let mut begun = Events::default();
         let mut is_first = false;
@@ -211,7 +212,9 @@ impl Approach {
         let from = match &self.shown {
             Shown::Nothing => None,
             // Nobody remembers what the cells were.
-            Shown::UpTo(..) if matches!(self.view, View::Clusters(_)) => reset("clusters", events, metrics),
+            Shown::UpTo(..) if matches!(self.view, View::Clusters(_)) => {
+                reset(ResetReason::Clusters, events, metrics)
+            }
             Shown::UpTo(_, Some(generation)) if *generation != tick.generation => {
                 reset(tick.reset_reason, events, metrics)
             }
@@ -220,9 +223,9 @@ impl Approach {
                     since = Some(cursor.clone());
                     Some(from)
                 }
-                Resume::TooOld => reset("too_old", events, metrics),
+                Resume::TooOld => reset(ResetReason::TooOld, events, metrics),
                 Resume::Unknown if self.patience.is_over(tick.polls, tick.view.reaches(&tick.heads)) => {
-                    reset("unknown_id", events, metrics)
+                    reset(ResetReason::UnknownId, events, metrics)
                 }
                 Resume::Unknown => {
                     let (until, waiting) = self.patience.wait(now, &mut self.status);
@@ -250,7 +253,7 @@ impl Approach {
     }
 }
 
-fn reset(reason: &str, events: &mut Events, metrics: &Metrics) -> Option<Vec<u64>> {
+fn reset(reason: ResetReason, events: &mut Events, metrics: &Metrics) -> Option<Vec<u64>> {
     write_reset(reason, events, metrics);
     None
 }
@@ -297,7 +300,7 @@ mod tests {
             self.no += 1;
             let step = Step {
                 generation: self.generation,
-                reset_reason: "gap",
+                reset_reason: ResetReason::Gap,
                 heads: self.map.view().cursor().0,
                 polls: self.polls,
                 ..Step::numbered(self.no)

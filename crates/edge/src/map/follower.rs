@@ -7,6 +7,7 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{info, warn};
 use tutti_feed::{Event, Head, Position, connect, follow, wait_for_agreement};
+use tutti_model::ResetReason;
 use tutti_model::names;
 use tutti_service::{ExposeSecret as _, Latch};
 
@@ -50,7 +51,7 @@ pub(crate) struct Conductor {
     held_back: Vec<u64>,
     status: Status,
     generation: u64,
-    reset_reason: &'static str,
+    reset_reason: ResetReason,
     /// The last step.
     published: Option<Arc<Tick>>,
     /// Something was applied that has not been published.
@@ -62,7 +63,7 @@ pub(crate) struct Conductor {
 enum Next {
     GoOn,
     /// The history is another: begin anew from the logs.
-    BeginAnew(&'static str),
+    BeginAnew(ResetReason),
 }
 
 impl Conductor {
@@ -87,7 +88,7 @@ impl Conductor {
             held_back: vec![0; shards],
             status: Status::Stale { since_ms: None },
             generation: 0,
-            reset_reason: "start",
+            reset_reason: ResetReason::Start,
             published: None,
             dirty: false,
             last_tick: Instant::now(),
@@ -102,7 +103,7 @@ impl Conductor {
         loop {
             self.agree().await?;
             let reason = self.follow_until_reset().await?;
-            warn!(reason, "the live map begins anew from the logs; its clients get a reset");
+            warn!(%reason, "the live map begins anew from the logs; its clients get a reset");
             // The last word of this generation: nothing is known of what Redis has now.
             self.heard.fill(Heard::default());
             self.held_back.fill(0);
@@ -132,7 +133,7 @@ impl Conductor {
         wait_for_agreement(&redis.client, "locations", &agreement, allow_eviction, waits).await
     }
 
-    async fn follow_until_reset(&mut self) -> Result<&'static str, tutti_feed::Error> {
+    async fn follow_until_reset(&mut self) -> Result<ResetReason, tutti_feed::Error> {
         let names: Vec<String> = (0..self.config.locations.shards).map(names::locations_feed).collect();
         let url = self.config.redis_url.expose_secret();
         let mut following = follow(url, &names, self.metrics.follow.clone())?;
@@ -143,7 +144,7 @@ impl Conductor {
             tokio::select! {
                 events = following.next_few(EVENTS_A_TURN) => {
                     if events.is_empty() {
-                        return Ok("follower_ended");
+                        return Ok(ResetReason::FollowerEnded);
                     }
                     if let Next::BeginAnew(reason) = self.take(events) {
                         return Ok(reason);
@@ -172,7 +173,7 @@ impl Conductor {
                     self.dirty = true;
                 }
                 Event::HeldBack { feed, records } => self.held_back[feed] = records,
-                Event::Reset { reason, .. } => return Next::BeginAnew(reason.as_str()),
+                Event::Reset { reason, .. } => return Next::BeginAnew(reason),
                 Event::Record { feed, record } => {
                     let applied = self.map.apply(feed, &record);
                     let Position { seq, time_us, .. } = record.position;
@@ -188,7 +189,7 @@ impl Conductor {
                         // All edges see the gap at the same record: the state stays, but clients
                         // must know that something is missing.
                         self.generation += 1;
-                        self.reset_reason = "gap";
+                        self.reset_reason = ResetReason::Gap;
                         info!(feed, "records are missing in Kafka; clients get a reset");
                     }
                 }
@@ -246,7 +247,7 @@ impl Conductor {
         if before.is_some_and(|b| b.generation == self.generation && self.map.view().forgot_since(&b.cursor))
         {
             self.generation += 1;
-            self.reset_reason = "too_old";
+            self.reset_reason = ResetReason::TooOld;
         }
         let step = Step {
             no: before.map_or(0, |b| b.no) + 1,

@@ -6,6 +6,7 @@ use crate::map::area::Area;
 use crate::map::entry::{Entry, MediaId};
 use crate::map::view::MapView;
 use crate::sse::frame::Events;
+use tutti_model::events::{LIVE_MAP_LOCATION, LIVE_MAP_REMOVED};
 
 /// Bytes of a chunk, about.
 pub(crate) const CHUNK_BYTES: usize = 16 * 1024;
@@ -113,8 +114,8 @@ impl Chunk<'_> {
     fn events(mut self) -> Events {
         self.fixes.sort_by_key(|entry| entry.timestamp_ms);
         let mut events = Events::default();
-        events.array("liveMapRemoved", self.removed.iter().map(|text| &**text));
-        events.array("liveMapLocation", self.fixes.iter().map(|entry| &*entry.json));
+        events.array(LIVE_MAP_REMOVED, self.removed.iter().map(|text| &**text));
+        events.array(LIVE_MAP_LOCATION, self.fixes.iter().map(|entry| &*entry.json));
         events
     }
 }

@@ -21,6 +21,7 @@ use crate::map::snapshot::{Form, Format, MapCopy};
 use crate::map::viewers::Look;
 use crate::sse::hub::What;
 use crate::sse::limits::Whose;
+use tutti_model::ResetReason;
 
 /// The scope that reading the map needs, unless it is public.
 const MAP_READ: &str = "map:read";
@@ -68,12 +69,12 @@ fn area_of(request: &HttpRequest) -> Result<Option<Area>, HttpResponse> {
 fn map_shown(id: Option<String>, view: View) -> Shown {
     let Some(id) = id else { return Shown::Nothing };
     if id == INCOMPLETE {
-        return Shown::Lost("incomplete");
+        return Shown::Lost(ResetReason::Incomplete);
     }
     let (place, mark) = id.split_once('.').map_or((&*id, None), |(place, mark)| (place, Some(mark)));
     match (id.len() <= MAX_ID_BYTES).then(|| Cursor::parse(place)).flatten() {
-        None => Shown::Lost("unknown_id"),
-        Some(_) if mark != view.mark().as_deref() => Shown::Lost("other_view"),
+        None => Shown::Lost(ResetReason::UnknownId),
+        Some(_) if mark != view.mark().as_deref() => Shown::Lost(ResetReason::OtherView),
         Some(cursor) => Shown::UpTo(Arc::new(cursor), None),
     }
 }

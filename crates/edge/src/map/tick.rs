@@ -15,6 +15,7 @@ use crate::map::state::MapState;
 use crate::map::tile_updates::{Cells, Change, Tiles, cells_of, changed_cells, write_news};
 use crate::map::view::MapView;
 use crate::sse::frame::{Events, Frame};
+use tutti_model::events::{ResetReason, STATUS};
 
 /// What brought nothing for so long is stale: ingest and the waiting room write to each feed once a second.
 pub(crate) const STALE_AFTER: Duration = Duration::from_secs(5);
@@ -34,13 +35,13 @@ impl Status {
     /// As the event that clients get.
     pub(crate) fn write(self, events: &mut Events) {
         match self {
-            Self::Live => events.event("status", r#"{"state":"live"}"#),
+            Self::Live => events.event(STATUS, r#"{"state":"live"}"#),
             Self::Stale { since_ms } => {
-                events.event("status", &format!(r#"{{"state":"stale","since":{}}}"#, json!(since_ms)))
+                events.event(STATUS, &format!(r#"{{"state":"stale","since":{}}}"#, json!(since_ms)))
             }
             Self::HeldBack { since_ms, records } => {
                 let since = json!(since_ms);
-                events.event("status", &format!(r#"{{"state":"stale","since":{since},"lag":{records}}}"#))
+                events.event(STATUS, &format!(r#"{{"state":"stale","since":{since},"lag":{records}}}"#))
             }
         };
     }
@@ -62,7 +63,7 @@ pub(crate) struct Tick {
     /// Counts the resets: what was shown under another one is void.
     pub(crate) generation: u64,
     /// Why this generation began.
-    pub(crate) reset_reason: &'static str,
+    pub(crate) reset_reason: ResetReason,
     /// The state.
     pub(crate) view: MapView,
     pub(crate) cursor: Arc<Cursor>,
@@ -89,7 +90,7 @@ pub(crate) struct Tick {
 pub(crate) struct Step {
     pub(crate) no: u64,
     pub(crate) generation: u64,
-    pub(crate) reset_reason: &'static str,
+    pub(crate) reset_reason: ResetReason,
     pub(crate) status: Status,
     /// The status is another than in the step before.
     pub(crate) status_changed: bool,
@@ -104,7 +105,7 @@ impl Step {
         Self {
             no,
             generation: 0,
-            reset_reason: "start",
+            reset_reason: ResetReason::Start,
             status: Status::Live,
             status_changed: false,
             heads: Vec::new(),

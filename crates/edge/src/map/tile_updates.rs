@@ -11,6 +11,7 @@ use crate::map::entry::{Entry, MediaId};
 use crate::map::view::MapView;
 use crate::metrics::Metrics;
 use crate::sse::frame::{Events, Frame};
+use tutti_model::events::{LIVE_MAP_CLUSTER, LIVE_MAP_LOCATION, LIVE_MAP_REMOVED};
 
 /// An entry that changed in a step.
 #[derive(Debug)]
@@ -85,8 +86,8 @@ impl Tiles {
         let (removed, fixes) = removed_and_fixes(news);
         let removed = removed.iter().map(|entry| &*entry.json);
         TileFrames {
-            removed: frame_of("liveMapRemoved", departures.iter().map(|text| &**text).chain(removed)),
-            fixes: frame_of("liveMapLocation", fixes.iter().map(|entry| &*entry.json)),
+            removed: frame_of(LIVE_MAP_REMOVED, departures.iter().map(|text| &**text).chain(removed)),
+            fixes: frame_of(LIVE_MAP_LOCATION, fixes.iter().map(|entry| &*entry.json)),
         }
     }
 }
@@ -108,8 +109,8 @@ fn removed_and_fixes<'a>(entries: impl Iterator<Item = &'a Entry>) -> (Vec<&'a E
 /// Entries as the events that clients get: what is removed, then fixes, the oldest first.
 pub(crate) fn write_news<'a>(entries: impl Iterator<Item = &'a Entry>, events: &mut Events) {
     let (removed, fixes) = removed_and_fixes(entries);
-    events.array("liveMapRemoved", removed.iter().map(|entry| &*entry.json));
-    events.array("liveMapLocation", fixes.iter().map(|entry| &*entry.json));
+    events.array(LIVE_MAP_REMOVED, removed.iter().map(|entry| &*entry.json));
+    events.array(LIVE_MAP_LOCATION, fixes.iter().map(|entry| &*entry.json));
 }
 
 /// How many devices the cells have, those that have some, by the tile that they are in.
@@ -157,7 +158,7 @@ fn write_counts(counts: impl Iterator<Item = (Tile, u32)>, zoom: u8, events: &mu
             json!({ "cell": name, "count": count, "latitude": latitude, "longitude": longitude }).to_string()
         })
         .collect();
-    events.array("liveMapCluster", texts.iter().map(String::as_str));
+    events.array(LIVE_MAP_CLUSTER, texts.iter().map(String::as_str));
 }
 
 #[cfg(test)]

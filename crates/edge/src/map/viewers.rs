@@ -20,6 +20,7 @@ use crate::sse::hub::Hub;
 use crate::sse::limits::Whose;
 use crate::sse::stream::{End, Stream, Written};
 use crate::sse::turns::Turn;
+use tutti_model::events::VIEW;
 
 /// What a client is to be shown of the map.
 pub(crate) struct Look {
@@ -44,7 +45,7 @@ impl Hub {
         let first = match view.area() {
             None => hello,
             Some(area) => {
-                let told = Events::default().event("view", &area.json()).frame();
+                let told = Events::default().event(VIEW, &area.json()).frame();
                 [hello, stream.encode(&told)].concat().into()
             }
         };

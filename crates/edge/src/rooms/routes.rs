@@ -3,15 +3,16 @@
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::json;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 use tutti_feed::Cursor;
 use tutti_model::queue::{
-    JoinRequest, ListRoomsRequest, PatchRoomRequest, PutRoomRequest, RemoveRequest, Room, RoomName,
-    SetModeRequest, Ticket, TicketId,
+    JoinRequest, ListRoomsRequest, PatchRoomRequest, PutRoomRequest, RemoveRequest, RoomName, SetModeRequest,
+    TicketId,
 };
-use tutti_model::{Mode, TicketState, room};
+use tutti_model::room::{room_to_json, ticket_to_json};
+use tutti_model::{Mode, room};
 use uuid::Uuid;
 
 use crate::http::auth::{NumericDate, Refusal, token_of};
@@ -85,7 +86,7 @@ async fn list(request: HttpRequest, shared: web::Data<Shared>) -> Answer {
     let listed =
         ask(&shared, ListRoomsRequest {}, |mut q, all| async move { q.list_rooms(all).await }).await?;
     Ok(ok(&json!({
-        "rooms": listed.rooms.iter().map(room_json).collect::<Vec<_>>(),
+        "rooms": listed.rooms.iter().map(room_to_json).collect::<Vec<_>>(),
         "unreadable": listed.unreadable,
     })))
 }
@@ -94,7 +95,7 @@ async fn get(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<St
     administrator(&request, &shared)?;
     let name = RoomName { room: path.into_inner() };
     let answer = ask(&shared, name, |mut q, name| async move { q.get_room(name).await }).await?;
-    Ok(ok(&room_json(&answer)))
+    Ok(ok(&room_to_json(&answer)))
 }
 
 /// What anyone may know of a room's opening, to check it.
@@ -131,7 +132,7 @@ async fn put(
     let (settings, opens_at_ms) = room::settings_from_json(&body).map_err(|why| bad(&why))?;
     let asked = PutRoomRequest { room: name, settings: Some(settings), opens_at_ms };
     let answer = ask(&shared, asked, |mut q, asked| async move { q.put_room(asked).await }).await?;
-    Ok(ok(&room_json(&answer)))
+    Ok(ok(&room_to_json(&answer)))
 }
 
 async fn patch(
@@ -145,7 +146,7 @@ async fn patch(
     let changes = room::changes_from_json(&body).map_err(|why| bad(&why))?;
     let asked = PatchRoomRequest { room: path.into_inner(), changes: Some(changes) };
     let answer = ask(&shared, asked, |mut q, asked| async move { q.patch_room(asked).await }).await?;
-    Ok(ok(&room_json(&answer)))
+    Ok(ok(&room_to_json(&answer)))
 }
 
 /// The body of a request that sets a room. One without a body is no request for the defaults: it is more likely one
@@ -169,7 +170,7 @@ async fn set_mode(
     administrator(&request, &shared)?;
     let asked = SetModeRequest { room: path.into_inner(), mode: mode.into() };
     let answer = ask(&shared, asked, |mut q, asked| async move { q.set_mode(asked).await }).await?;
-    Ok(ok(&room_json(&answer)))
+    Ok(ok(&room_to_json(&answer)))
 }
 
 async fn join(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> Answer {
@@ -197,7 +198,7 @@ async fn join(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<S
         sub: claims.map(|claims| claims.sub).unwrap_or_default(),
     };
     let ticket = ask(&shared, asked, |mut q, asked| async move { q.join(asked).await }).await?;
-    let mut body = ticket_json(&ticket);
+    let mut body = ticket_to_json(&ticket);
     body["token"] = ticket.token.as_str().into();
     let number = ticket.id.unwrap_or_default().number;
     Ok(HttpResponse::Created()
@@ -225,7 +226,7 @@ async fn act(
             Act::Leave => q.leave(id).await,
         }
     };
-    Ok(ok(&ticket_json(&ask(&shared, id, call).await?)))
+    Ok(ok(&ticket_to_json(&ask(&shared, id, call).await?)))
 }
 
 /// By the ticket's token, or as an administrator.
@@ -240,7 +241,7 @@ async fn leave(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<
         .map_err(|_| problem(StatusCode::BAD_REQUEST, "a ticket is a whole number from 1 up"))?;
     let asked = RemoveRequest { room, number };
     let answer = ask(&shared, asked, |mut q, asked| async move { q.remove(asked).await }).await?;
-    Ok(ok(&ticket_json(&answer)))
+    Ok(ok(&ticket_to_json(&answer)))
 }
 
 async fn stream(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> HttpResponse {
@@ -325,59 +326,4 @@ fn configured(shared: &Shared) -> Result<(), HttpResponse> {
         return Ok(());
     }
     Err(problem(StatusCode::NOT_FOUND, "this edge has no waiting rooms: queue.urls is not set"))
-}
-
-fn ticket_json(ticket: &Ticket) -> Value {
-    let id = ticket.id.clone().unwrap_or_default();
-    let version = ticket.version.unwrap_or_default();
-    let mut body = json!({"room": id.room, "ticket": id.number, "version": version.seq});
-    let more = match ticket.state() {
-        TicketState::Waiting => {
-            let position = (ticket.position > 0).then_some(ticket.position);
-            json!({
-                "state": "waiting",
-                "position": position,
-                "ahead": position.map(|position| position - 1),
-                "behind": position.map(|position| ticket.waiting.saturating_sub(position)),
-                "etaSeconds": ticket.eta_seconds,
-            })
-        }
-        TicketState::Admitted => {
-            json!({"state": "admitted", "pass": ticket.pass, "claimBy": ticket.until_ms})
-        }
-        TicketState::Claimed => json!({"state": "claimed", "pass": ticket.pass, "until": ticket.until_ms}),
-        TicketState::Gone | TicketState::Unknown => {
-            json!({"state": "gone", "reason": ticket.reason().as_word()})
-        }
-    };
-    if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
-        body.extend(more);
-    }
-    body
-}
-
-fn room_json(kept: &Room) -> Value {
-    let figures = kept.figures.unwrap_or_default();
-    json!({
-        "room": kept.room,
-        "mode": kept.mode().as_word(),
-        "opened": kept.opened,
-        "settings": kept.settings.as_ref().map(room::settings_to_json),
-        "seed": (!kept.seed.is_empty()).then_some(&kept.seed),
-        "version": kept.version.unwrap_or_default().seq,
-        "figures": {
-            "joined": figures.joined,
-            "waiting": figures.waiting,
-            "active": figures.active,
-            "admitted": figures.admitted,
-            "claimed": figures.claimed,
-            "left": figures.left,
-            "noShows": figures.no_shows,
-            "expired": figures.expired,
-            "away": figures.away,
-            "admittedPerSecond": figures.pace_milli as f64 / 1000.0,
-            "longestWaitSeconds": figures.longest_wait_ms as f64 / 1000.0,
-            "unrelayed": figures.unrelayed,
-        },
-    })
 }

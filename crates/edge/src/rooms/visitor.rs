@@ -6,6 +6,9 @@ use std::sync::Arc;
 use serde_json::json;
 use tonic::Status as Refused;
 use tutti_feed::{Cursor, Position};
+use tutti_model::events::{
+    END, QUEUE_ADMITTED, QUEUE_CLOSED, QUEUE_LOST, QUEUE_UPDATE, RESET, ResetReason, reset_data,
+};
 use tutti_model::queue::{Ticket, TicketId};
 use tutti_model::{Mode, TicketState};
 
@@ -79,7 +82,7 @@ impl Visitor {
                     )
                 }
             };
-            events.event("queueUpdate", &data).id(&step.id);
+            events.event(QUEUE_UPDATE, &data).id(&step.id);
         }
         events
     }
@@ -99,7 +102,9 @@ impl Visitor {
             && !now.covers(before)
         {
             // With another id: nothing else that is told to one who is inside has any.
-            events.event("reset", r#"{"reason":"history_changed"}"#).id(&Cursor(vec![Some(now)]).to_text());
+            events
+                .event(RESET, &reset_data(ResetReason::HistoryChanged))
+                .id(&Cursor(vec![Some(now)]).to_text());
         }
         match ticket.state() {
             TicketState::Waiting => {
@@ -110,14 +115,14 @@ impl Visitor {
                 if self.passed.replace(state) != Some(state) {
                     let by = if state == TicketState::Admitted { "claimBy" } else { "until" };
                     let data = json!({"ticket": number, "pass": ticket.pass, by: ticket.until_ms});
-                    events.event("queueAdmitted", &data.to_string());
+                    events.event(QUEUE_ADMITTED, &data.to_string());
                 }
                 Some(Settled::Inside)
             }
             TicketState::Gone | TicketState::Unknown => {
                 let reason = ticket.reason().as_word();
-                events.event("queueLost", &json!({"ticket": number, "reason": reason}).to_string());
-                events.event("end", r#"{"reason":"queue_lost"}"#);
+                events.event(QUEUE_LOST, &json!({"ticket": number, "reason": reason}).to_string());
+                events.event(END, r#"{"reason":"queue_lost"}"#);
                 None
             }
         }
@@ -126,12 +131,12 @@ impl Visitor {
     /// The service knows no such ticket, or no such room any more.
     pub(crate) fn tell_end(&self, status: &Refused, events: &mut Events) {
         if reason(status) == Some("closed") {
-            events.event("queueClosed", &json!({"ticket": self.id.number}).to_string());
-            events.event("end", r#"{"reason":"queue_closed"}"#);
+            events.event(QUEUE_CLOSED, &json!({"ticket": self.id.number}).to_string());
+            events.event(END, r#"{"reason":"queue_closed"}"#);
         } else {
             let data = json!({"ticket": self.id.number, "reason": "forgotten"});
-            events.event("queueLost", &data.to_string());
-            events.event("end", r#"{"reason":"queue_lost"}"#);
+            events.event(QUEUE_LOST, &data.to_string());
+            events.event(END, r#"{"reason":"queue_lost"}"#);
         }
     }
 }

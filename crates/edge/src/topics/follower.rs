@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::warn;
 use tutti_feed::{Event, Position, follow};
+use tutti_model::ResetReason;
 use tutti_model::names;
 use tutti_service::ExposeSecret as _;
 
@@ -25,7 +26,7 @@ pub(crate) struct TopicStep {
     /// Counts the resets: what was shown under another one may be void.
     pub(crate) generation: u64,
     /// Why this generation began.
-    pub(crate) reset_reason: &'static str,
+    pub(crate) reset_reason: ResetReason,
     pub(crate) view: TopicView,
     pub(crate) status: Status,
     /// Redis's own head, and how often it has been asked for.
@@ -64,7 +65,7 @@ impl Conductor {
             topics.insert(name.clone(), receiver);
             let step = TopicStep {
                 generation: 0,
-                reset_reason: "start",
+                reset_reason: ResetReason::Start,
                 view: TopicView::default(),
                 status: Status::Stale { since_ms: None },
                 head: None,
@@ -101,7 +102,7 @@ impl Conductor {
             }
             warn!("following the topics ended by itself; beginning anew");
             for topic in &mut self.topics {
-                topic.begin_anew("follower_ended");
+                topic.begin_anew(ResetReason::FollowerEnded);
                 topic.held_back = 0;
             }
         }
@@ -119,7 +120,7 @@ impl Conductor {
                 }
             }
             Event::HeldBack { feed, records } => self.topics[feed].held_back = records,
-            Event::Reset { feed, reason } => self.topics[feed].begin_anew(reason.as_str()),
+            Event::Reset { feed, reason } => self.topics[feed].begin_anew(reason),
             Event::Record { feed, record } => {
                 let topic = &mut self.topics[feed];
                 topic.heard_at = Some(Instant::now());
@@ -134,8 +135,8 @@ impl Conductor {
 
 impl Followed {
     /// The history is another: what was shown may be void, and the log follows from its oldest record.
-    fn begin_anew(&mut self, reason: &'static str) {
-        warn!(topic = &*self.name, reason, "the topic begins anew from its log; its clients get a reset");
+    fn begin_anew(&mut self, reason: ResetReason) {
+        warn!(topic = &*self.name, %reason, "the topic begins anew from its log; its clients get a reset");
         self.step.generation += 1;
         self.step.reset_reason = reason;
         self.step.view = TopicView::default();

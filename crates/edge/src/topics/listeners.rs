@@ -20,6 +20,7 @@ use crate::sse::hub::Hub;
 use crate::sse::stream::{End, Stream, Written};
 use crate::topics::follower::TopicStep;
 use crate::topics::state::{Place, Resume};
+use tutti_model::ResetReason;
 
 /// Bytes written at once to who is behind, about.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -41,7 +42,7 @@ pub(crate) enum From {
     /// After what it has heard, perhaps from another edge.
     After(Place),
     /// With a reset, and then all that there is: it came with something that we cannot tell.
-    Lost(&'static str),
+    Lost(ResetReason),
     /// With all that there is.
     Oldest,
 }
@@ -277,7 +278,7 @@ impl Listener {
                 Resume::From(index, had) => (index, had),
                 Resume::TooOld => {
                     placed = true;
-                    write_reset("too_old", &mut events, metrics);
+                    write_reset(ResetReason::TooOld, &mut events, metrics);
                     (0, 0)
                 }
                 Resume::Unknown => {
@@ -285,7 +286,7 @@ impl Listener {
                         return self.wait(now);
                     }
                     placed = true;
-                    write_reset("unknown_id", &mut events, metrics);
+                    write_reset(ResetReason::UnknownId, &mut events, metrics);
                     (0, 0)
                 }
             },

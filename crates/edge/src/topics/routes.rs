@@ -14,6 +14,7 @@ use crate::http::problem::{Answer, problem, refused};
 use crate::sse::hub::What;
 use crate::topics::listeners::{From, Listen};
 use crate::topics::state::Place;
+use tutti_model::ResetReason;
 
 /// The scope that reading a topic needs, unless it is public; `topics:read:NAME` is good for one.
 const READ: &str = "topics:read";
@@ -51,10 +52,10 @@ fn listen(request: &HttpRequest, shared: &Shared, name: &str) -> Answer {
     let from = match query.last_id.clone() {
         None => From::Now,
         Some(id) if id == "oldest" => From::Oldest,
-        Some(id) if id == INCOMPLETE => From::Lost("incomplete"),
+        Some(id) if id == INCOMPLETE => From::Lost(ResetReason::Incomplete),
         Some(id) => match (id.len() <= MAX_ID_BYTES).then(|| Place::parse(&id)).flatten() {
             Some(place) => From::After(place),
-            None => From::Lost("unknown_id"),
+            None => From::Lost(ResetReason::UnknownId),
         },
     };
     let key = query_of(request, "key").map(Bytes::from);

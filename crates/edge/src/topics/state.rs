@@ -8,6 +8,7 @@ use bytes::Bytes;
 use imbl::Vector;
 use prost::Message as _;
 use tutti_feed::{Cursor, Position, Record};
+use tutti_model::events::{BASE64_SUFFIX, EMPTY_SUFFIX, NULL_SUFFIX, RESET, ResetReason, reset_data};
 use tutti_model::{TopicEvent, TopicRecords};
 
 use crate::sse::frame::{Events, Frame};
@@ -104,7 +105,7 @@ impl Entry {
         let mut events = Vec::with_capacity(count);
         if records.gap.is_some() {
             let mut text = Events::default();
-            text.event("reset", r#"{"reason":"gap"}"#).id(&place());
+            text.event(RESET, &reset_data(ResetReason::Gap)).id(&place());
             events.push(Told { key: None, text });
         }
         for event in records.events {
@@ -152,15 +153,15 @@ impl Entry {
 fn write(event: &TopicEvent, events: &mut Events) {
     let name = &event.event;
     let Some(value) = &event.value else {
-        events.event(&format!("{name}.null"), "null");
+        events.event(&format!("{name}{NULL_SUFFIX}"), "null");
         return;
     };
     match std::str::from_utf8(value) {
         // An event without data is none to a browser.
-        Ok("") => events.event(&format!("{name}.empty"), "\"\""),
+        Ok("") => events.event(&format!("{name}{EMPTY_SUFFIX}"), "\"\""),
         // A stream turns each carriage return into a line feed.
         Ok(text) if !text.contains('\r') => events.lines(name, text),
-        _ => events.event(&format!("{name}.base64"), &STANDARD.encode(value)),
+        _ => events.event(&format!("{name}{BASE64_SUFFIX}"), &STANDARD.encode(value)),
     };
 }
 

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use fred::prelude::Value;
 use fred::types::scripts::Script;
+use tutti_model::ResetReason;
 
 use super::item::{Item, StoredMark};
 use super::layout::lua_number;
@@ -14,6 +15,9 @@ use crate::error::Error;
 use crate::record::Position;
 
 static LIST: LazyLock<Script> = mailbox_script!("../lua/list.lua");
+
+/// The word that `list.lua` answers for a page before an id that is not in the mailbox.
+const UNKNOWN_ID: &str = "unknown";
 
 /// The answer of `list.lua`.
 type ListAnswer = (String, u64, u64, u32, String, Vec<Bytes>, Vec<Bytes>, bool, u64);
@@ -58,7 +62,7 @@ pub struct Mailbox {
     /// Number of unread items.
     pub unread: u32,
     /// Why the items after the requested position are not all that the reader lacks. All items are here then.
-    pub reset: Option<String>,
+    pub reset: Option<ResetReason>,
     /// Items, oldest first. The items of a [`Page`] come newest first.
     pub items: Vec<Item>,
     /// Marks by the ids of their items. With [`Since::Place`] some may be older than the position; with a [`Page`]
@@ -99,7 +103,8 @@ impl Mailboxes {
                 words.extend(numbers_of(after).into_iter().chain(numbers_of(begun)));
             }
         }
-        self.list(bucket, words).await
+        let mailbox = self.list(bucket, words).await?;
+        mailbox.ok_or_else(|| unexpected(|| self.reading(bucket), &UNKNOWN_ID))
     }
 
     /// Reads a page of the newest items in one command. If `page.before` is a place, Redis reads little more of the
@@ -120,12 +125,12 @@ impl Mailboxes {
             None => words.extend(["", ""].map(Value::from)),
         }
         words.extend([Value::from(items.max(1)), Value::from(u32::from(unread_alone))]);
-        let mailbox = self.list(self.bucket_of(address.as_bytes()), words).await?;
-        Ok(mailbox.reset.is_none().then_some(mailbox))
+        self.list(self.bucket_of(address.as_bytes()), words).await
     }
 
-    async fn list(&self, bucket: u32, words: Vec<Value>) -> Result<Mailbox, Error> {
-        let doing = || format!("reading a mailbox in {}", self.feed(bucket));
+    /// Runs `list.lua`. Returns `None` if the script does not know the id before which a page should begin.
+    async fn list(&self, bucket: u32, words: Vec<Value>) -> Result<Option<Mailbox>, Error> {
+        let doing = || self.reading(bucket);
         let (epoch, seq, time_us, unread, reason, items, marks, more, lost_us): ListAnswer =
             self.run(&LIST, bucket, words, doing).await?;
         let position = epoch.parse().ok().map(|epoch| Position { epoch, seq, time_us });
@@ -137,9 +142,18 @@ impl Mailboxes {
             })
             .collect();
         let (Some(items), Some(marks)) = (items, marks) else { return Err(unexpected(doing, &"no items")) };
-        let reset = (!reason.is_empty()).then_some(reason);
+        let reset = match reason.as_str() {
+            "" => None,
+            UNKNOWN_ID => return Ok(None),
+            word => Some(ResetReason::parse(word).ok_or_else(|| unexpected(doing, &word))?),
+        };
         let lost_us = (lost_us > 0).then_some(lost_us);
-        Ok(Mailbox { position, unread, reset, items, marks, more, lost_us })
+        Ok(Some(Mailbox { position, unread, reset, items, marks, more, lost_us }))
+    }
+
+    /// Says what is being done, for errors.
+    fn reading(&self, bucket: u32) -> String {
+        format!("reading a mailbox in {}", self.feed(bucket))
     }
 }
 

@@ -1,3 +1,5 @@
+use tutti_model::ResetReason;
+
 use crate::record::{Position, Record};
 
 /// What following feeds yields. `feed` is the index of the feed among the names that were given to [`follow`].
@@ -45,28 +47,6 @@ impl Head {
         match self {
             Self::Known(position) => Some(position),
             Self::Unknown => None,
-        }
-    }
-}
-
-/// Why a feed could not be followed without a gap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResetReason {
-    /// Redis came back empty, or the feed was deleted.
-    NewEpoch,
-    /// Redis came back with an older state and went on from there.
-    HistoryChanged,
-    /// The log no longer reaches back to the last record that was delivered.
-    Trimmed,
-}
-
-impl ResetReason {
-    /// Returns the word that clients get: `new_epoch`, `history_changed` or `trimmed`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NewEpoch => "new_epoch",
-            Self::HistoryChanged => "history_changed",
-            Self::Trimmed => "trimmed",
         }
     }
 }

@@ -9,7 +9,7 @@
 //! having come, shows that the subscription is deaf: it is made again.
 //!
 //! If the log does not go on from the record that the chain holds, records are missing for good, and the caller
-//! receives a reset with its reason ([`ResetReason`]); the log follows from its oldest record on.
+//! receives a reset with its reason ([`tutti_model::ResetReason`]); the log follows from its oldest record on.
 //!
 //! [`Chain`]: crate::chain::Chain
 
@@ -19,5 +19,5 @@ mod following;
 mod poll;
 mod refill;
 
-pub use self::event::{Event, Head, ResetReason};
+pub use self::event::{Event, Head};
 pub use self::following::{Following, follow, follow_from, follow_newest};

@@ -2,8 +2,9 @@
 
 use fred::prelude::*;
 use tracing::warn;
+use tutti_model::ResetReason;
 
-use super::event::{Event, ResetReason};
+use super::event::Event;
 use super::follower::Follower;
 use crate::chain::{Chain, RecordCheck};
 use crate::error::Error;

@@ -32,7 +32,7 @@ async fn a_list_that_redis_has_lost_is_a_reset_and_one_that_is_empty_is_not() {
         |kind: &str, address: &str| format!("{}:{kind}:{address}", tutti_feed::channel(&boxes.feed(0)));
     let reset = async |address: &str, place: Position| {
         let mailbox = boxes.read(address, Since::Place(Some(place))).await.unwrap();
-        (mailbox.reset, mailbox.lost_us.is_some())
+        (mailbox.reset.map(|reason| reason.as_str().to_owned()), mailbox.lost_us.is_some())
     };
     // Emptied as mailboxes are: by deletion, by expiry, and cut at what they keep.
     let begun = file(&boxes, "deleted", "1", "").await;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use fred::prelude::*;
 use tutti_e2e::redis::Redis;
 use tutti_feed::{MailboxChange, MailboxLimits, Mark, Since};
+use tutti_model::ResetReason;
 
 use super::{KEEP, boxes, file, ids, last_news, log, place};
 
@@ -58,7 +59,7 @@ async fn marks_count_are_told_once_and_reach_who_was_away() {
         (last, vec![]),
     ] {
         let mailbox = boxes.read("a", Since::Place(Some(place))).await.unwrap();
-        assert_eq!((mailbox.reset.as_deref(), mailbox.unread), (None, 1));
+        assert_eq!((mailbox.reset.map(ResetReason::as_str), mailbox.unread), (None, 1));
         let items = if place == places[3] { vec!["5"] } else { vec![] };
         assert_eq!(ids(&mailbox), items);
         let mut marks: Vec<String> = mailbox
@@ -86,9 +87,9 @@ async fn who_missed_that_an_item_was_read_before_it_was_cut_is_told_to_begin_ane
     let read = place(&boxes).await;
     file(&boxes, "a", "3", "").await; // which cuts off the first, and its mark
     let mailbox = boxes.read("a", Since::Place(Some(unread))).await.unwrap();
-    assert_eq!((mailbox.reset.as_deref(), ids(&mailbox).len()), (Some("too_old"), 2));
+    assert_eq!((mailbox.reset.map(ResetReason::as_str), ids(&mailbox).len()), (Some("too_old"), 2));
     let mailbox = boxes.read("a", Since::Place(Some(read))).await.unwrap();
-    assert_eq!((mailbox.reset.as_deref(), ids(&mailbox)), (None, vec!["3".to_owned()]));
+    assert_eq!((mailbox.reset.map(ResetReason::as_str), ids(&mailbox)), (None, vec!["3".to_owned()]));
 }
 
 #[tokio::test]
@@ -118,7 +119,7 @@ async fn many_deletions_are_remembered_up_to_a_bound_and_never_missed_in_silence
     for (n, place) in places.iter().enumerate() {
         let mailbox = boxes.read("a", Since::Place(Some(*place))).await.unwrap();
         if mailbox.reset.is_some() {
-            assert_eq!(mailbox.reset.as_deref(), Some("too_old"));
+            assert_eq!(mailbox.reset.map(ResetReason::as_str), Some("too_old"));
             assert_eq!(ids(&mailbox), ["stays"]);
             assert!(!mailbox.marks["stays"].deleted, "what was read stays so");
             resets += 1;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use tutti_e2e::redis::Redis;
 use tutti_feed::{MailboxChange, MailboxLimits, Position, Since};
+use tutti_model::ResetReason;
 
 use super::{KEEP, boxes, file, ids, last_news, log, place};
 
@@ -13,7 +14,7 @@ async fn from_any_place_on_exactly_what_is_later_is_read() {
     assert_eq!(boxes.read("a", Since::Place(None)).await.unwrap().position, None);
     let strange = Position { epoch: 7, seq: 1, time_us: 1 };
     let mailbox = boxes.read("a", Since::Place(Some(strange))).await.unwrap();
-    assert_eq!(mailbox.reset.as_deref(), Some("new_epoch"), "there is no record yet");
+    assert_eq!(mailbox.reset.map(ResetReason::as_str), Some("new_epoch"), "there is no record yet");
 
     let all: Vec<String> = (0..60).map(|n| format!("{n}")).collect();
     // Each place, and how many items were filed up to it; after each third another mailbox had one.
@@ -22,7 +23,7 @@ async fn from_any_place_on_exactly_what_is_later_is_read() {
         for (place, seen) in places {
             let mailbox = boxes.read("a", Since::Place(*place)).await.unwrap();
             let (reset, from) = if *seen < cut { (Some("too_old"), cut) } else { (None, *seen) };
-            assert_eq!(mailbox.reset.as_deref(), reset, "{seen} of {filed}");
+            assert_eq!(mailbox.reset.map(ResetReason::as_str), reset, "{seen} of {filed}");
             assert_eq!(ids(&mailbox), all[from..filed], "{seen} of {filed}");
             assert_eq!((mailbox.unread as usize, mailbox.marks.len()), (filed - cut, 0));
             assert_eq!(mailbox.position, places.last().unwrap().0);
@@ -57,7 +58,7 @@ async fn from_any_place_on_exactly_what_is_later_is_read() {
     ] {
         let mailbox = boxes.read("a", Since::Place(Some(other))).await.unwrap();
         assert_eq!(
-            (mailbox.reset.as_deref(), ids(&mailbox)),
+            (mailbox.reset.map(ResetReason::as_str), ids(&mailbox)),
             (Some(reason), all[10..].to_vec()),
             "{other:?}"
         );
@@ -77,7 +78,7 @@ async fn a_gap_is_told_to_who_comes_back_from_before_it_and_to_no_other() {
             [(None, Some("gap")), (Some(before), Some("gap")), (Some(gap), None), (Some(after), None)]
         {
             let mailbox = boxes.read(address, Since::Place(place)).await.unwrap();
-            assert_eq!(mailbox.reset.as_deref(), reset, "{address} from {place:?}");
+            assert_eq!(mailbox.reset.map(ResetReason::as_str), reset, "{address} from {place:?}");
             let expected = match (address, place) {
                 ("a", Some(place)) if place == gap => vec!["2"],
                 ("a", place) if place != Some(after) => vec!["1", "2"],
@@ -100,7 +101,7 @@ async fn a_place_that_nobody_can_have_is_a_reset_and_no_error() {
     for n in [u64::MAX, 1 << 63, i64::MAX as u64, 1 << 53] {
         for place in [Position { seq: n, ..held }, Position { time_us: n, ..held }] {
             let mailbox = boxes.read("a", Since::Place(Some(place))).await.unwrap();
-            assert_eq!(mailbox.reset.as_deref(), Some("history_changed"), "{place:?}");
+            assert_eq!(mailbox.reset.map(ResetReason::as_str), Some("history_changed"), "{place:?}");
             assert_eq!(ids(&mailbox), ["1"]);
         }
     }

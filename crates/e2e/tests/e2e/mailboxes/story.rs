@@ -6,6 +6,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tutti_e2e::redis::Redis;
 use tutti_feed::{Filing, Mailbox, MailboxChange, Mailboxes, Mark, Position, Since, read_log};
+use tutti_model::ResetReason;
 
 use super::model::{Model, STORY_KEEP};
 use super::{ITEM_BYTES, boxes, file_all, filing, letters};
@@ -210,7 +211,7 @@ impl<'a> Story<'a> {
         self.happened.push(format!("device {n} resumes from {:?}", self.devices[n].place));
         let device = &mut self.devices[n];
         let mailbox = self.boxes.read(ADDRESSES[device.at], Since::Place(device.place)).await.unwrap();
-        assert_eq!(mailbox.reset.as_deref(), self.model.reset(device.at, device.place));
+        assert_eq!(mailbox.reset.map(ResetReason::as_str), self.model.reset(device.at, device.place));
         if mailbox.reset.is_some() {
             device.replace(&mailbox, &self.model);
             device.resets += 1;
