@@ -6,10 +6,8 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::ClientConfig;
 use tutti::local::{Owned, wait_for_port};
+use tutti_kafka::tools::Admin;
 
 use crate::{free_port, target_folder};
 
@@ -100,12 +98,11 @@ impl Kafka {
     /// # Errors
     /// If Kafka refuses.
     pub async fn create_topic(&self, topic: &str, partitions: i32) -> anyhow::Result<()> {
-        let admin = self.admin()?;
-        let topic =
-            NewTopic::new(topic, partitions, TopicReplication::Fixed(1)).set("max.message.bytes", "4194304");
-        for made in admin.create_topics([&topic], &options()).await? {
-            made.map_err(|(topic, code)| anyhow::anyhow!("creating topic {topic}: {code}"))?;
-        }
+        let made = Admin::connect(&self.brokers())?
+            .create_topic(topic, partitions, &[("max.message.bytes", "4194304")])
+            .await
+            .with_context(|| format!("creating topic {topic}"))?;
+        ensure!(made, "topic {topic} is there already");
         Ok(())
     }
 
@@ -114,14 +111,8 @@ impl Kafka {
     /// # Errors
     /// If Kafka refuses.
     pub async fn delete_topic(&self, topic: &str) -> anyhow::Result<()> {
-        for deleted in self.admin()?.delete_topics(&[topic], &options()).await? {
-            deleted.map_err(|(topic, code)| anyhow::anyhow!("deleting topic {topic}: {code}"))?;
-        }
-        Ok(())
-    }
-
-    fn admin(&self) -> anyhow::Result<AdminClient<DefaultClientContext>> {
-        Ok(ClientConfig::new().set("bootstrap.servers", self.brokers()).create()?)
+        let deleted = Admin::connect(&self.brokers())?.delete_topic(topic).await;
+        deleted.with_context(|| format!("deleting topic {topic}"))
     }
 
     fn file(&self, name: &str) -> String {
@@ -136,10 +127,6 @@ impl Kafka {
         ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8(output.stdout)?)
     }
-}
-
-fn options() -> AdminOptions {
-    AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)))
 }
 
 fn java() -> anyhow::Result<Vec<String>> {

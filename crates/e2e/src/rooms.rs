@@ -5,11 +5,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::Message as _;
-use rdkafka::metadata::MetadataPartition;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -358,31 +353,6 @@ pub fn key() -> String {
 /// # Panics
 /// If Kafka does not answer.
 pub fn read_topic(brokers: &str, topic: &str) -> Vec<Vec<u8>> {
-    let wait = Duration::from_secs(10);
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .set("group.id", unique("reader"))
-        .set("enable.partition.eof", "false")
-        .create()
-        .expect("a consumer");
-    let metadata = consumer.fetch_metadata(Some(topic), wait).expect("Kafka answers");
-    let partitions: Vec<i32> = metadata.topics()[0].partitions().iter().map(MetadataPartition::id).collect();
-    let mut all = Vec::new();
-    for partition in partitions {
-        let (low, high) = consumer.fetch_watermarks(topic, partition, wait).expect("Kafka answers");
-        if low == high {
-            continue;
-        }
-        let mut from = TopicPartitionList::new();
-        from.add_partition_offset(topic, partition, Offset::Offset(low)).expect("an offset");
-        consumer.assign(&from).expect("it is assigned");
-        loop {
-            let message = consumer.poll(wait).expect("there is more").expect("Kafka answers");
-            all.push(message.payload().unwrap_or_default().to_vec());
-            if message.offset() + 1 >= high {
-                break;
-            }
-        }
-    }
-    all
+    let records = tutti_kafka::tools::read_topic(brokers, topic, Duration::from_secs(10));
+    records.expect("Kafka answers").into_iter().map(|record| record.value.unwrap_or_default()).collect()
 }

@@ -1,5 +1,7 @@
-//! One bucket's way into Redis: what partitions bring at about the same time is filed in one call, for a
-//! call costs Redis, the driver and each edge more than an item of it does.
+//! Files the notifications of all partitions of a route in the mailboxes of one bucket.
+//!
+//! A call of a script costs Redis, the client library and each edge more than one item in it does. So what several
+//! partitions bring at about the same time goes into one call.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,44 +10,45 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use tutti_feed::{Error, Filing, Mailboxes};
 
-/// Filed in one call at most: it must not hold Redis up for long, and a record may be for a thousand users.
+/// Filings in one call at most. A call must not hold Redis up for long, and one record may be for a thousand users.
 const MAX_CALL: usize = 128;
+/// Bytes in one call at most, if it has more than one filing of each job.
 const MAX_CALL_BYTES: usize = 1 << 20;
-/// Partitions bring what they have at the same moments, but not in the same instant.
-const TOGETHER: Duration = Duration::from_millis(1);
-/// Jobs that wait: a partition has one at a time, and waits for more to get in.
-const JOBS_WAITING: usize = 64;
+/// How long the first job waits for others. Partitions flush at the same moments, but not in the same instant.
+const COLLECT: Duration = Duration::from_millis(1);
+/// Jobs that wait in the queue. A partition has one job at a time, and waits if the queue is full.
+const MAX_WAITING_JOBS: usize = 64;
 
-/// Files for all partitions of a route; cheap to clone.
+/// A handle to the task that files in one bucket. Clones share the task, which ends with the last of them.
 #[derive(Clone)]
 pub(crate) struct Filer(mpsc::Sender<Job>);
 
-/// What one partition brings, in its order.
+/// What one partition files, in the order of its records.
 struct Job {
     filings: Vec<Arc<Filing>>,
-    /// So many of them are filed.
+    /// The number of filings that Redis already has.
     filed: usize,
-    /// Redis's time at the last, microseconds since 1970; or why not all are filed.
+    /// Receives Redis's time at the last filing, in microseconds since 1970, or why not all are filed.
     done: oneshot::Sender<Result<u64, Error>>,
 }
 
 impl Filer {
-    /// Starts one; it ends when all its clones are dropped.
+    /// Spawns the task of one bucket.
     pub(crate) fn start(mailboxes: Mailboxes, bucket: u32) -> Self {
-        let (sender, receiver) = mpsc::channel(JOBS_WAITING);
+        let (sender, receiver) = mpsc::channel(MAX_WAITING_JOBS);
         tokio::spawn(run(mailboxes, bucket, receiver));
         Self(sender)
     }
 
-    /// Files all, in their order; Redis's time at the last, microseconds since 1970. Who gives up
-    /// waiting has some of them filed.
+    /// Files all, in their order. Returns Redis's time at the last, in microseconds since 1970. If this future is dropped,
+    /// some may be filed.
     ///
     /// # Errors
-    /// [`Error::Redis`] if Redis does not answer; all, some or none may be filed then.
+    /// [`Error::Redis`] if Redis does not answer. All, some or none may be filed then.
     pub(crate) async fn file(&self, filings: Vec<Arc<Filing>>) -> Result<u64, Error> {
         let (done, filed) = oneshot::channel();
         let _ = self.0.send(Job { filings, filed: 0, done }).await;
-        filed.await.expect("a filer outlives those who use it")
+        filed.await.expect("the task of a filer outlives its handles")
     }
 }
 
@@ -55,7 +58,7 @@ async fn run(mailboxes: Mailboxes, bucket: u32, mut receiver: mpsc::Receiver<Job
         if jobs.is_empty() {
             let Some(job) = receiver.recv().await else { return };
             jobs.push(job);
-            sleep(TOGETHER).await;
+            sleep(COLLECT).await;
         }
         while let Ok(job) = receiver.try_recv() {
             jobs.push(job);
@@ -64,7 +67,7 @@ async fn run(mailboxes: Mailboxes, bucket: u32, mut receiver: mpsc::Receiver<Job
         if jobs.is_empty() {
             continue;
         }
-        let shares = share(&jobs);
+        let shares = shares(&jobs);
         let call = jobs.iter().zip(&shares).flat_map(|(job, n)| &job.filings[job.filed..][..*n]);
         let filed = mailboxes.file(bucket, call.map(AsRef::as_ref)).await;
         let mut left = Vec::new();
@@ -74,7 +77,7 @@ async fn run(mailboxes: Mailboxes, bucket: u32, mut receiver: mpsc::Receiver<Job
             if has_more && filed.is_ok() {
                 left.push(job);
             } else {
-                // Who gave up waiting needs no answer.
+                // A partition that no longer waits needs no answer.
                 let _ = job.done.send(filed.clone().map(|filed| filed.time_us));
             }
         }
@@ -82,18 +85,18 @@ async fn run(mailboxes: Mailboxes, bucket: u32, mut receiver: mpsc::Receiver<Job
     }
 }
 
-/// How many of each job's filings go into the next call: of all jobs alike, so that one with many does not
-/// keep the others waiting.
-fn share(jobs: &[Job]) -> Vec<usize> {
-    let (most, most_bytes) = ((MAX_CALL / jobs.len()).max(1), MAX_CALL_BYTES / jobs.len());
+/// Returns how many filings of each job go into the next call. All jobs get the same share, so that one with many filings
+/// does not keep the others waiting.
+fn shares(jobs: &[Job]) -> Vec<usize> {
+    let (max, max_bytes) = ((MAX_CALL / jobs.len()).max(1), MAX_CALL_BYTES / jobs.len());
     let share = |job: &Job| {
         let mut bytes = 0;
         let fits = |filing: &&Arc<Filing>| {
             bytes += filing.payload.len() + filing.address.len();
-            bytes <= most_bytes
+            bytes <= max_bytes
         };
         let left = &job.filings[job.filed..];
-        left.iter().take(most).take_while(fits).count().max(1).min(left.len())
+        left.iter().take(max).take_while(fits).count().max(1).min(left.len())
     };
     jobs.iter().map(share).collect()
 }
@@ -115,14 +118,14 @@ mod tests {
 
     #[test]
     fn jobs_share_a_call() {
-        assert_eq!(share(&[job(1000, 1, 0)]), [MAX_CALL]);
-        assert_eq!(share(&[job(1000, 1, 0), job(3, 1, 2)]), [MAX_CALL / 2, 1]);
-        assert_eq!(share(&[job(0, 0, 0)]), [0]);
+        assert_eq!(shares(&[job(1000, 1, 0)]), [MAX_CALL]);
+        assert_eq!(shares(&[job(1000, 1, 0), job(3, 1, 2)]), [MAX_CALL / 2, 1]);
+        assert_eq!(shares(&[job(0, 0, 0)]), [0]);
     }
 
     #[test]
     fn a_call_is_bounded_in_bytes_and_has_one_at_least() {
-        assert_eq!(share(&[job(3, MAX_CALL_BYTES + 1, 0), job(1, 1, 0)]), [1, 1]);
-        assert_eq!(share(&[job(9, MAX_CALL_BYTES / 4, 0)]), [4]);
+        assert_eq!(shares(&[job(3, MAX_CALL_BYTES + 1, 0), job(1, 1, 0)]), [1, 1]);
+        assert_eq!(shares(&[job(9, MAX_CALL_BYTES / 4, 0)]), [4]);
     }
 }

@@ -1,26 +1,35 @@
-//! Kafka to Redis. The path of a record:
+//! Kafka to Redis: `tutti-ingest` carries records from topics to feeds and mailboxes.
 //!
-//! 1. [`route`] joins the consumer group of a topic; each partition that it is given becomes a
-//!    task of its own.
-//! 2. [`partition`] asks Redis how far this partition got, and fetches from exactly there. Then:
-//!    *poll, decode, append, store the offset*, one batch at a time.
-//! 3. [`batch`] turns values into the changes of a feed's record, or says why not; [`sink`] puts them
-//!    there. Notifications go to mailboxes instead: [`mail`], those of all partitions together: [`filer`].
-//! 4. What is not valid goes to [`rejected`]'s topic, with the reason.
+//! The path of a record:
 //!
-//! *Invariants:* Redis, not the group's committed offset, is the truth about what reached Redis.
-//! An offset is stored only after Redis answered. Only `kafka.rs` names the driver.
+//! 1. [`route`] joins the consumer group of a topic. Each partition that the group assigns gets a task of its own
+//!    ([`tasks`]), and [`assembly`] chooses the decoder and the sink of its kind.
+//! 2. [`partition`] asks Redis where the partition stands, and fetches from exactly there. Then: *poll, decode, append,
+//!    store the offset*, one batch at a time.
+//! 3. [`decode`] turns one record ([`record`]) into what a sink stores, or says why it is not valid. [`batch`] holds many.
+//! 4. A sink stores a batch ([`sink`]). Fixes and events go to a feed, whose head holds the partition's position
+//!    ([`feed_sink`]). Notifications go to mailboxes, which drop what they already have ([`mailbox_sink`]); a [`filer`]
+//!    files those of all partitions together.
+//! 5. Records that are not valid go to the topic `<topic>.rejected`, with the reason ([`rejected`]).
+//!
+//! *Invariants:* Redis, not the offset that the group committed, is the truth about what reached Redis. An offset is
+//! stored in the group only after Redis answered. Nothing is passed over in silence: records that Kafka lost before they
+//! were read are announced to clients as a gap, and records behind an open transaction as stale data.
 
+mod assembly;
 mod batch;
 mod config;
+mod decode;
+mod feed_sink;
 mod filer;
-mod kafka;
-mod mail;
+mod mailbox_sink;
 mod metrics;
 mod partition;
+mod record;
 mod rejected;
 mod route;
 mod sink;
+mod tasks;
 
 use std::sync::Arc;
 
@@ -28,10 +37,12 @@ use tokio::task::JoinSet;
 use tutti_feed::Replicas;
 use tutti_service::{Context, ExposeSecret as _, Failure, Registry, Service, Settings};
 
-pub use config::{Config, Kind, Route, Start};
-pub use metrics::{Metrics, Partition as PartitionLabel, RejectionLabel, Topic};
+use crate::assembly::Services;
 
-/// The service.
+pub use config::{Config, Kind, Route, Start};
+pub use metrics::{Metrics, RejectionLabel, Topic};
+
+/// The service `tutti-ingest`.
 pub struct Ingest;
 
 impl Service for Ingest {
@@ -73,31 +84,28 @@ impl Service for Ingest {
         }
         redis_latch.open();
 
-        let config = Arc::new(config);
-        let mut routes = JoinSet::new();
-        let replicas = Replicas::new(redis.client.clone(), config.wait_replicas);
-        for (route, latch) in config.routes.iter().cloned().zip(kafka_latches) {
-            let client = redis.client.clone();
-            routes.spawn(route::run(
-                config.clone(),
-                route,
-                client,
-                replicas.clone(),
-                metrics.clone(),
-                latch,
-                context.stop.clone(),
-            ));
-        }
         let client = redis.client.clone();
-        let watching = tutti_feed::watch_eviction_policy(&client, &metrics.redis, config.allow_eviction);
+        let services = Services {
+            replicas: Replicas::new(client.clone(), config.wait_replicas),
+            redis: client.clone(),
+            config: Arc::new(config),
+            metrics,
+            stop: context.stop,
+        };
+        let config = &services.config;
+        let mut routes = JoinSet::new();
+        for (route, latch) in config.routes.iter().cloned().zip(kafka_latches) {
+            routes.spawn(route::run(services.clone(), route, latch));
+        }
+        let watching =
+            tutti_feed::watch_eviction_policy(&client, &services.metrics.redis, config.allow_eviction);
         let telling = async {
             if config.routes.iter().any(|route| matches!(route.kind, Kind::Notifications { .. })) {
-                let mailboxes = route::mailboxes(&config, &client, &replicas, &metrics);
-                tutti_feed::announce_evictions(&client, &mailboxes).await;
+                tutti_feed::announce_evictions(&client, &services.mailboxes()).await;
             }
         };
         tokio::select! {
-            ((), ()) = async { tokio::join!(watching, telling) } => unreachable!("it watches for ever"),
+            ((), ()) = async { tokio::join!(watching, telling) } => unreachable!("the eviction policy is watched for ever"),
             Some(ended) = routes.join_next() => ended.map_err(|e| Failure::Other(e.to_string()))?,
             () = redis.ended() => Err(Failure::Other("the Redis client ended by itself".into())),
         }?;

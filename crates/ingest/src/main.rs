@@ -1,9 +1,9 @@
-//! `tutti-ingest`: Kafka to Redis.
+//! `tutti-ingest`: carries records from Kafka to Redis.
 
 use std::process::ExitCode;
 
 /// jemalloc is cheaper than glibc's allocator where one thread frees what another allocated, as the threads of
-/// librdkafka do. Its settings are in `.cargo/config.toml`. Development builds leave it out, because it takes long to
+/// the Kafka client do. Its settings are in `.cargo/config.toml`. Development builds leave it out, because it takes long to
 /// compile.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]

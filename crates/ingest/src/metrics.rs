@@ -1,4 +1,4 @@
-//! What ingest counts.
+//! The metrics of ingest.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -7,35 +7,36 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tutti_feed::{AppendMetrics, MailboxMetrics, RedisMetrics};
+use tutti_kafka::PartitionMetrics;
 use tutti_model::location::Decoded;
 use tutti_service::{histogram, metric};
 
-/// Which topic.
+/// The label set of a metric per topic.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Topic {
-    /// Its name.
+    /// Name of the topic.
     pub topic: String,
 }
 
-/// Which topic, and why.
+/// The label set of rejected records.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct RejectionLabel {
-    /// The topic's name.
+    /// Name of the topic.
     pub topic: String,
-    /// See `Invalid::reason`.
+    /// The word for the kind of mistake, such as `not_json`.
     pub reason: &'static str,
 }
 
-/// Which topic, and which field of its values.
+/// The label set of values that are left out of fixes.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct FieldLabel {
-    /// The topic's name.
+    /// Name of the topic.
     pub topic: String,
-    /// The field's name in JSON.
+    /// Name of the field in JSON.
     pub field: &'static str,
 }
 
-/// Counters of the optional values that are left out of a topic's fixes.
+/// Counters of the optional values that are left out of one topic's fixes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LeftOut {
     pub(crate) heading: Counter,
@@ -54,29 +55,20 @@ impl LeftOut {
     }
 }
 
-/// Which partition.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct Partition {
-    /// The topic's name.
-    pub topic: String,
-    /// Its number.
-    pub partition: i32,
-}
-
-/// All counters of ingest.
+/// All metrics of ingest.
 #[derive(Clone)]
 pub struct Metrics {
-    /// What is known of the Redis that the service uses.
+    /// What the service observes of its Redis.
     pub redis: RedisMetrics,
-    /// Of the feeds.
+    /// What appends to feeds count.
     pub append: AppendMetrics,
-    /// Of the mailboxes.
+    /// What filing into mailboxes counts.
     pub mailboxes: MailboxMetrics,
-    /// Records that reached Redis by us.
+    /// Records that this process brought to Redis.
     pub applied: Family<Topic, Counter>,
-    /// Records that were in Redis already.
+    /// Records that Redis already had.
     pub duplicates: Family<Topic, Counter>,
-    /// Records too old to count.
+    /// Records that are too old to be shown.
     pub stale: Family<Topic, Counter>,
     /// Records that are not valid.
     pub rejected: Family<RejectionLabel, Counter>,
@@ -84,22 +76,20 @@ pub struct Metrics {
     pub left_out: Family<FieldLabel, Counter>,
     /// Rejected records that could not be written to the `.rejected` topic.
     pub rejected_lost: Family<Topic, Counter>,
-    /// Holes in Kafka itself.
+    /// Gaps in Kafka itself.
     pub gaps: Family<Topic, Counter>,
-    /// Appends that failed and were tried again.
+    /// Writes to Redis that failed and were tried again.
     pub append_errors: Family<Topic, Counter>,
-    /// Partitions being read.
+    /// Partitions that are being read.
     pub partitions: Family<Topic, Gauge>,
-    /// Records behind the end of the partition.
-    pub lag: Family<Partition, Gauge>,
-    /// Records that an open transaction holds back.
-    pub held_back: Family<Partition, Gauge>,
-    /// From a record's Kafka timestamp to its time in the feed.
+    /// How far each partition is behind.
+    pub partition_metrics: PartitionMetrics,
+    /// Seconds from a record's Kafka timestamp to its time in the feed.
     pub delay: Histogram,
 }
 
 impl Metrics {
-    /// Makes and registers them.
+    /// Makes and registers all metrics.
     pub fn new(registry: &mut Registry) -> Self {
         Self {
             append: AppendMetrics::new(registry),
@@ -111,7 +101,7 @@ impl Metrics {
                 "ingest_duplicate_records",
                 "Records that another delivery had brought to Redis already",
             ),
-            stale: metric(registry, "ingest_stale_records", "Records too old to count"),
+            stale: metric(registry, "ingest_stale_records", "Records that are too old to be shown"),
             rejected: metric(registry, "ingest_rejected_records", "Records that are not valid"),
             left_out: metric(
                 registry,
@@ -123,29 +113,31 @@ impl Metrics {
                 "ingest_rejected_lost_records",
                 "Rejected records that could not be written to the rejected topic",
             ),
-            gaps: metric(registry, "ingest_gaps", "Holes in Kafka itself, as after retention"),
+            gaps: metric(registry, "ingest_gaps", "Gaps in Kafka itself, such as after retention"),
             append_errors: metric(
                 registry,
                 "ingest_append_errors",
-                "Appends that failed and were tried again",
+                "Writes to Redis that failed and were tried again",
             ),
             partitions: metric(registry, "ingest_partitions", "Partitions being read"),
-            lag: metric(registry, "ingest_lag_records", "Records behind the end of the partition"),
-            held_back: metric(
-                registry,
-                "ingest_held_back_records",
-                "Records behind a transaction that has been open for some seconds: they can be read when it ends",
-            ),
+            partition_metrics: PartitionMetrics {
+                lag: metric(registry, "ingest_lag_records", "Records behind the end of the partition"),
+                held_back: metric(
+                    registry,
+                    "ingest_held_back_records",
+                    "Records behind a transaction that has been open for some seconds: they can be read when it ends",
+                ),
+            },
             delay: histogram(
                 registry,
                 "ingest_delay_seconds",
-                "From a record's Kafka timestamp to its time in the feed",
+                "Time from a record's Kafka timestamp to its time in the feed",
                 exponential_buckets(0.0005, 2.0, 18),
             ),
         }
     }
 
-    /// The counters of what is left out of a topic's fixes.
+    /// Returns the counters of what is left out of a topic's fixes.
     pub(crate) fn left_out_of(&self, topic: &str) -> LeftOut {
         let counter =
             |field| self.left_out.get_or_create_owned(&FieldLabel { topic: topic.to_owned(), field });

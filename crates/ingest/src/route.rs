@@ -1,179 +1,111 @@
-//! One topic's way: a member of its consumer group, and a task for each partition that it holds.
+//! One topic: a member of its consumer group, and a task for each partition that the group assigns to it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
-use tokio::sync::Notify;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
-use tutti_feed::{Client, Feed, MailboxLimits, Mailboxes, OffsetHistory, Replicas};
-use tutti_model::names;
-use tutti_service::shared::Inboxes;
+use tutti_kafka::{AssignedPartition, Consumer, ConsumerOptions};
 use tutti_service::{Failure, Latch};
 
-use crate::batch::{Judge, Rules};
-use crate::config::{Config, Kind, Route};
-use crate::filer::Filer;
-use crate::kafka::{self, Granted, Group};
-use crate::mail::MailSink;
-use crate::metrics::Metrics;
-use crate::partition::{Partition, Shared};
+use crate::assembly::{Assembly, Services};
+use crate::config::{CLIENT_ID, Kind, Route};
+use crate::partition::RouteContext;
 use crate::rejected::Rejected;
-use crate::sink::FeedSink;
+use crate::tasks::PartitionTasks;
 
-/// How long leaving the group may take.
-const LEAVING: Duration = Duration::from_secs(5);
+/// How long leaving the group may take. After it, the group waits for the end of the member's session.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause before Kafka is asked again for its cluster id.
+const CLUSTER_ID_PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs a route until it is told to stop.
+/// Runs a route until the service stops. Opens `latch` once the group has answered.
 ///
 /// # Errors
-/// If the driver refuses its configuration.
-pub(crate) async fn run(
-    config: Arc<Config>,
-    route: Route,
-    client: Client,
-    replicas: Replicas,
-    metrics: Metrics,
-    mut latch: Option<Latch>,
-    stop: CancellationToken,
-) -> Result<(), Failure> {
-    let refused = |e| Failure::Config(kafka::refused(&e));
-    let rejected = Rejected::new(&config, &route.topic, &metrics).map_err(refused)?;
-    let (group, mut granted) = Group::join(&config, &route, &metrics).map_err(refused)?;
-    let group = Arc::new(group);
-    let connection_epoch = tutti_feed::connection_epoch(&client);
-    let filers: Arc<[Filer]> = match route.kind {
-        Kind::Notifications { .. } => {
-            let mailboxes = mailboxes(&config, &client, &replicas, &metrics);
-            (0..mailboxes.buckets()).map(|bucket| Filer::start(mailboxes.clone(), bucket)).collect()
-        }
-        Kind::Locations { .. } | Kind::Events { .. } => [].into(),
+/// If the Kafka client refuses the configuration, or the task of a partition panics.
+pub(crate) async fn run(services: Services, route: Route, latch: Option<Latch>) -> Result<(), Failure> {
+    let Services { config, metrics, stop, .. } = &services;
+    let rejected = Rejected::new(config, &route.topic, metrics)?;
+    let (fetch_min_bytes, fetch_wait_max) = fetch_pace(&route.kind);
+    let options = ConsumerOptions {
+        client_id: CLIENT_ID,
+        topic: &route.topic,
+        group: &route.group,
+        fetch_min_bytes,
+        fetch_wait_max,
     };
-    let mut tasks: HashMap<i32, JoinHandle<()>> = HashMap::new();
-    let panicked = Arc::new(Notify::new());
-    let work = async {
-        let mut shared = None;
-        while let Some(grants) = granted.recv().await {
-            // A member that has been given nothing is one, too.
-            if let Some(latch) = latch.take() {
-                latch.open();
-            }
-            let shared = match &shared {
-                Some(shared) => shared,
-                None => shared.insert(Arc::new(Shared {
-                    cluster: cluster_id(&group).await,
-                    group: group.clone(),
-                    client: client.clone(),
-                    config: config.clone(),
-                    route: route.clone(),
-                    metrics: metrics.clone(),
-                    rejected: rejected.clone(),
-                    connection_epoch: connection_epoch.clone(),
-                    replicas: replicas.clone(),
-                    began: Instant::now(),
-                    filers: filers.clone(),
-                })),
-            };
-            for grant in grants {
-                let number = grant.partition;
-                let before = tasks.remove(&number);
-                let partition = carry(shared.clone(), grant);
-                let panicked = panicked.clone();
-                let task = tokio::spawn(async move {
-                    // The driver wakes only one reader of a partition's queue.
-                    if let Some(before) = before {
-                        let _ = before.await;
-                    }
-                    let ended = std::panic::AssertUnwindSafe(partition).catch_unwind().await;
-                    if ended.is_err() {
-                        // The group would not know that nobody reads it any more.
-                        panicked.notify_one();
-                    }
-                });
-                tasks.insert(number, task);
-            }
-        }
-    };
+    let (consumer, assigned) = Consumer::join(&config.kafka, &options, metrics.partition_metrics.clone())?;
+    let consumer = Arc::new(consumer);
+    let mut tasks = PartitionTasks::default();
+    let panicked = tasks.panicked();
     let ended = tokio::select! {
-        () = work => Ok(()),
-        () = group.poll() => Ok(()),
+        () = serve(&services, &route, &consumer, &rejected, assigned, &mut tasks, latch) => Ok(()),
+        () = consumer.poll() => Ok(()),
         () = stop.cancelled() => Ok(()),
         () = panicked.notified() => Err(Failure::Other(format!("a partition of {} panicked", route.topic))),
     };
-    for (_, task) in tasks {
-        task.abort();
-        let _ = task.await;
-    }
-    // Leaving the group talks to Kafka, which may not answer: its session ends by itself then.
-    let _ = timeout(LEAVING, tokio::task::spawn_blocking(move || drop(group))).await;
+    tasks.abort().await;
+    let _ = timeout(LEAVE_TIMEOUT, spawn_blocking(move || drop(consumer))).await;
     ended
 }
 
-/// A partition's records to where its route says, until it is taken back.
-fn carry(shared: Arc<Shared>, grant: Granted) -> BoxFuture<'static, ()> {
-    let (config, source) = (shared.config.clone(), shared.source(grant.partition));
-    let feed = |name: &str, limits| {
-        let feed = Feed::new(shared.client.clone(), name, limits, shared.metrics.append.clone());
-        feed.with_replicas(shared.replicas.clone())
-    };
-    match &shared.route.kind {
-        Kind::Locations { format } => {
-            let shard = names::shard_of(grant.partition, config.locations.shards);
-            let stale_after_ms = config.locations.stale_after.as_millis() as i64;
-            let left_out = shared.metrics.left_out_of(&shared.route.topic);
-            let judge = Judge::Locations(Rules { format: *format, stale_after_ms, left_out });
-            let feed = feed(&names::locations_feed(shard), config.limits);
-            let sink = FeedSink { feed, source, judge };
-            Partition::new(shared, grant, sink, config.limits.max_age).run().boxed()
+/// Returns how many bytes a broker collects before it answers a fetch, and how long it may take.
+fn fetch_pace(kind: &Kind) -> (u32, Duration) {
+    match kind {
+        // A record that is fetched alone costs the Kafka client, Redis and each edge as much as many records do.
+        Kind::Notifications { .. } => (65_536, Duration::from_millis(20)),
+        // A partition whose queue was full is fetched again only once the broker has answered for the others. It takes
+        // its time if these are quiet.
+        Kind::Locations { .. } | Kind::Events { .. } => (1, Duration::from_millis(100)),
+    }
+}
+
+/// Starts a task for each partition that the group assigns.
+async fn serve(
+    services: &Services,
+    route: &Route,
+    consumer: &Arc<Consumer>,
+    rejected: &Rejected,
+    mut assigned: UnboundedReceiver<Vec<AssignedPartition>>,
+    tasks: &mut PartitionTasks,
+    mut latch: Option<Latch>,
+) {
+    let mut assembly = None;
+    while let Some(partitions) = assigned.recv().await {
+        // A member that has been assigned no partition is a member too.
+        if let Some(latch) = latch.take() {
+            latch.open();
         }
-        Kind::Events { event } => {
-            let judge = Judge::Events { event: event.clone() };
-            let feed = feed(&names::topic_feed(&shared.route.topic), config.topic_limits);
-            let sink = FeedSink { feed, source, judge };
-            Partition::new(shared, grant, sink, config.topic_limits.max_age).run().boxed()
-        }
-        Kind::Notifications { format } => {
-            let age = config.inboxes.age;
-            let sink = MailSink {
-                mailboxes: mailboxes(&config, &shared.client, &shared.replicas, &shared.metrics),
-                filers: shared.filers.clone(),
-                history: OffsetHistory::new(shared.client.clone(), &source),
-                source,
-                format: *format,
-                keep: age,
-                connection_epoch: shared.connection_epoch.clone(),
-                noted: Mutex::default(),
-            };
-            Partition::new(shared, grant, sink, age).run().boxed()
+        let assembly = match &assembly {
+            Some(assembly) => assembly,
+            None => {
+                let context = RouteContext {
+                    cluster: cluster_id(consumer).await,
+                    consumer: consumer.clone(),
+                    redis: services.redis.clone(),
+                    route: route.clone(),
+                    metrics: services.metrics.clone(),
+                    rejected: rejected.clone(),
+                    started_at: Instant::now(),
+                };
+                assembly.insert(Assembly::new(services.clone(), context))
+            }
+        };
+        for partition in partitions {
+            tasks.spawn(partition.partition, assembly.run(partition));
         }
     }
 }
 
-/// The mailboxes as the configuration has them.
-pub(crate) fn mailboxes(
-    config: &Config,
-    client: &Client,
-    replicas: &Replicas,
-    metrics: &Metrics,
-) -> Mailboxes {
-    let Inboxes { buckets, items, bytes, age } = config.inboxes;
-    let keep = MailboxLimits { items, bytes, age };
-    let mailboxes = Mailboxes::new(client.clone(), names::INBOX, buckets, keep, metrics.mailboxes.clone());
-    mailboxes.with_replicas(replicas.clone())
-}
-
-/// The cluster's id: two clusters' partitions of one name are two sources.
-async fn cluster_id(group: &Group) -> String {
+/// Asks Kafka for the cluster's id until it answers.
+async fn cluster_id(consumer: &Consumer) -> String {
     loop {
-        if let Some(id) = group.cluster_id().await {
+        if let Some(id) = consumer.cluster_id().await {
             return id;
         }
-        warn!("Kafka does not tell its cluster id; asking again");
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        warn!("Kafka did not tell its cluster id. It is asked again in a second.");
+        sleep(CLUSTER_ID_PAUSE).await;
     }
 }

@@ -5,12 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rdkafka::client::ClientContext;
-use rdkafka::config::ClientConfig;
-use rdkafka::error::KafkaError;
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
-use rdkafka::types::RDKafkaErrorCode;
+use tutti_kafka::tools::CallbackProducer;
+use tutti_kafka::{ProducerOptions, ProducerRecord};
 
 /// How many records Kafka has acknowledged, and how many it has not in time.
 #[derive(Clone, Default)]
@@ -29,22 +25,16 @@ impl Deliveries {
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
-}
 
-impl ClientContext for Deliveries {}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        let counter = if result.is_ok() { &self.acknowledged } else { &self.failed };
+    fn count(&self, is_acknowledged: bool) {
+        let counter = if is_acknowledged { &self.acknowledged } else { &self.failed };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 /// A producer for one topic.
 pub struct Publisher {
-    producer: ThreadedProducer<Deliveries>,
+    producer: CallbackProducer,
     topic: String,
     deliveries: Deliveries,
 }
@@ -53,28 +43,30 @@ impl Publisher {
     /// Connects to brokers, `host:port,...`.
     ///
     /// # Errors
-    /// If the driver refuses its configuration.
+    /// If the Kafka client refuses the configuration.
     pub fn new(brokers: &str, topic: &str) -> anyhow::Result<Self> {
         let deliveries = Deliveries::default();
-        let producer = ClientConfig::new()
-            .set("bootstrap.servers", brokers)
-            .set("client.id", "tutti-load")
-            .set("linger.ms", "5")
-            .set("enable.idempotence", "true")
-            .create_with_context(deliveries.clone())
-            .with_context(|| format!("a producer for Kafka at {brokers}"))?;
+        let counted = deliveries.clone();
+        let options = ProducerOptions {
+            client_id: "tutti-load",
+            delivery_timeout: None,
+            linger: Duration::from_millis(5),
+        };
+        let producer =
+            CallbackProducer::connect(brokers, &options, move |_, delivered| counted.count(delivered))
+                .with_context(|| format!("a producer for Kafka at {brokers}"))?;
         Ok(Self { producer, topic: topic.to_owned(), deliveries })
     }
 
-    /// Hands a record over, waiting while the driver's queue is full; a `None` value is a null.
+    /// Hands a record over, waiting while the producer's queue is full; a `None` value is a null.
     ///
     /// # Errors
-    /// If the driver refuses it, as where it is too large.
+    /// If the Kafka client refuses it, as where it is too large.
     pub async fn send(&self, key: &str, value: Option<&[u8]>) -> anyhow::Result<()> {
         self.send_as(key, value, None).await
     }
 
-    /// The same, with a header that names the form of the value.
+    /// Hands a record over like [`Publisher::send`], with a header that names the format of the value.
     ///
     /// # Errors
     /// As [`Publisher::send`].
@@ -84,17 +76,18 @@ impl Publisher {
         value: Option<&[u8]>,
         content_type: Option<&str>,
     ) -> anyhow::Result<()> {
+        let header = content_type.map(|content_type| ("content-type", content_type));
+        let record = ProducerRecord {
+            topic: &self.topic,
+            key: Some(key.as_bytes()),
+            value,
+            headers: header.as_slice(),
+            ..ProducerRecord::default()
+        };
         loop {
-            let mut record = BaseRecord::to(&self.topic).key(key);
-            record.payload = value;
-            record.headers = content_type
-                .map(|value| OwnedHeaders::new().insert(Header { key: "content-type", value: Some(value) }));
-            match self.producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-                Err((error, _)) => return Err(error).context(format!("writing to topic {}", self.topic)),
+            match self.producer.send(0, &record) {
+                Err(error) if error.is_queue_full() => tokio::time::sleep(Duration::from_millis(5)).await,
+                sent => return sent.with_context(|| format!("writing to topic {}", self.topic)),
             }
         }
     }

@@ -1,26 +1,26 @@
-//! Notifications to users: what is sent goes to Kafka, what is marked is marked in Redis. The service
-//! itself keeps nothing: it may have any number of replicas.
+//! Notifications to users: `tutti-notify` writes what is sent to Kafka, and sets marks in Redis. The service itself keeps
+//! nothing, so it may have any number of replicas.
 //!
 //! 1. [`server`] answers gRPC.
-//! 2. [`send`] gives a notification its id, and makes it one record for each recipient.
-//! 3. [`kafka`] hands the records over, and waits until Kafka has them. From there `tutti-ingest`
-//!    files them in the mailboxes.
+//! 2. [`send`] gives a notification its id, and makes one record for each recipient.
+//! 3. The server queues the records in a `tutti_kafka::Producer`, and answers once Kafka has acknowledged all of them. From
+//!    there `tutti-ingest` files them in the mailboxes.
 //! 4. A mark is one call of a script on the mailbox (`tutti_feed::Mailboxes`).
 //!
-//! *Invariants:* a send is answered only once Kafka has all its records; the same send, repeated, has
-//! the same id. Only `kafka.rs` names the driver of Kafka.
+//! *Invariants:* a send is answered only once Kafka has all its records. The same send, repeated, has the same id.
 
 mod config;
-mod kafka;
 mod metrics;
 mod proto;
 mod send;
 mod server;
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tracing::info;
 use tutti_feed::{MailboxLimits, MailboxMetrics, Mailboxes};
+use tutti_kafka::{Producer, ProducerOptions};
 use tutti_model::names;
 use tutti_service::grpc::{Agreement, GrpcService};
 use tutti_service::shared::Inboxes;
@@ -32,14 +32,17 @@ pub use metrics::{MarkLabel, Metrics};
 use crate::proto::notify_server::NotifyServer;
 use crate::server::Server;
 
-/// The service.
+/// How long a record waits for others that go to Kafka in the same request.
+const LINGER: Duration = Duration::from_millis(2);
+
+/// The service `tutti-notify`.
 pub struct Notify;
 
 impl Service for Notify {
     type Config = Config;
     type Metrics = Metrics;
     const NAME: &'static str = "tutti-notify";
-    const ABOUT: &'static str = "Takes notifications to users, and keeps their inboxes' marks.";
+    const ABOUT: &'static str = "Takes notifications to users, and keeps the marks of their inboxes.";
     const ADMIN: &'static str = "127.0.0.1:9105";
 
     fn configure(settings: &mut Settings) -> Config {
@@ -52,15 +55,19 @@ impl Service for Notify {
 
     async fn run(config: Config, metrics: Metrics, context: Context) -> Result<(), Failure> {
         let service = GrpcService::start(&config.grpc, &context).await?;
-        let producer = kafka::Producer::new(&config.kafka, config.answer)
-            .map_err(|e| Failure::Config(kafka::refused(&e)))?;
-        info!(listen = %config.grpc.listen, topic = config.topic, "serving");
+        let options = ProducerOptions {
+            client_id: Self::NAME,
+            delivery_timeout: Some(config.answer_timeout),
+            linger: LINGER,
+        };
+        let producer = Producer::start(&config.kafka, &options)?;
+        info!(listen = %config.grpc.listen, topic = config.topic, "Serving gRPC.");
 
         let mailboxes = Arc::new(OnceLock::new());
         let server = Server {
             producer,
             topic: config.topic.clone(),
-            answer: config.answer,
+            answer_timeout: config.answer_timeout,
             mailboxes: mailboxes.clone(),
             metrics: metrics.clone(),
             failures: Failures::default(),

@@ -1,4 +1,4 @@
-//! `tutti-notify`: the notifications' service.
+//! `tutti-notify`: takes notifications to users.
 
 use std::process::ExitCode;
 

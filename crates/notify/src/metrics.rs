@@ -1,4 +1,4 @@
-//! What the notifications' service counts.
+//! The metrics of the notifications' service.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -8,30 +8,30 @@ use prometheus_client::registry::Registry;
 use tutti_feed::RedisMetrics;
 use tutti_service::{histogram, metric};
 
-/// How something was marked.
+/// The label set of marks.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct MarkLabel {
-    /// `read`, `read_to` or `deleted`.
+    /// The kind of mark: `read`, `read_to` or `deleted`.
     pub what: &'static str,
 }
 
-/// All counters of the service.
+/// All metrics of the service.
 #[derive(Clone)]
 pub struct Metrics {
-    /// What is known of the Redis that the service uses.
+    /// What the service observes of its Redis.
     pub redis: RedisMetrics,
-    /// Records that Kafka acknowledged: one for each recipient.
+    /// Records that Kafka acknowledged, one for each recipient.
     pub sent: Counter,
-    /// Sends refused because Kafka did not take them in time.
+    /// Sends that failed because Kafka did not acknowledge them in time.
     pub failed: Counter,
-    /// Marks made, repeated ones too.
+    /// Marks that were made, also repeated ones.
     pub marks: Family<MarkLabel, Counter>,
-    /// How long Kafka took over a send, or until it was given up.
+    /// Seconds until Kafka acknowledged a send or the send was given up.
     pub send: Histogram,
 }
 
 impl Metrics {
-    /// Makes and registers them.
+    /// Makes and registers all metrics.
     pub fn new(registry: &mut Registry) -> Self {
         Self {
             redis: RedisMetrics::new(registry),
@@ -43,13 +43,13 @@ impl Metrics {
             failed: metric(
                 registry,
                 "notifications_failed",
-                "Sends refused because Kafka did not take them in time",
+                "Sends that failed because Kafka did not acknowledge them in time",
             ),
-            marks: metric(registry, "marks", "Marks made in inboxes, repeated ones too, by what"),
+            marks: metric(registry, "marks", "Marks made in inboxes, also repeated ones, by kind"),
             send: histogram(
                 registry,
                 "notification_send_seconds",
-                "How long Kafka took over a send, or until it was given up",
+                "Time until Kafka acknowledged a send or the send was given up",
                 exponential_buckets(0.001, 2.0, 17),
             ),
         }

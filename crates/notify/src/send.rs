@@ -1,4 +1,4 @@
-//! A send's id, and its records.
+//! The id and the records of a notification that is sent.
 
 use std::collections::HashSet;
 
@@ -6,18 +6,18 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use tutti_model::{Notification, Recipients};
 
-/// What Kafka gets for one recipient.
+/// A notification as Kafka stores it for one recipient.
 pub(crate) struct Record {
-    /// The user, or the topic for users.
+    /// The user, or the topic that users follow.
     pub(crate) key: String,
-    /// A `tutti.v1.Notification`.
+    /// A `tutti.v1.Notification` in protobuf.
     pub(crate) value: Vec<u8>,
 }
 
-/// The id of what a sender sends under a key: in hex, the first 16 bytes of the SHA-256 over both, each
-/// after its length. So a send that is repeated has the id that it had, at whichever replica.
+/// Returns the id of what a sender sends under a key: the first 16 bytes, in hex, of the SHA-256 over both, each after its
+/// length. A send that is repeated has the same id at every replica.
 ///
-/// All its recipients get the same: a mailbox knows the ids that were in it, and of no other's.
+/// All recipients receive the same id. A mailbox knows the ids that were in it, and no other mailbox's.
 pub(crate) fn id_of(sender: &str, key: &str) -> String {
     let mut hash = Sha256::new();
     for part in [sender, key] {
@@ -27,7 +27,7 @@ pub(crate) fn id_of(sender: &str, key: &str) -> String {
     hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// One record for each recipient; who is named twice gets one.
+/// Returns one record for each recipient. A user who is named twice gets one.
 pub(crate) fn records(mut notification: Notification, id: String) -> impl Iterator<Item = Record> {
     let Recipients { users, topic } = notification.to.take().unwrap_or_default();
     notification.id = id;
@@ -49,7 +49,7 @@ pub(crate) fn records(mut notification: Notification, id: String) -> impl Iterat
 mod tests {
     use super::*;
 
-    fn told(to: Recipients) -> Vec<(String, Notification)> {
+    fn sent(to: Recipients) -> Vec<(String, Notification)> {
         let notification = Notification {
             id: "theirs".into(),
             to: Some(to),
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn the_same_key_of_the_same_sender_is_the_same_id() {
-        // Replicas of another version count on it, too.
+        // Replicas of other versions depend on this value.
         assert_eq!(id_of("shop", "order-7"), "7d652f3a946741c8d15171de1e811c31");
         assert_ne!(id_of("shop", "order-7"), id_of("shop", "order-8"));
         assert_ne!(id_of("shop", "order-7"), id_of("", "order-7"));
@@ -82,10 +82,10 @@ mod tests {
     #[test]
     fn each_user_gets_one_record_that_names_nobody_else() {
         let users = ["7", "8", "7", "9", "8"].map(str::to_owned).to_vec();
-        let told = told(Recipients { users, topic: String::new() });
-        let keys: Vec<&str> = told.iter().map(|(key, _)| key.as_str()).collect();
+        let sent = sent(Recipients { users, topic: String::new() });
+        let keys: Vec<&str> = sent.iter().map(|(key, _)| key.as_str()).collect();
         assert_eq!(keys, ["7", "8", "9"]);
-        for (key, notification) in &told {
+        for (key, notification) in &sent {
             let to = Recipients { users: vec![key.clone()], topic: String::new() };
             let expected = Notification {
                 id: "ours".into(),
@@ -100,10 +100,10 @@ mod tests {
     #[test]
     fn a_topic_gets_one_record_under_its_name() {
         let to = Recipients { users: Vec::new(), topic: "news".into() };
-        let told = told(to.clone());
-        assert_eq!(told.len(), 1);
-        assert_eq!(told[0].0, "news");
-        assert_eq!(told[0].1.to, Some(to));
-        assert_eq!(told[0].1.id, "ours");
+        let sent = sent(to.clone());
+        assert_eq!(sent.len(), 1);
+        assert_eq!(sent[0].0, "news");
+        assert_eq!(sent[0].1.to, Some(to));
+        assert_eq!(sent[0].1.id, "ours");
     }
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use tutti_kafka::ClientSettings;
 use tutti_model::Format;
 use tutti_service::grpc::GrpcConfig;
-use tutti_service::shared::{self, Kafka};
 use tutti_service::{Settings, not_empty};
 
 use crate::signer::Signer;
@@ -15,7 +15,7 @@ pub struct Config {
     /// The gRPC port, and the Redis that keeps the rooms.
     pub grpc: GrpcConfig,
     /// The Kafka to which changes of rooms are relayed.
-    pub kafka: Kafka,
+    pub kafka: ClientSettings,
     /// The topic to which changes of rooms are relayed.
     pub topic: String,
     /// The format of the values of that topic.
@@ -32,7 +32,7 @@ impl Config {
     /// Reads the settings.
     pub fn configure(settings: &mut Settings) -> Self {
         let grpc = GrpcConfig::configure(settings, 9200);
-        let kafka = Kafka::configure(settings, &shared::PRODUCERS_OWN);
+        let kafka = ClientSettings::for_producer(settings);
         let topic = settings.get_checked(
             "relay.topic",
             "queueing-system".to_owned(),

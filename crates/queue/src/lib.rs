@@ -17,7 +17,6 @@
 //! *Invariants:* all state is in Redis; every change has its record; all times are the clock of Redis.
 
 mod config;
-mod kafka;
 mod metrics;
 mod proto;
 mod relay;
@@ -26,9 +25,11 @@ mod server;
 mod signer;
 mod ticker;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::info;
+use tutti_kafka::{Producer, ProducerOptions};
 use tutti_service::grpc::{Agreement, GrpcService};
 use tutti_service::{Context, Failure, Failures, Registry, Service, Settings};
 
@@ -40,6 +41,9 @@ use crate::proto::queue_server::QueueServer;
 use crate::relay::Relay;
 use crate::rooms::Rooms;
 use crate::server::Server;
+
+/// How long a record waits for others that go to Kafka in the same request.
+const LINGER: Duration = Duration::from_millis(5);
 
 /// The service of the waiting room.
 pub struct Queue;
@@ -61,8 +65,8 @@ impl Service for Queue {
 
     async fn run(config: Config, metrics: Metrics, context: Context) -> Result<(), Failure> {
         let service = GrpcService::start(&config.grpc, &context).await?;
-        let producer =
-            kafka::Producer::new(&config.kafka).map_err(|e| Failure::Config(kafka::refused(&e)))?;
+        let options = ProducerOptions { client_id: Self::NAME, delivery_timeout: None, linger: LINGER };
+        let producer = Producer::start(&config.kafka, &options)?;
         let rooms = Rooms::new(service.client(), config.max_unrelayed).with_replicas(service.replicas());
         info!(listen = %config.grpc.listen, topic = config.topic, "serving");
 
@@ -79,7 +83,7 @@ impl Service for Queue {
             rooms,
             config: Arc::new(config),
             metrics,
-            producer: Mutex::new(Some(Arc::new(producer))),
+            producer,
         });
         let agreement = Agreement { group: "rooms", settings: &[] };
         service

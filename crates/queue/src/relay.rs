@@ -5,17 +5,17 @@
 //! consumers drop what they already have of a (room, epoch, version, time). The time is part of it because a failover that
 //! lost changes gives their versions out again, at other times.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
 use tokio::time::{Instant, interval_at, sleep};
 use tracing::warn;
 use tutti_feed::{Client, Position, Record, read_log};
+use tutti_kafka::{Error as KafkaError, Producer, ProducerRecord, Session};
 use tutti_model::{Format, RoomEvent, names, room};
 
 use crate::config::Config;
-use crate::kafka::{self, KafkaError, Producer};
 use crate::metrics::Metrics;
 use crate::rooms::{Error, Refusal, RelayLease, Rooms};
 
@@ -25,6 +25,8 @@ const LEASE: Duration = Duration::from_secs(5);
 const PAGE: u64 = 500;
 /// The pause after a failed attempt.
 const RETRY: Duration = Duration::from_millis(500);
+/// The pause while the queue of the producer is full.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(20);
 
 /// The relay of all rooms of one replica.
 pub(crate) struct Relay {
@@ -34,13 +36,12 @@ pub(crate) struct Relay {
     pub(crate) rooms: Rooms,
     pub(crate) config: Arc<Config>,
     pub(crate) metrics: Metrics,
-    /// Made when it is needed, and anew when it failed.
-    pub(crate) producer: Mutex<Option<Arc<Producer>>>,
+    pub(crate) producer: Producer,
 }
 
 /// Why a page of records was not relayed.
 #[derive(Debug, thiserror::Error)]
-enum Failed {
+enum RelayError {
     #[error(transparent)]
     Room(#[from] Error),
     #[error(transparent)]
@@ -55,7 +56,7 @@ impl Relay {
         let mut failures = 0u32;
         loop {
             match self.page(room).await {
-                Ok(false) | Err(Failed::Room(Error::Refused(_))) => return,
+                Ok(false) | Err(RelayError::Room(Error::Refused(_))) => return,
                 Ok(true) => failures = 0,
                 Err(error) => {
                     self.metrics.relay_errors.inc();
@@ -70,7 +71,7 @@ impl Relay {
     }
 
     /// Relays one page of records. Returns whether there may be more.
-    async fn page(&self, room: &str) -> Result<bool, Failed> {
+    async fn page(&self, room: &str) -> Result<bool, RelayError> {
         let RelayLease { epoch, relayed, seq } = self.lease(room, None).await?;
         if seq <= relayed {
             return Ok(false);
@@ -89,13 +90,14 @@ impl Relay {
                 "Redis has lost changes of the room before they were relayed; Kafka does not get them"
             );
         }
-        let producer = self.producer()?;
+        // One session for the page: if it fails, none of the page's records is written behind a lost one.
+        let session = self.producer.session()?;
         let mut keep = interval_at(Instant::now() + LEASE / 4, LEASE / 4);
-        let sending = self.send(room, &page, &producer);
+        let sending = self.send(room, &page, &session);
         tokio::pin!(sending);
         let sent = loop {
             tokio::select! {
-                sent = &mut sending => break sent.inspect_err(|_| self.give_up(&producer))?,
+                sent = &mut sending => break sent.inspect_err(|_| self.producer.end(&session))?,
                 // Kafka may be away for long. The lease is kept meanwhile, because another replica would send the same.
                 _ = keep.tick() => drop(self.lease(room, None).await?),
             }
@@ -105,49 +107,34 @@ impl Relay {
         Ok(seq > relayed)
     }
 
-    fn producer(&self) -> Result<Arc<Producer>, KafkaError> {
-        let mut held = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(producer) = &*held {
-            return Ok(producer.clone());
-        }
-        Ok(held.insert(Arc::new(Producer::new(&self.config.kafka)?)).clone())
-    }
-
-    /// It may be of no use any more, as after a fatal error.
-    fn give_up(&self, producer: &Arc<Producer>) {
-        let mut held = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.as_ref().is_some_and(|held| Arc::ptr_eq(held, producer)) {
-            *held = None;
-        }
-    }
-
     /// Sends a page in order, and waits until Kafka has acknowledged all of it. Returns the number of records sent.
-    async fn send(&self, room: &str, page: &[Record], producer: &Producer) -> Result<u64, KafkaError> {
+    async fn send(&self, room: &str, page: &[Record], session: &Session) -> Result<u64, KafkaError> {
         let mut deliveries = Vec::with_capacity(page.len());
         for record in page {
             let Some((value, kind)) = self.value(room, record) else { continue };
             let Position { epoch, seq, time_us } = record.position;
-            let headers = [
-                ("content-type", kind.to_owned()),
-                ("tutti-room", room.to_owned()),
-                ("tutti-epoch", epoch.to_string()),
-                ("tutti-version", seq.to_string()),
-                ("tutti-time-us", time_us.to_string()),
+            let headers: [(&str, &str); 5] = [
+                ("content-type", kind),
+                ("tutti-room", room),
+                ("tutti-epoch", &epoch.to_string()),
+                ("tutti-version", &seq.to_string()),
+                ("tutti-time-us", &time_us.to_string()),
             ];
-            let record = kafka::Record {
+            let record = ProducerRecord {
                 topic: &self.config.topic,
-                key: room,
-                value: &value,
-                timestamp_ms: (time_us / 1000) as i64,
+                key: Some(room.as_bytes()),
+                value: Some(&value),
+                timestamp_ms: Some((time_us / 1000) as i64),
                 headers: &headers,
+                ..ProducerRecord::default()
             };
-            loop {
-                if let Some(delivery) = producer.send(&record)? {
-                    deliveries.push(delivery);
-                    break;
+            deliveries.push(loop {
+                match session.send(&record) {
+                    Ok(delivery) => break delivery,
+                    Err(error) if error.is_queue_full() => sleep(QUEUE_FULL_PAUSE).await,
+                    Err(error) => return Err(error),
                 }
-                sleep(Duration::from_millis(20)).await;
-            }
+            });
         }
         let sent = deliveries.len() as u64;
         for delivery in deliveries {

@@ -1,18 +1,17 @@
-//! An embedded broker that speaks the Kafka protocol: librdkafka's own, in memory. Its port is the
-//! kernel's choice, so a forwarder gives the bootstrap address a fixed one.
+//! An embedded Kafka broker at a fixed address. The broker in memory listens on a port of the kernel's choice; a
+//! forwarder gives the bootstrap address a fixed one.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
-use rdkafka::mocking::MockCluster;
-use rdkafka::producer::DefaultProducerContext;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tutti_kafka::tools::MockBroker;
 
 /// The broker; ends when dropped.
 pub struct Broker {
-    _cluster: MockCluster<'static, DefaultProducerContext>,
+    _broker: MockBroker,
     forwarder: JoinHandle<()>,
     address: String,
 }
@@ -23,11 +22,11 @@ impl Broker {
     /// # Errors
     /// If the port is in use.
     pub async fn start(port: u16, topics: &[(&str, i32)]) -> anyhow::Result<Self> {
-        let cluster = MockCluster::new(1).context("the embedded broker")?;
+        let broker = MockBroker::start().context("the embedded broker")?;
         for (topic, partitions) in topics {
-            cluster.create_topic(topic, *partitions, 1).with_context(|| format!("creating topic {topic}"))?;
+            broker.create_topic(topic, *partitions).with_context(|| format!("creating topic {topic}"))?;
         }
-        let behind = cluster.bootstrap_servers();
+        let behind = broker.bootstrap_servers();
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let listener =
             TcpListener::bind(listen).await.with_context(|| format!("listening on {listen} for Kafka"))?;
@@ -41,7 +40,7 @@ impl Broker {
                 });
             }
         });
-        Ok(Self { _cluster: cluster, forwarder, address: listen.to_string() })
+        Ok(Self { _broker: broker, forwarder, address: listen.to_string() })
     }
 
     /// Its bootstrap address.

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout};
 use tutti_edge::Edge;
 use tutti_ingest::Ingest;
+use tutti_kafka::PartitionLabel;
 use tutti_load::publisher::Publisher;
 use tutti_load::taxis::Taxis;
 use tutti_notify::Notify;
@@ -436,8 +437,8 @@ impl Figures {
             let deliveries = sum(|m| m.deliveries.get() as i64);
             let devices = self.edges.iter().map(|m| m.devices.get()).max().unwrap_or(0);
             let lag: i64 = (0..PARTITIONS)
-                .map(|partition| tutti_ingest::PartitionLabel { topic: TOPIC.to_owned(), partition })
-                .map(|label| self.ingest.lag.get_or_create(&label).get())
+                .map(|partition| PartitionLabel { topic: TOPIC.to_owned(), partition })
+                .map(|label| self.ingest.partition_metrics.lag.get_or_create(&label).get())
                 .sum();
             let line = if waiting.is_empty() {
                 format!(

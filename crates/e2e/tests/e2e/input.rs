@@ -4,47 +4,43 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prost::Message as _;
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
-use tutti_e2e::eventually;
+use tokio::task::block_in_place;
 use tutti_e2e::testbed::{Testbed, fix, map_of_viewer};
 use tutti_e2e::viewer::Following;
+use tutti_e2e::{eventually, until_there};
+use tutti_kafka::tools::{Admin, read_topic};
+use tutti_kafka::{ClientSettings, Producer, ProducerOptions, ProducerRecord};
 use tutti_load::now_ms;
 use tutti_model::Fix;
 
 /// A record of `.rejected`: its headers, and the length of its value.
 type Rejected = (BTreeMap<String, String>, Option<usize>);
 
-/// Everything on the topic of rejected values.
-fn rejected(testbed: &Testbed) -> Vec<Rejected> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", testbed.brokers())
-        .set("group.id", format!("{}-reader", testbed.topic))
-        .set("auto.offset.reset", "earliest")
-        .create()
-        .unwrap();
-    consumer.subscribe(&[&format!("{}.rejected", testbed.topic)]).unwrap();
-    let mut all = Vec::new();
-    let mut quiet = 0;
-    while quiet < 30 {
-        let Some(Ok(message)) = consumer.poll(Duration::from_millis(200)) else {
-            quiet += 1;
-            continue;
-        };
-        quiet = 20; // once one came, the others come soon
-        let headers = message.headers().map_or_else(BTreeMap::new, |headers| {
-            let text = |h: Header<'_, &[u8]>| {
-                (h.key.to_owned(), String::from_utf8_lossy(h.value.unwrap_or_default()).into_owned())
-            };
-            headers.iter().map(text).collect()
-        });
-        all.push((headers, message.payload().map(<[u8]>::len)));
-    }
-    all
+/// Everything on the topic of rejected values, once these are as many.
+async fn rejected(testbed: &Testbed, count: usize) -> Vec<Rejected> {
+    let topic = format!("{}.rejected", testbed.topic);
+    let read = || block_in_place(|| read_topic(testbed.brokers(), &topic, Duration::from_secs(10)));
+    let records =
+        until_there("all rejected values", async || read().ok().filter(|all| all.len() >= count)).await;
+    let header = |(key, value): (String, Vec<u8>)| (key, String::from_utf8_lossy(&value).into_owned());
+    records
+        .into_iter()
+        .map(|record| {
+            (record.headers.into_iter().map(header).collect(), record.value.map(|value| value.len()))
+        })
+        .collect()
+}
+
+/// A producer of values of any size.
+fn producer(testbed: &Testbed) -> Producer {
+    let properties = [("message.max.bytes".to_owned(), "4194304".to_owned())].into();
+    let settings = ClientSettings { brokers: testbed.brokers().to_owned(), properties };
+    let options = ProducerOptions {
+        client_id: "tutti-e2e",
+        delivery_timeout: Some(Duration::from_secs(30)),
+        linger: Duration::ZERO,
+    };
+    Producer::start(&settings, &options).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,24 +83,18 @@ async fn garbage_of_every_kind_is_set_aside_with_its_reason_and_the_flow_goes_on
         ("timestamp", fix("x", now * 1000).into_bytes(), None),
         ("not_protobuf", whole[..whole.len() - 1].to_vec(), Some("application/protobuf")),
     ];
-    let producer: FutureProducer = ClientConfig::new()
-        .set("bootstrap.servers", testbed.brokers())
-        .set("message.max.bytes", "4194304")
-        .create()
-        .unwrap();
+    let producer = producer(&testbed);
     let send = async |key: &str, value: Option<&[u8]>, content_type: Option<&str>| {
-        let headers = content_type.map(|kind| {
-            OwnedHeaders::new().insert(Header { key: "content-type", value: Some(kind.as_bytes()) })
-        });
-        let record = FutureRecord {
+        let header = content_type.map(|kind| ("content-type", kind));
+        let record = ProducerRecord {
             topic: &testbed.topic,
             partition: Some(0),
-            payload: value,
-            key: Some(key),
-            timestamp: None,
-            headers,
+            key: Some(key.as_bytes()),
+            value,
+            headers: header.as_slice(),
+            ..ProducerRecord::default()
         };
-        producer.send(record, Duration::from_secs(10)).await.unwrap();
+        producer.send(&record).await.unwrap();
     };
     for (_, value, content_type) in &garbage {
         send("x", Some(value), *content_type).await;
@@ -130,7 +120,7 @@ async fn garbage_of_every_kind_is_set_aside_with_its_reason_and_the_flow_goes_on
     .await;
     assert_eq!(viewer.viewer().removals, 1);
 
-    let rejected = tokio::task::block_in_place(|| rejected(&testbed));
+    let rejected = rejected(&testbed, garbage.len()).await;
     let mut reasons: Vec<&str> =
         rejected.iter().map(|(headers, _)| headers["tutti-reason"].as_str()).collect();
     let mut expected: Vec<&str> = garbage.iter().map(|(reason, ..)| *reason).collect();
@@ -182,29 +172,24 @@ async fn a_position_is_shown_without_the_values_that_are_not_available() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_whose_kafka_timestamp_is_no_time_is_read_like_any_other() {
     let testbed = Testbed::new(1).await;
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", testbed.brokers()).create().unwrap();
     let any = i64::MAX.to_string();
-    let any_timestamp = AlterConfig::new(ResourceSpecifier::Topic(&testbed.topic))
-        .set("message.timestamp.after.max.ms", &any)
-        .set("message.timestamp.before.max.ms", &any);
-    let altered = admin.alter_configs([&any_timestamp], &AdminOptions::new()).await.unwrap();
-    assert!(altered.iter().all(Result::is_ok), "{altered:?}");
+    let any_timestamp =
+        [("message.timestamp.after.max.ms", any.as_str()), ("message.timestamp.before.max.ms", &any)];
+    Admin::connect(testbed.brokers()).unwrap().configure_topic(&testbed.topic, &any_timestamp).await.unwrap();
     let (mut ingest, [edge]) = testbed.up([&[]]).await;
-    let producer: FutureProducer =
-        ClientConfig::new().set("bootstrap.servers", testbed.brokers()).create().unwrap();
+    let producer = producer(&testbed);
     let now = now_ms();
     for timestamp in [i64::MAX, 1, now / 1000, now] {
         let (id, payload) = (format!("at {timestamp}"), fix(&format!("at {timestamp}"), now));
-        let record = FutureRecord {
+        let record = ProducerRecord {
             topic: &testbed.topic,
             partition: Some(0),
-            payload: Some(&payload),
-            key: Some(&id),
-            timestamp: Some(timestamp),
-            headers: None,
+            key: Some(id.as_bytes()),
+            value: Some(payload.as_bytes()),
+            timestamp_ms: Some(timestamp),
+            headers: &[],
         };
-        producer.send(record, Duration::from_secs(10)).await.unwrap();
+        producer.send(&record).await.unwrap();
     }
     eventually("all are shown", async || edge.map().await.len() == 4).await;
     assert!(ingest.is_running(), "{}", ingest.log());

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use rdkafka::config::ClientConfig;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::Value;
 use tokio::task::block_in_place;
 use tokio::time::timeout;
@@ -11,42 +9,33 @@ use tutti_e2e::inboxes::{Inboxes, token};
 use tutti_e2e::testbed::{Testbed, fix};
 use tutti_e2e::viewer::Following;
 use tutti_e2e::{eventually, kafka, unique};
+use tutti_kafka::ProducerRecord;
+use tutti_kafka::tools::TransactionalProducer;
 use tutti_load::now_ms;
 use tutti_load::publisher::Publisher;
 use tutti_load::sse::{Request, Source};
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// A producer whose records can be read when it says so.
-struct Transactional(BaseProducer);
+/// Starts a producer whose records can be read once it commits them.
+fn transactional(brokers: &str, id: &str) -> TransactionalProducer {
+    block_in_place(|| TransactionalProducer::connect(brokers, id)).unwrap()
+}
 
-impl Transactional {
-    fn new(brokers: &str, id: &str) -> Self {
-        let producer: BaseProducer = ClientConfig::new()
-            .set("bootstrap.servers", brokers)
-            .set("transactional.id", id)
-            .set("transaction.timeout.ms", "600000")
-            .create()
-            .unwrap();
-        block_in_place(|| producer.init_transactions(LONG)).unwrap();
-        Self(producer)
-    }
+/// Begins a transaction with one record, which Kafka has then.
+fn begin(producer: &TransactionalProducer, topic: &str, partition: i32, key: &str, value: &str) {
+    let (key, value) = (Some(key.as_bytes()), Some(value.as_bytes()));
+    let partition = Some(partition);
+    let record = ProducerRecord { topic, partition, key, value, ..ProducerRecord::default() };
+    block_in_place(|| producer.begin(&record)).unwrap();
+}
 
-    /// Begins a transaction with one record, which Kafka has then.
-    fn begin(&self, topic: &str, partition: i32, key: &str, value: &str) {
-        self.0.begin_transaction().unwrap();
-        let record = BaseRecord::to(topic).partition(partition).key(key).payload(value);
-        self.0.send(record).unwrap();
-        block_in_place(|| self.0.flush(LONG)).unwrap();
-    }
+fn commit(producer: &TransactionalProducer) {
+    block_in_place(|| producer.commit()).unwrap();
+}
 
-    fn commit(&self) {
-        block_in_place(|| self.0.commit_transaction(LONG)).unwrap();
-    }
-
-    fn abort(&self) {
-        block_in_place(|| self.0.abort_transaction(LONG)).unwrap();
-    }
+fn abort(producer: &TransactionalProducer) {
+    block_in_place(|| producer.abort()).unwrap();
 }
 
 /// Reads a stream until its status is this; events that came before it, by name and data.
@@ -85,8 +74,8 @@ async fn records_behind_an_open_transaction_make_the_map_stale_until_it_ends() {
     let is_live = || viewer.viewer().statuses.last().is_some_and(|status| status == "live");
     eventually("the map is live", async || is_live()).await;
 
-    let transactional = Transactional::new(testbed.brokers(), &testbed.topic);
-    let in_transaction = |id: &str| transactional.begin(&testbed.topic, 0, id, &fix(id, now_ms()));
+    let transaction = transactional(testbed.brokers(), &testbed.topic);
+    let in_transaction = |id: &str| begin(&transaction, &testbed.topic, 0, id, &fix(id, now_ms()));
     in_transaction("inside");
     publisher.send("behind", Some(fix("behind", now_ms()).as_bytes())).await.unwrap();
     publisher.flush(LONG).await.unwrap();
@@ -101,7 +90,7 @@ async fn records_behind_an_open_transaction_make_the_map_stale_until_it_ends() {
     let mut told = Source::open(&Request { url: edge.stream(), ..Request::default() }).await.unwrap();
     until_status(&mut told, |status| status["state"] == "stale" && status["lag"] == 2).await;
 
-    transactional.commit();
+    commit(&transaction);
     eventually("all are shown", async || viewer.viewer().devices.len() == 3).await;
     eventually("and the map is live", async || is_live()).await;
     eventually("nothing is held back", async || held_back().await == Some(0.0)).await;
@@ -110,7 +99,7 @@ async fn records_behind_an_open_transaction_make_the_map_stale_until_it_ends() {
     in_transaction("aborted");
     eventually("it is counted", async || held_back().await == Some(1.0)).await;
     eventually("viewers are told", async || !is_live()).await;
-    transactional.abort();
+    abort(&transaction);
     eventually("the map is live again", async || is_live()).await;
     assert!(!viewer.viewer().devices.contains_key("aborted"));
     assert_eq!(warnings(), 2, "{}", ingest.log());
@@ -132,11 +121,11 @@ async fn listeners_of_a_topic_hear_that_one_partition_stands_while_another_goes_
     ingest.wait_ready().await;
     let url = format!("{}/v1/topics/{topic}/stream", edge.url);
     let publisher = Publisher::new(testbed.brokers(), &topic).unwrap();
-    let transactional = Transactional::new(testbed.brokers(), &topic);
+    let transaction = transactional(testbed.brokers(), &topic);
     let mut source = Source::open(&Request { url, ..Request::default() }).await.unwrap();
     until_status(&mut source, is_live).await;
 
-    transactional.begin(&topic, 0, "a", "inside");
+    begin(&transaction, &topic, 0, "a", "inside");
     until_status(&mut source, lags_by_one).await;
     // Of the keys some go to the other partition, which stands in no transaction.
     let goes_on = async {
@@ -153,7 +142,7 @@ async fn listeners_of_a_topic_hear_that_one_partition_stands_while_another_goes_
     }
     timeout(Duration::from_secs(90), goes_on).await.expect("the other partition goes on");
 
-    transactional.commit();
+    commit(&transaction);
     let mut heard = until_status(&mut source, is_live).await;
     while !heard.iter().any(|(_, data)| data == "inside") {
         let event = source.next().await.unwrap().expect("the stream goes on");
@@ -171,10 +160,10 @@ async fn devices_hear_that_notifications_wait_behind_an_open_transaction() {
     let mut source = Source::open(&request).await.unwrap();
     until_status(&mut source, is_live).await;
 
-    let transactional = Transactional::new(inboxes.testbed.brokers(), &inboxes.topic);
-    transactional.begin(&inboxes.topic, 0, "7", r#"{"to":{"users":["7"]},"title":"Inside"}"#);
+    let transaction = transactional(inboxes.testbed.brokers(), &inboxes.topic);
+    begin(&transaction, &inboxes.topic, 0, "7", r#"{"to":{"users":["7"]},"title":"Inside"}"#);
     until_status(&mut source, lags_by_one).await;
-    transactional.abort();
+    abort(&transaction);
     let heard = until_status(&mut source, is_live).await;
     assert!(!heard.iter().any(|(name, _)| name == "notification"), "{heard:?}");
 }

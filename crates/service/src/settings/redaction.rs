@@ -1,6 +1,6 @@
 //! What of a configuration may be shown: not passwords, and not what may hold one.
 
-/// Properties of librdkafka that hold no secret, beside those that are named by a unit.
+/// Properties of Kafka clients that hold no secret, beside those that are named by a unit.
 const HARMLESS: [&str; 5] =
     ["security.protocol", "sasl.mechanism", "sasl.mechanisms", "client.id", "queued.max.messages.kbytes"];
 

@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use fred::prelude::*;
 use rand::Rng as _;
-use rdkafka::config::ClientConfig;
-use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -17,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tutti_feed::{Filing, MailboxLimits, MailboxMetrics, Mailboxes};
+use tutti_kafka::{ClientSettings, Producer, ProducerOptions, ProducerRecord};
 use tutti_model::names;
 
 use super::{Running, SECRET, Stage, Times, baseline, cpu_seconds, cpus, median, memory, row, rss, say};
@@ -52,18 +51,25 @@ pub(super) async fn run(stage: &Stage) -> anyhow::Result<()> {
     bench.storm(edge, devices).await
 }
 
-fn producer(kafka: &str) -> anyhow::Result<FutureProducer> {
-    Ok(ClientConfig::new()
-        .set("bootstrap.servers", kafka)
-        .set("acks", "all")
-        .set("linger.ms", "1")
-        .set("message.timeout.ms", "10000")
-        .create()?)
+fn producer(kafka: &str) -> anyhow::Result<Producer> {
+    let settings = ClientSettings { brokers: kafka.to_owned(), ..ClientSettings::default() };
+    let options = ProducerOptions {
+        client_id: "tutti-bench",
+        delivery_timeout: Some(Duration::from_secs(10)),
+        linger: Duration::from_millis(1),
+    };
+    Ok(Producer::start(&settings, &options)?)
+}
+
+/// Writes a notification, and waits until Kafka has it.
+async fn write(producer: &Producer, key: &str, value: &str) -> Result<(), tutti_kafka::Error> {
+    let (key, value) = (Some(key.as_bytes()), Some(value.as_bytes()));
+    producer.send(&ProducerRecord { topic: TOPIC, key, value, ..ProducerRecord::default() }).await
 }
 
 struct Bench<'a> {
     stage: &'a Stage,
-    producer: FutureProducer,
+    producer: Producer,
     times: Arc<Times>,
 }
 
@@ -166,9 +172,7 @@ impl Bench<'_> {
 
     async fn send(&self, number: usize, key: &str, to: &serde_json::Value) -> anyhow::Result<()> {
         let value = notification(number, to);
-        let record = FutureRecord::to(TOPIC).key(key).payload(&value);
-        let sent = self.producer.send(record, Duration::from_secs(10)).await;
-        sent.map_err(|(error, _)| error).context("Kafka does not take a notification")?;
+        write(&self.producer, key, &value).await.context("Kafka does not take a notification")?;
         self.times.acknowledged[number].store(self.times.now(), Ordering::Relaxed);
         Ok(())
     }
@@ -214,8 +218,7 @@ impl Bench<'_> {
                     let (producer, times) = (self.producer.clone(), self.times.clone());
                     sending.spawn(async move {
                         let value = notification(first + n, &json!({ "users": [user] }));
-                        let record = FutureRecord::to(TOPIC).key(&user).payload(&value);
-                        let acknowledged = producer.send(record, Duration::from_secs(10)).await.is_ok();
+                        let acknowledged = write(&producer, &user, &value).await.is_ok();
                         times.acknowledged[first + n].store(times.now(), Ordering::Relaxed);
                         acknowledged
                     });
@@ -318,8 +321,7 @@ impl Bench<'_> {
         for n in 0..streams.min(10_000) {
             let user = format!("u-{n}");
             let value = notification(900_000 + n, &json!({ "users": [user] }));
-            let record = FutureRecord::to(TOPIC).key(&user).payload(&value);
-            self.producer.send(record, Duration::from_secs(10)).await.map_err(|(error, _)| error)?;
+            write(&self.producer, &user, &value).await?;
         }
         sleep(Duration::from_secs(2)).await;
         let edge = self.stage.edge(12)?;

@@ -7,13 +7,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::{ClientContext, DefaultClientContext};
-use rdkafka::config::ClientConfig;
-use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
-use rdkafka::types::RDKafkaErrorCode;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
+use tutti_kafka::tools::{Admin, CallbackProducer};
+use tutti_kafka::{ProducerOptions, ProducerRecord};
 use tutti_load::now_ms;
 use tutti_model::{Fix, location};
 
@@ -49,7 +46,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// If something does not start, or answers what it must not.
 pub(super) async fn run(stage: &Stage) -> anyhow::Result<()> {
     if stage.options.kafka.is_some() {
-        create_topic(stage, TOPIC).await?;
+        Admin::connect(&stage.kafka())?.create_topic(TOPIC, 1, &[]).await?;
     }
     let times = Times::new(SLOTS);
     let mut bench = Bench { stage, producer: producer(stage, &times)?, times, next: 0, pad: 0 };
@@ -65,27 +62,12 @@ pub(super) async fn run(stage: &Stage) -> anyhow::Result<()> {
 
 struct Bench<'a> {
     stage: &'a Stage,
-    producer: ThreadedProducer<Acknowledgements>,
+    producer: CallbackProducer,
     times: Arc<Times>,
     /// The number of the next fix.
     next: usize,
     /// Bytes that each fix is longer by than it must be.
     pad: usize,
-}
-
-/// Notes when Kafka acknowledged each fix, on a thread of the driver: ours are busy reading streams.
-struct Acknowledgements(Arc<Times>);
-
-impl ClientContext for Acknowledgements {}
-
-impl ProducerContext for Acknowledgements {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
-        if result.is_ok() {
-            self.0.acknowledged[number].store(self.0.now(), Ordering::Relaxed);
-        }
-    }
 }
 
 /// What a round showed, of the services and of a plain loop.
@@ -161,9 +143,11 @@ impl Bench<'_> {
         ensure!(self.next < SLOTS, "so many rounds that no more fixes can be told apart");
         let fix = fix(self.next, self.pad);
         let value = location::to_json(&fix);
-        let record = BaseRecord::with_opaque_to(TOPIC, self.next).key(&fix.media_id).payload(&value);
+        let (key, value) = (Some(fix.media_id.as_bytes()), Some(value.as_bytes()));
+        let record = ProducerRecord { topic: TOPIC, key, value, ..ProducerRecord::default() };
+        let number = self.next;
         self.next += 1;
-        self.producer.send(record).map_err(|(error, _)| error).context("Kafka does not take a fix")
+        self.producer.send(number, &record).context("Kafka does not take a fix")
     }
 
     fn told(&self) -> usize {
@@ -355,25 +339,15 @@ fn fix(number: usize, pad: usize) -> Fix {
     }
 }
 
-fn producer(stage: &Stage, times: &Arc<Times>) -> anyhow::Result<ThreadedProducer<Acknowledgements>> {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", stage.kafka()).set("acks", "all").set("linger.ms", "0");
-    Ok(config.create_with_context(Acknowledgements(times.clone()))?)
-}
-
-fn admin(stage: &Stage) -> anyhow::Result<AdminClient<DefaultClientContext>> {
-    Ok(ClientConfig::new().set("bootstrap.servers", stage.kafka()).create()?)
-}
-
-/// A topic of one partition, unless it is there.
-async fn create_topic(stage: &Stage, topic: &str) -> anyhow::Result<()> {
-    let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1));
-    for made in admin(stage)?.create_topics([&new], &AdminOptions::new()).await? {
-        if let Err((topic, code)) = made
-            && code != RDKafkaErrorCode::TopicAlreadyExists
-        {
-            anyhow::bail!("creating topic {topic}: {code}");
+/// A producer that notes when Kafka acknowledged each fix, on a thread of the client: ours are busy reading streams.
+fn producer(stage: &Stage, times: &Arc<Times>) -> anyhow::Result<CallbackProducer> {
+    let times = times.clone();
+    let acknowledged = move |number: usize, is_acknowledged| {
+        if is_acknowledged {
+            times.acknowledged[number].store(times.now(), Ordering::Relaxed);
         }
-    }
-    Ok(())
+    };
+    let options =
+        ProducerOptions { client_id: "tutti-bench", delivery_timeout: None, linger: Duration::ZERO };
+    Ok(CallbackProducer::connect(&stage.kafka(), &options, acknowledged)?)
 }

@@ -4,15 +4,12 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use rdkafka::admin::AdminOptions;
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::{Offset, TopicPartitionList};
 use tokio::time::sleep;
+use tutti_kafka::tools::{Admin, PartitionReader};
 use tutti_load::publisher::Publisher;
 use tutti_model::{Fix, location};
 
-use super::{Bench, PATIENCE, TOPIC, admin, applied, cpu_seconds, create_topic, fix, median, row, say};
+use super::{Bench, PATIENCE, TOPIC, applied, cpu_seconds, fix, median, row, say};
 
 /// So many fixes.
 const BACKLOG: u32 = 1_000_000;
@@ -27,7 +24,8 @@ impl Bench<'_> {
         };
         // Of this run only: what another left behind would be read too.
         let topic = format!("{TOPIC}-{:08x}", rand::random::<u32>());
-        create_topic(self.stage, &topic).await?;
+        let admin = Admin::connect(kafka)?;
+        admin.create_topic(&topic, 1, &[]).await?;
         let publisher = Publisher::new(kafka, &topic)?;
         for number in 0..BACKLOG as usize {
             let fix = Fix { media_id: format!("device-{}", number % 20_000), ..fix(number, 0) };
@@ -45,8 +43,7 @@ impl Bench<'_> {
         let (of_time, of_cpu) = (ours.a_second / bare.a_second, ours.a_cpu_second / bare.a_cpu_second);
         row("of the bare consumer's, by CPU", &format!("{of_cpu:.2} (goal at least 0.5)"));
         row("the same by time, each on as many cores as it takes", &format!("{of_time:.2}"));
-        admin(self.stage)?.delete_topics(&[topic.as_str()], &AdminOptions::new()).await?;
-        Ok(())
+        Ok(admin.delete_topic(&topic).await?)
     }
 
     /// How fast a fresh ingest applies them.
@@ -121,18 +118,12 @@ async fn consumed(kafka: &str, topic: &str) -> anyhow::Result<Pace> {
 }
 
 fn consume(kafka: &str, topic: &str) -> anyhow::Result<Pace> {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", kafka).set("group.id", "bench").set("enable.auto.commit", "false");
-    let consumer: BaseConsumer = config.create()?;
-    let mut from = TopicPartitionList::new();
-    from.add_partition_offset(topic, 0, Offset::Beginning)?;
-    consumer.assign(&from)?;
+    let reader = PartitionReader::start(kafka, topic, 0)?;
     let mut began: Option<Spent> = None;
     let (mut count, until) = (0, Instant::now() + PATIENCE);
     while count < BACKLOG {
-        match consumer.poll(Duration::from_millis(100)) {
-            Some(message) => {
-                message?;
+        match reader.poll(Duration::from_millis(100))? {
+            Some(_) => {
                 if began.is_none() {
                     began = Some(Spent::by(std::process::id())?);
                 }
