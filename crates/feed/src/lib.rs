@@ -70,7 +70,7 @@ pub use mailbox::{
 };
 pub use metrics::{AppendMetrics, FollowMetrics, MailboxMetrics, RedisMetrics};
 pub use offset_history::{OffsetHistory, Offsets};
-pub use record::{HEADER_BYTES, Position, Record};
+pub use record::{Position, Record};
 pub use redis::{Connection, connect, connection_epoch, time_us};
 pub use replicas::Replicas;
 pub use script::{is_script_failure, run_script};

@@ -40,7 +40,7 @@ pub struct Record {
 }
 
 /// Bytes before the payload of a record: epoch (4), seq, time and time of the record before (8 each), all big-endian.
-pub const HEADER_BYTES: usize = 28;
+pub(crate) const HEADER_BYTES: usize = 28;
 
 impl Record {
     /// Reads a record. Returns `None` if there are too few bytes for one.
