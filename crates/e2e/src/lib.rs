@@ -3,9 +3,11 @@
 //! that break it. Everything ends with the tests, also where they are killed.
 
 pub mod cluster;
+pub mod fixes;
 pub mod inboxes;
 pub mod kafka;
 pub mod redis;
+pub mod replicas;
 pub mod rooms;
 pub mod sentinel;
 pub mod service;

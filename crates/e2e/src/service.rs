@@ -55,7 +55,7 @@ impl Service {
 
     /// Another value of a setting, from the next start on.
     pub fn set(&mut self, key: &str, value: &str) {
-        self.variables.insert(crate::testbed::variable(key), value.to_owned());
+        self.variables.insert(variable(key), value.to_owned());
     }
 
     /// Starts it (again).
@@ -171,4 +171,9 @@ impl Service {
         let url = format!("http://127.0.0.1:{}/{path}", self.admin);
         client().get(url).send().await.ok()
     }
+}
+
+/// The environment variable of a setting, as `streams.max`.
+pub fn variable(key: &str) -> String {
+    format!("TUTTI_{}", key.replace(['.', '-'], "_").to_uppercase())
 }

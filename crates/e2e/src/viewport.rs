@@ -15,7 +15,8 @@ use tutti_load::publisher::Publisher;
 use tutti_load::sse::{Event, Request, Source};
 use tutti_load::watch::Viewer;
 
-use crate::testbed::{Map, Testbed};
+use crate::fixes::Map;
+use crate::testbed::Testbed;
 
 /// West, south, east, north.
 pub type Bounds = [f64; 4];

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tutti_e2e::eventually;
+use tutti_e2e::fixes::{Input, map_of_viewer, padded_fix};
 use tutti_e2e::rooms::SECRET;
-use tutti_e2e::testbed::{Edge, Input, Testbed, map_of_viewer, padded_fix};
+use tutti_e2e::testbed::{Edge, Testbed};
 use tutti_e2e::viewer::Following;
 use tutti_e2e::wire::is_busy;
 use tutti_load::now_ms;
@@ -68,7 +69,7 @@ impl Slow {
     fn follow(
         mut self,
         slow: Arc<AtomicBool>,
-        expected: Arc<std::sync::Mutex<tutti_e2e::testbed::Map>>,
+        expected: Arc<std::sync::Mutex<tutti_e2e::fixes::Map>>,
     ) -> JoinHandle<Viewer> {
         std::thread::spawn(move || {
             while slow.load(Ordering::Relaxed) {
@@ -144,7 +145,7 @@ async fn a_client_that_reads_nothing_for_too_long_is_cut_off() {
     let publisher = testbed.publisher();
     for n in 0..30_000 {
         let id = format!("device-{n}");
-        publisher.send(&id, Some(tutti_e2e::testbed::fix(&id, now_ms()).as_bytes())).await.unwrap();
+        publisher.send(&id, Some(tutti_e2e::fixes::fix(&id, now_ms()).as_bytes())).await.unwrap();
     }
     eventually("the snapshot is there", || async { edge.map().await.len() == 30_000 }).await;
     let stopped = Slow::open(&edge);

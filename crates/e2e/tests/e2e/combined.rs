@@ -2,9 +2,10 @@
 
 use reqwest::Method;
 use serde_json::Value;
+use tutti_e2e::fixes::fix;
 use tutti_e2e::inboxes::token;
 use tutti_e2e::rooms::{Rooms, admin};
-use tutti_e2e::testbed::{Edge, Testbed, fix};
+use tutti_e2e::testbed::{Edge, Testbed};
 use tutti_e2e::{kafka, unique};
 use tutti_load::now_ms;
 use tutti_load::publisher::Publisher;

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use tutti::metrics::Families;
+use tutti_e2e::fixes::fix;
 use tutti_e2e::kafka::Kafka;
 use tutti_e2e::service::program;
-use tutti_e2e::testbed::{Testbed, fix};
+use tutti_e2e::testbed::Testbed;
 use tutti_e2e::{eventually, free_port};
 use tutti_load::now_ms;
 

@@ -12,8 +12,9 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tutti::local::Owned;
 use tutti_e2e::inboxes::{Inboxes, sender, token};
+use tutti_e2e::service::variable;
 use tutti_e2e::service::{Service, program};
-use tutti_e2e::testbed::{Edge, Testbed, UNLIMITED, variable};
+use tutti_e2e::testbed::{Edge, Testbed, UNLIMITED};
 use tutti_e2e::{eventually, free_port, kafka};
 
 async fn connect(edge: &Edge) -> TcpStream {

@@ -8,8 +8,9 @@ use flate2::read::GzDecoder;
 use reqwest::Response;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use tutti_e2e::fixes::{Input, fix, padded_fix};
 use tutti_e2e::inboxes::{Inboxes, token};
-use tutti_e2e::testbed::{Edge, Input, Testbed, UNLIMITED, fix, padded_fix};
+use tutti_e2e::testbed::{Edge, Testbed, UNLIMITED};
 use tutti_e2e::{client, eventually, kafka};
 
 /// Asks for a path with these headers.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::time::sleep;
 use tutti_e2e::eventually;
+use tutti_e2e::fixes::{Input, map_of_viewer};
 use tutti_e2e::kafka::Kafka;
-use tutti_e2e::testbed::{Input, Testbed, map_of_viewer};
+use tutti_e2e::testbed::Testbed;
 use tutti_e2e::viewer::Following;
 
 const LONG: (&str, &str) = ("locations.stale_after_seconds", "600");

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use prost::Message as _;
 use tokio::task::block_in_place;
-use tutti_e2e::testbed::{Testbed, fix, map_of_viewer};
+use tutti_e2e::fixes::{fix, map_of_viewer};
+use tutti_e2e::testbed::Testbed;
 use tutti_e2e::viewer::Following;
 use tutti_e2e::{eventually, until_there};
 use tutti_kafka::tools::{Admin, read_topic};

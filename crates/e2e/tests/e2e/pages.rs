@@ -7,8 +7,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tutti::token::sign;
 use tutti_e2e::eventually;
+use tutti_e2e::fixes::{Input, Map};
 use tutti_e2e::rooms::{Rooms, SECRET};
-use tutti_e2e::testbed::{Input, Map, Testbed};
+use tutti_e2e::testbed::Testbed;
 use tutti_e2e::viewer::Following;
 use tutti_load::now_ms;
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::json;
+use tutti_e2e::fixes::Input;
 use tutti_e2e::inboxes::{Device, Inboxes, sender, token};
 use tutti_e2e::redis::Redis;
 use tutti_e2e::rooms::Rooms;
-use tutti_e2e::testbed::{Input, Testbed};
+use tutti_e2e::testbed::Testbed;
 use tutti_e2e::{eventually, free_port, kafka};
 
 /// The rights that docs/operations/redis.md says that a Redis user needs.

@@ -6,11 +6,13 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 use tutti_e2e::eventually;
+use tutti_e2e::fixes::{Input, map_of_viewer};
 use tutti_e2e::inboxes::{Device, Inboxes};
 use tutti_e2e::kafka;
+use tutti_e2e::replicas::waits_for_replicas;
 use tutti_e2e::rooms::{Rooms, Stream};
 use tutti_e2e::sentinel::Sentinels;
-use tutti_e2e::testbed::{Input, Testbed, map_of_viewer, waits_for_replicas};
+use tutti_e2e::testbed::Testbed;
 use tutti_e2e::viewer::Following;
 
 async fn testbed(sentinels: &Sentinels) -> Testbed {

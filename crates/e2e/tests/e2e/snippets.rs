@@ -7,10 +7,11 @@ mod shell;
 use reqwest::Method;
 use serde_json::json;
 use tutti_e2e::eventually;
+use tutti_e2e::fixes::{Input, Map};
 use tutti_e2e::inboxes::{Inboxes, token};
 use tutti_e2e::kafka;
 use tutti_e2e::rooms::Rooms;
-use tutti_e2e::testbed::{Edge, Input, Map, Testbed};
+use tutti_e2e::testbed::{Edge, Testbed};
 
 use crate::browser::Browser;
 use crate::cable::Cable;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use rand::Rng as _;
 use serde_json::{Value, json};
 use tutti_e2e::eventually;
-use tutti_e2e::testbed::{Edge, Map, Testbed, map_of_viewer};
+use tutti_e2e::fixes::{Map, map_of_viewer};
+use tutti_e2e::testbed::{Edge, Testbed};
 use tutti_e2e::viewport::{Area, Bounds, Fleet, Place, Screen, Watching, cell};
 
 /// Long enough that no fix grows stale within a test, whatever it waits for.
