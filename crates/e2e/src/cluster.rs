@@ -1,4 +1,4 @@
-//! A Redis Cluster: three masters, each with a replica that takes its place.
+//! A Redis Cluster of three masters, each with a replica that takes its place.
 
 use std::ops::RangeInclusive;
 
@@ -12,7 +12,7 @@ use crate::{eventually, free_port};
 
 const MASTERS: usize = 3;
 
-/// All nodes, by their indices; the first three are masters at first.
+/// The nodes of a cluster, by index. The first three are masters at first.
 pub struct Cluster {
     nodes: Vec<Node>,
     folder: tempfile::TempDir,
@@ -20,26 +20,26 @@ pub struct Cluster {
 
 struct Node {
     port: u16,
-    /// On which the nodes talk to each other.
+    /// The port on which nodes talk to each other.
     bus: u16,
     process: Option<Owned>,
     stopped: bool,
 }
 
-/// What a node knows of one of them.
+/// What a node knows of another node, or of itself.
 struct Known {
     id: String,
     port: u16,
-    /// The id of its master, if it is a replica.
+    /// The id of the master, if the node is a replica.
     master: Option<String>,
     slots: Vec<RangeInclusive<u16>>,
 }
 
 impl Cluster {
-    /// Starts them, and waits until all know each other and each replica has what its master has.
+    /// Starts a cluster, and waits until all nodes know each other and each replica has the data of its master.
     ///
     /// # Panics
-    /// If they do not come up.
+    /// If a node does not start, or the nodes do not agree.
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut cluster = Self { nodes: (0..2 * MASTERS).map(|_| Node::new()).collect(), folder };
@@ -66,10 +66,10 @@ impl Cluster {
         cluster
     }
 
-    /// Another master, which has no slots yet.
+    /// Adds a master that has no slots, and returns its index.
     ///
     /// # Panics
-    /// If the others do not come to know it.
+    /// If the other nodes do not learn of it.
     pub async fn add_master(&mut self) -> usize {
         let added = self.nodes.len();
         self.nodes.push(Node::new());
@@ -85,17 +85,17 @@ impl Cluster {
         added
     }
 
-    /// The URL that services are given.
+    /// Returns the URL that services are configured with.
     pub fn url(&self) -> String {
         let [first, rest @ ..] = &self.nodes[..] else { unreachable!("there are some") };
         let others: Vec<String> = rest.iter().map(|node| format!("node=127.0.0.1:{}", node.port)).collect();
         format!("redis-cluster://127.0.0.1:{}?{}", first.port, others.join("&"))
     }
 
-    /// The node that has the slot of a feed.
+    /// Returns the node that has the slot of a feed.
     ///
     /// # Panics
-    /// If none has it.
+    /// If no node has it.
     pub fn master_of(&self, feed: &str) -> usize {
         let owner = self.any().owner_of(self.slot_of(feed));
         self.index_of(owner.expect("someone has it"))
@@ -106,16 +106,17 @@ impl Cluster {
         ask(self.nodes[node].port, &["EXISTS", &head_key(feed)]) == "1"
     }
 
-    /// How many records the log of a feed has.
+    /// Returns the number of records in the log of a feed.
     ///
     /// # Panics
-    /// If its master does not tell.
+    /// If the master of the feed does not answer.
     pub fn records(&self, feed: &str) -> usize {
         let port = self.nodes[self.master_of(feed)].port;
         ask(port, &["XLEN", &log_key(feed)]).parse().expect("a number of records")
     }
 
-    /// How often clients have been told to ask for keys of a moving slot again, or elsewhere.
+    /// Returns how often clients were told to ask again for keys of a moving slot (`TRYAGAIN`), or to ask elsewhere
+    /// (`ASK`).
     pub fn told_of_moves(&self) -> u64 {
         let told = |node: &Node| -> u64 {
             let stats = ask(node.port, &["INFO", "errorstats"]);
@@ -135,24 +136,24 @@ impl Cluster {
         self.nodes[node].process = None;
     }
 
-    /// Starts a node that was killed; it is the replica of who took its place.
+    /// Starts a node that was killed. It becomes the replica of the node that took its place.
     ///
     /// # Panics
-    /// If it does not come up.
+    /// If the node does not start.
     pub fn start_again(&mut self, node: usize) {
         let Node { port, bus, process, .. } = &mut self.nodes[node];
         let (file, bus) = (format!("nodes-{port}.conf"), bus.to_string());
         let mut options = vec!["--cluster-enabled", "yes", "--cluster-config-file", &file];
         options.extend(["--cluster-port", &bus, "--cluster-node-timeout", "2000"]);
-        // However long a replica has been cut off, it takes the place of its master.
+        // A replica takes the place of its master however long it has been cut off.
         options.extend(["--cluster-replica-validity-factor", "0"]);
         *process = Some(redis::server(self.folder.path(), *port, &options).expect("redis-server starts"));
     }
 
-    /// A node's replicas get nothing more: what it does from now on, only it has.
+    /// Stops the replicas of a node, so that whatever the node does from now on, only the node has.
     ///
     /// # Panics
-    /// If it has none.
+    /// If the node has no replica.
     pub fn cut_replicas_off(&mut self, node: usize) {
         let replicas = self.replicas_of(node);
         assert!(!replicas.is_empty(), "it has replicas");
@@ -160,11 +161,11 @@ impl Cluster {
             self.nodes[replica].signal(Signal::SIGSTOP);
             self.nodes[replica].stopped = true;
         }
-        // What was sent to one that is stopped would be there when it goes on.
+        // Without this, a stopped replica would receive what is in its socket when it goes on.
         ask(self.nodes[node].port, &["CLIENT", "KILL", "TYPE", "replica"]);
     }
 
-    /// All replicas that were cut off go on.
+    /// Lets all replicas go on that were cut off.
     ///
     /// # Panics
     /// If one does not run.
@@ -175,10 +176,10 @@ impl Cluster {
         }
     }
 
-    /// Waits until a node has replicas, and they have all that it has now.
+    /// Waits until a node has replicas, and they have all of its data.
     ///
     /// # Panics
-    /// If they do not get it.
+    /// If that does not happen.
     pub async fn until_replicated(&self, node: usize) {
         eventually("it has a replica", async || !self.replicas_of(node).is_empty()).await;
         for replica in self.replicas_of(node) {
@@ -186,7 +187,7 @@ impl Cluster {
         }
     }
 
-    /// Whether all nodes that run know that another has taken a node's place.
+    /// Whether all nodes that run know that another node has taken the place of this one.
     pub fn has_failed_over(&self, node: usize) -> bool {
         let port = self.nodes[node].port;
         self.live().all(|other| {
@@ -194,8 +195,8 @@ impl Cluster {
         })
     }
 
-    /// Moves the slot of a feed to another master, key by key, as Redis's documents say; what is to happen
-    /// when about half of its keys are there, does.
+    /// Moves the slot of a feed to another master, key by key, as the documentation of Redis says. Waits for
+    /// `halfway` when about half of the keys have moved.
     ///
     /// # Panics
     /// If a node refuses.
@@ -215,7 +216,8 @@ impl Cluster {
         let id = id_of(target);
         let known = target.known();
         let is_master = |node: &&Node| known.iter().any(|one| one.port == node.port && one.master.is_none());
-        // First who gets it, then who had it, then the others; that the first two hear it twice is no harm.
+        // The new owner comes first, then the old one, then the others. The first two are told twice, which does no
+        // harm.
         for master in [target, source].into_iter().chain(self.live().filter(is_master)) {
             master.set_slot(&slot, "NODE", &id);
         }
@@ -227,7 +229,7 @@ impl Cluster {
         }
     }
 
-    /// Those who run, and are not stopped.
+    /// Returns the nodes that run and are not stopped.
     fn live(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(|node| node.process.is_some() && !node.stopped)
     }
@@ -257,7 +259,7 @@ impl Node {
         Self { port: free_port(), bus: free_port(), process: None, stopped: false }
     }
 
-    /// The port of who has a slot, as far as it knows.
+    /// Returns the port of the node that has a slot, as far as this node knows.
     fn owner_of(&self, slot: u16) -> Option<u16> {
         let known = self.known();
         let owner = known.iter().find(|one| one.slots.iter().any(|slots| slots.contains(&slot)));
@@ -268,7 +270,7 @@ impl Node {
         ask(self.port, &["CLUSTER", "NODES"]).lines().filter_map(Known::of).collect()
     }
 
-    /// Whether it knows a master for each slot, and serves its own.
+    /// Whether the node knows a master for every slot, and serves its own slots.
     fn sees_all_slots(&self) -> bool {
         ask(self.port, &["CLUSTER", "INFO"]).contains("cluster_state:ok")
     }
@@ -278,7 +280,7 @@ impl Node {
         assert_eq!(answer, "OK", "{state}");
     }
 
-    /// Gives so many keys of a slot away, or all.
+    /// Gives away at most `most` keys of a slot.
     async fn give_keys(&self, slot: &str, target: &Self, most: usize) {
         for _ in 0..most {
             let key = ask(self.port, &["CLUSTER", "GETKEYSINSLOT", slot, "1"]);
@@ -287,7 +289,7 @@ impl Node {
             }
             let to = target.port.to_string();
             let answer = ask(self.port, &["MIGRATE", "127.0.0.1", &to, &key, "0", "5000"]);
-            // It may have expired.
+            // The key may have expired.
             assert!(["OK", "NOKEY"].contains(&answer.as_str()), "{key}: {answer}");
             yield_now().await;
         }
@@ -299,12 +301,12 @@ impl Node {
 }
 
 impl Known {
-    /// By a line of CLUSTER NODES.
+    /// Reads a line of `CLUSTER NODES`.
     fn of(line: &str) -> Option<Self> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [id, address, _, master, _, _, _, _, slots @ ..] = &words[..] else { return None };
         let port = address.split_once('@')?.0.rsplit_once(':')?.1.parse().ok()?;
-        // What is on its way has brackets, and is no range.
+        // A slot that is being moved stands in brackets, and is not a range.
         let slots = slots.iter().filter_map(|range| {
             let (first, last) = range.split_once('-').unwrap_or((*range, *range));
             Some(first.parse::<u16>().ok()?..=last.parse::<u16>().ok()?)

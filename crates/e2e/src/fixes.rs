@@ -1,4 +1,4 @@
-//! Fixes that tests send, and what a map holds of them.
+//! Fixes that tests send, and the map that they must result in.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use tutti_load::now_ms;
 use tutti_load::publisher::Publisher;
 use tutti_load::watch::Viewer;
 
-/// What a map holds: the timestamp of each mediaId.
+/// The content of a map: the timestamp of each mediaId.
 pub type Map = BTreeMap<String, i64>;
 
 /// Reads a map from the body of `GET /v1/map/locations`.
@@ -22,50 +22,50 @@ pub(crate) fn map_of(body: &Value) -> Map {
         .collect()
 }
 
-/// What a viewer holds.
+/// Returns the map that a viewer holds.
 pub fn map_of_viewer(viewer: &Viewer) -> Map {
     viewer.devices.iter().filter_map(|(id, fix)| Some((id.clone(), fix["timestamp"].as_i64()?))).collect()
 }
 
-/// The JSON of a fix.
+/// Returns the JSON of a fix.
 pub fn fix(id: &str, timestamp_ms: i64) -> String {
     format!(r#"{{"mediaId":"{id}","timestamp":{timestamp_ms},"latitude":37.7,"longitude":-122.4}}"#)
 }
 
-/// The same with something long in its properties.
+/// Returns the JSON of a fix with a long text in its properties.
 pub fn padded_fix(id: &str, timestamp_ms: i64, padding: &str) -> String {
     format!(
         r#"{{"mediaId":"{id}","timestamp":{timestamp_ms},"latitude":1.5,"longitude":2.5,"properties":{{"p":"{padding}"}}}}"#
     )
 }
 
-/// Fixes with growing timestamps, and the plain fold of them.
+/// Sends fixes with growing timestamps, and keeps the map that they must result in.
 pub struct Input {
-    /// The newest timestamp of each mediaId sent.
+    /// The newest timestamp that was sent of each mediaId.
     pub expected: Map,
-    /// Fixes sent.
+    /// The number of fixes that were sent.
     pub sent: u64,
     devices: u64,
 }
 
 impl Input {
-    /// Of so many devices.
+    /// Makes an input of this many devices.
     pub fn new(devices: u64) -> Self {
         Self { expected: Map::new(), sent: 0, devices }
     }
 
-    /// Sends the next fixes of now, keyed by mediaId, the devices in turn.
+    /// Sends fixes with the current time, keyed by mediaId, the devices in turn.
     ///
     /// # Panics
-    /// If the driver refuses one.
+    /// If the Kafka driver refuses a record.
     pub async fn send(&mut self, publisher: &Publisher, count: u64) {
         self.send_each(publisher, count, fix).await;
     }
 
-    /// The same, each with this JSON of a mediaId and a timestamp.
+    /// Sends fixes with the current time, the devices in turn. `fix` makes the JSON of a mediaId and a timestamp.
     ///
     /// # Panics
-    /// If the driver refuses one.
+    /// If the Kafka driver refuses a record.
     pub async fn send_each(&mut self, publisher: &Publisher, count: u64, fix: impl Fn(&str, i64) -> String) {
         for _ in 0..count {
             let id = format!("device-{}", self.sent % self.devices);
@@ -77,10 +77,10 @@ impl Input {
         }
     }
 
-    /// Sends so many fixes a second until the time is over.
+    /// Sends `per_second` fixes a second for this time.
     ///
     /// # Panics
-    /// If the driver refuses one.
+    /// If the Kafka driver refuses a record.
     pub async fn send_for(&mut self, publisher: &Publisher, duration: Duration, per_second: u64) {
         let until = tokio::time::Instant::now() + duration;
         let mut steps = tokio::time::interval(Duration::from_millis(20));
@@ -91,8 +91,8 @@ impl Input {
     }
 }
 
-/// Where each fix of devices that move in turn stands in the order in which all were sent. They must be in one
-/// partition, and none may move twice in a millisecond.
+/// The order in which the fixes of devices that move in turn were sent. It is the order of the map only if all are in
+/// one partition, and no device moves twice in a millisecond.
 #[derive(Clone)]
 pub struct Course {
     devices: usize,
@@ -100,15 +100,15 @@ pub struct Course {
 }
 
 impl Course {
-    /// Of so many devices.
+    /// Makes a course of this many devices.
     pub fn of(devices: u64) -> Self {
         Self { devices: devices as usize, places: Arc::default() }
     }
 
-    /// The JSON of the next fix, for [`Input::send_each`].
+    /// Returns the JSON of the next fix, for [`Input::send_each`].
     ///
     /// # Panics
-    /// If another did while it held this.
+    /// If another thread panicked while it held the places.
     pub fn fix(&self, id: &str, timestamp_ms: i64) -> String {
         let mut places = self.places.lock().expect("no panic");
         let place = places.len();
@@ -116,13 +116,14 @@ impl Course {
         fix(id, timestamp_ms)
     }
 
-    /// Checks that the map was once what a viewer holds: as many fixes as there are devices, one after the other.
+    /// Checks that the map once had exactly the fixes that a viewer holds: as many as there are devices, sent one
+    /// after the other.
     ///
     /// # Errors
-    /// If it never was.
+    /// If the map never had them.
     ///
     /// # Panics
-    /// If another did while it held this.
+    /// If another thread panicked while it held the places.
     pub fn check(&self, viewer: &Viewer) -> anyhow::Result<()> {
         if viewer.last_id == "0" {
             return Ok(()); // it is being shown its first map
@@ -145,7 +146,7 @@ impl Course {
         self.places_of(viewer)?.last().copied().context("the viewer holds no fix")
     }
 
-    /// The places of all fixes that a viewer holds, in order.
+    /// Returns the places of all fixes that a viewer holds, in order.
     fn places_of(&self, viewer: &Viewer) -> anyhow::Result<Vec<usize>> {
         let places = self.places.lock().expect("no panic");
         let held = map_of_viewer(viewer).into_iter();

@@ -1,4 +1,4 @@
-//! Notifications: their service, edges that know it, senders, and users' devices.
+//! Notifications: their service, the edges that use it, senders, and the devices of users.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -19,14 +19,14 @@ use crate::service::Service;
 use crate::testbed::{Edge, Testbed};
 use crate::{free_port, unique, until_there};
 
-/// More than one, for there to be more than one.
+/// The number of buckets. More than one, so that tests cross from one to another.
 const BUCKETS: u32 = 4;
 
-/// Replicas of the service, and what they are configured with.
+/// Replicas of the service, and the settings that go with them.
 pub struct Inboxes {
-    /// Kafka, Redis and where files lie.
+    /// Kafka, Redis and the folder for files.
     pub testbed: Testbed,
-    /// The replicas.
+    /// The replicas of the service.
     pub replicas: Vec<Service>,
     /// The topic of notifications.
     pub topic: String,
@@ -34,30 +34,30 @@ pub struct Inboxes {
     client: Client,
 }
 
-/// An answer to a sender.
+/// The answer to a request.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// Its status.
+    /// The status.
     pub status: StatusCode,
-    /// When to try again.
+    /// The `Retry-After` header.
     pub retry_after: Option<String>,
-    /// Its body, `Null` if it is no JSON.
+    /// The body. `Null` if it is not JSON.
     pub body: Value,
 }
 
 impl Inboxes {
-    /// So many replicas, ready, and a topic of three partitions.
+    /// Starts this many replicas and a topic of three partitions, and waits until all are ready.
     ///
     /// # Panics
-    /// If one does not become ready.
+    /// If a replica does not become ready.
     pub async fn start(kafka: &Kafka, replicas: usize) -> Self {
         Self::with(kafka, Testbed::on(kafka, 1).await, replicas).await
     }
 
-    /// The same on a testbed with settings of its own.
+    /// Starts replicas as [`Inboxes::start`] does, on a testbed that has settings of its own.
     ///
     /// # Panics
-    /// If one does not become ready.
+    /// If a replica does not become ready.
     pub async fn with(kafka: &Kafka, testbed: Testbed, replicas: usize) -> Self {
         let testbed = testbed.with("inbox.buckets", &BUCKETS.to_string());
         let topic = unique("notifications");
@@ -76,18 +76,18 @@ impl Inboxes {
         for service in &services {
             service.wait_ready().await;
         }
-        // An edge closes a connection after 15 s without a request, perhaps just as one is on its way.
+        // An edge closes a connection after 15 s without a request, perhaps just when the next request is sent.
         let idle = Duration::from_secs(2);
         let client = Client::builder().timeout(Duration::from_secs(20)).pool_idle_timeout(idle).build();
         Self { testbed, replicas: services, topic, urls, client: client.expect("a client") }
     }
 
-    /// Where each replica serves gRPC, as a URL.
+    /// Returns the gRPC URL of each replica.
     pub fn urls(&self) -> &[String] {
         &self.urls
     }
 
-    /// An ingest that carries notifications and nothing else.
+    /// Starts an ingest that carries notifications and nothing else.
     pub fn ingest(&self) -> Service {
         let settings = [
             ("kafka.brokers", self.testbed.brokers().to_owned()),
@@ -98,7 +98,7 @@ impl Inboxes {
         self.testbed.service("tutti-ingest", &settings)
     }
 
-    /// An edge that knows the replicas, with settings of its own; it may not be ready yet.
+    /// Starts an edge that uses the replicas, with settings of its own. It may not be ready yet.
     pub fn new_edge(&self, settings: &[(&str, &str)]) -> Edge {
         let urls = self.urls.join(",");
         let mut all = vec![("notify.urls", urls.as_str()), ("auth.hs256_secret", SECRET)];
@@ -106,17 +106,17 @@ impl Inboxes {
         self.testbed.edge(&all)
     }
 
-    /// The same, ready.
+    /// Starts an edge as [`Inboxes::new_edge`] does, and waits until it is ready.
     ///
     /// # Panics
-    /// If it does not become ready.
+    /// If the edge does not become ready.
     pub async fn edge(&self, settings: &[(&str, &str)]) -> Edge {
         let edge = self.new_edge(settings);
         edge.service.wait_ready().await;
         edge
     }
 
-    /// Any request with a token.
+    /// Makes a request with a token.
     ///
     /// # Panics
     /// If the edge does not answer.
@@ -135,10 +135,10 @@ impl Inboxes {
         answer(request.header("idempotency-key", key).body(notification.to_string())).await
     }
 
-    /// Sends until it is accepted, at one edge after the other; its id.
+    /// Sends a notification at one edge after the other until it is accepted. Returns its id.
     ///
     /// # Panics
-    /// If it is refused for good, or for longer than 90 s.
+    /// If it is refused for good, or not accepted within 90 s.
     pub async fn send_until_accepted(&self, edges: &[String], key: &str, notification: &Value) -> String {
         let mut edges = edges.iter().cycle();
         let send = || {
@@ -156,7 +156,7 @@ impl Inboxes {
         until_there(&format!("{key} is accepted"), send).await
     }
 
-    /// A user's inbox as it is listed.
+    /// Returns the list of a user's inbox.
     ///
     /// # Panics
     /// If the edge refuses.
@@ -170,7 +170,7 @@ impl Inboxes {
         .await
     }
 
-    /// Ids of a user's inbox, newest first.
+    /// Returns the ids in a user's inbox, newest first.
     ///
     /// # Panics
     /// If the edge refuses.
@@ -182,14 +182,14 @@ impl Inboxes {
 }
 
 impl Inboxes {
-    /// The mailboxes in Redis.
+    /// Returns the mailboxes in Redis.
     pub fn mailboxes(&self) -> Mailboxes {
         let keep = MailboxLimits { items: 200, bytes: 256 << 10, age: Duration::from_secs(30 * 86_400) };
         let client = self.testbed.redis.client().clone();
         Mailboxes::new(client, names::INBOX, BUCKETS, keep, MailboxMetrics::default())
     }
 
-    /// Ids of what a mailbox holds in Redis, oldest first.
+    /// Returns the ids that a mailbox holds in Redis, oldest first.
     ///
     /// # Panics
     /// If Redis does not answer.
@@ -206,51 +206,51 @@ async fn answer(request: reqwest::RequestBuilder) -> reqwest::Result<Answer> {
     Ok(Answer { status, retry_after, body: answer.json().await.unwrap_or_default() })
 }
 
-/// A token of a user, for her inbox and all topics.
+/// Makes a token of a user, for the user's inbox and all topics.
 ///
 /// # Panics
-/// Never: it can be signed.
+/// Never: HS256 signs with any secret.
 pub fn token(user: &str) -> String {
     sign(SECRET, user, "inbox:topics", Duration::from_secs(3600)).expect("it can be signed")
 }
 
-/// A token of a back end.
+/// Makes a token of a back end that sends notifications and asks who is online.
 ///
 /// # Panics
-/// Never: it can be signed.
+/// Never: HS256 signs with any secret.
 pub fn sender() -> String {
     let scope = "notifications:send presence:read";
     sign(SECRET, "shop", scope, Duration::from_secs(3600)).expect("it can be signed")
 }
 
-/// What a device has been told.
+/// What a device has heard.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// Ids of notifications in the order of their arrival; a reset begins anew.
+    /// The ids of notifications, in the order in which they came. A reset clears them.
     pub ids: Vec<String>,
-    /// The data of each.
+    /// The data of each notification.
     pub data: BTreeMap<String, Value>,
-    /// Those that were told twice, without a reset between.
+    /// The ids of notifications that came again without a reset between.
     pub twice: Vec<String>,
-    /// Those that are read, as far as it was told.
+    /// The ids of notifications that were reported as read.
     pub read: BTreeSet<String>,
-    /// Those that it was told are deleted.
+    /// The ids of notifications that were reported as deleted.
     pub deleted: BTreeSet<String>,
-    /// The last count of unread that it was told.
+    /// The last count of unread notifications.
     pub unread: Option<u64>,
-    /// `connected`, each time.
+    /// The data of all `connected` events.
     pub connected: Vec<Value>,
-    /// Reasons of resets.
+    /// The reasons of all `reset` events.
     pub resets: Vec<String>,
-    /// States, as live.
+    /// The states of all `status` events.
     pub statuses: Vec<String>,
-    /// Reasons of ends.
+    /// The reasons of all `end` events.
     pub ends: Vec<String>,
-    /// Why a stream could not be opened.
+    /// Why streams could not be opened.
     pub refusals: Vec<String>,
-    /// Where it would go on.
+    /// The last event id, with which the device resumes.
     pub last_id: String,
-    /// How long each notification took from the time in its data (`at`, ms since 1970).
+    /// The longest time that a notification took from the time in its data (`at`, ms since 1970).
     pub slowest_ms: i64,
 }
 
@@ -258,7 +258,7 @@ impl Seen {
     /// Takes an event in.
     ///
     /// # Panics
-    /// If no inbox has such an event.
+    /// If the event is not one of an inbox.
     pub fn hear(&mut self, event: &Event) {
         let data: Value = serde_json::from_str(&event.data).unwrap_or_default();
         let reason = || data["reason"].as_str().unwrap_or_default().to_owned();
@@ -295,14 +295,15 @@ impl Seen {
     }
 }
 
-/// A device: it comes back by the rules, to one edge after the other, until it is dropped.
+/// A device. It comes back as an EventSource does, to one edge after the other, until it is dropped.
 pub struct Device {
     seen: Arc<Mutex<Seen>>,
     task: JoinHandle<()>,
 }
 
 impl Device {
-    /// Of a user, at these edges, with a query as `?topics=news`; goes on from what it has seen.
+    /// Starts a device of a user at these edges, with a query such as `?topics=news`. It resumes from what it has
+    /// seen.
     pub fn start(client: &Client, edges: &[String], user: &str, query: &str, seen: Seen) -> Self {
         let seen = Arc::new(Mutex::new(seen));
         let (ours, client, token) = (seen.clone(), client.clone(), token(user));
@@ -333,28 +334,28 @@ impl Device {
         Self { seen, task }
     }
 
-    /// The same, new, with a client of its own.
+    /// Starts a device that has seen nothing, with an HTTP client of its own.
     pub fn new(edges: &[String], user: &str, query: &str) -> Self {
         Self::start(&Client::new(), edges, user, query, Seen::default())
     }
 
-    /// What it has seen so far.
+    /// Returns a copy of what the device has seen so far.
     ///
     /// # Panics
-    /// If the device's task panicked.
+    /// If the task of the device panicked.
     pub fn seen(&self) -> Seen {
         self.seen.lock().expect("no panic").clone()
     }
 
-    /// Looks at what it has seen, without a copy.
+    /// Looks at what the device has seen, without a copy.
     ///
     /// # Panics
-    /// If the device's task panicked.
+    /// If the task of the device panicked.
     pub fn look<T>(&self, look: impl FnOnce(&Seen) -> T) -> T {
         look(&self.seen.lock().expect("no panic"))
     }
 
-    /// Goes away; what it has seen.
+    /// Closes the stream for good. Returns what the device has seen.
     pub fn leave(self) -> Seen {
         self.task.abort();
         self.seen()

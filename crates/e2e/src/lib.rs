@@ -1,6 +1,10 @@
-//! The testbed: real Kafka, real Redis, and Tutti's services as the processes they are in
-//! production. Each test has a Redis, a topic and ports of its own; Kafka is shared by all but those
-//! that break it. Everything ends with the tests, also where they are killed.
+//! The testbed of the end-to-end tests: real Kafka, real Redis, and the services of Tutti as processes, as in
+//! production.
+//!
+//! Each test has a Redis, a topic and ports of its own ([`testbed`]). All tests share one Kafka ([`kafka`]), but for
+//! those that break it. Every process ends with the tests, also where these are killed. [`rooms`] and [`inboxes`]
+//! start the services of waiting rooms and notifications. [`viewer`], [`viewport`] and [`wire`] follow streams of the
+//! map: as a program does, in a box, and byte by byte.
 
 pub mod cluster;
 pub mod fixes;
@@ -25,19 +29,19 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// The workspace's `target` folder.
+/// Returns the `target` folder of the workspace.
 pub fn target_folder() -> PathBuf {
     let exe = std::env::current_exe().expect("a test has an executable");
-    // target/debug/deps/e2e-...
+    // The program is target/debug/deps/e2e-...
     exe.ancestors().nth(3).expect("tests lie in target/<profile>/deps").to_owned()
 }
 
-/// A port of 127.0.0.1 that nothing uses, below those that the kernel gives to clients.
+/// Returns a port of 127.0.0.1 that nothing uses, below those that the kernel gives to clients.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
         let offset = NEXT.fetch_add(1, Ordering::Relaxed);
-        // Runs side by side begin at different places.
+        // Two test runs at the same time begin at different ports.
         let port = 20_000 + (offset + (std::process::id() % 100) as u16 * 100) % 10_000;
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
@@ -45,8 +49,8 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// For requests that are made again and again: each client that is made reads all certificates there are.
-/// It keeps no connection, so tests on several runtimes share it.
+/// Returns the HTTP client for requests that are repeated many times: each new client reads all certificates of the
+/// machine. It keeps no connection open, so tests on several runtimes can share it.
 ///
 /// # Panics
 /// If TLS cannot be set up.
@@ -57,16 +61,16 @@ pub fn client() -> &'static reqwest::Client {
     &CLIENT
 }
 
-/// A word that no other test uses.
+/// Returns a word that no other test uses.
 pub fn unique(word: &str) -> String {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     format!("{word}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Waits for a condition; `what` tells what was waited for in vain.
+/// Waits until a condition is true. `what` is the text of the panic if that does not happen.
 ///
 /// # Panics
-/// If it does not come true within a minute and a half.
+/// If the condition is not true within 90 s.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
     let look = || {
         let checked = condition();
@@ -75,10 +79,10 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: imp
     until_there(what, look).await;
 }
 
-/// Waits until there is something; `what` tells what was waited for in vain.
+/// Waits until `look` returns something. `what` is the text of the panic if that does not happen.
 ///
 /// # Panics
-/// If there is nothing within a minute and a half.
+/// If there is nothing within 90 s.
 pub async fn until_there<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
     let until = Instant::now() + Duration::from_secs(90);
     loop {

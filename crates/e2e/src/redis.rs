@@ -14,7 +14,7 @@ use tutti_feed::Connection;
 
 use crate::{eventually, free_port};
 
-/// A `redis-server` of a test's own.
+/// A `redis-server` that one test has for itself.
 pub struct Redis {
     process: Option<Owned>,
     folder: tempfile::TempDir,
@@ -24,18 +24,18 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts one.
+    /// Starts a Redis.
     ///
     /// # Errors
-    /// If it does not come up.
+    /// If it does not start.
     pub fn start() -> anyhow::Result<Self> {
         Self::start_with(&[])
     }
 
-    /// Starts one with options of its own.
+    /// Starts a Redis with options on its command line.
     ///
     /// # Errors
-    /// If it does not come up.
+    /// If it does not start.
     pub fn start_with(options: &[&str]) -> anyhow::Result<Self> {
         let port = free_port();
         let connection = tutti_feed::connect(&format!("redis://127.0.0.1:{port}"))?;
@@ -45,65 +45,65 @@ impl Redis {
         Ok(redis)
     }
 
-    /// Its URL.
+    /// Returns the URL.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// A client of it.
+    /// Returns a client that is connected to this Redis.
     pub fn client(&self) -> &Client {
         &self.connection.client
     }
 
-    /// Starts it (again), from the last snapshot if there is one.
+    /// Starts the server, or starts it again from the last snapshot if there is one.
     ///
     /// # Errors
-    /// If it does not come up.
+    /// If it does not start.
     pub fn run(&mut self) -> anyhow::Result<()> {
         let options: Vec<&str> = self.options.iter().map(String::as_str).collect();
         self.process = Some(server(self.folder.path(), self.port, &options)?);
         Ok(())
     }
 
-    /// Kills it with SIGKILL.
+    /// Kills the server with SIGKILL.
     pub fn kill(&mut self) {
         self.process = None;
     }
 
-    /// Writes a snapshot, from which it starts again.
+    /// Writes a snapshot, which the next start reads.
     ///
     /// # Errors
-    /// If it does not.
+    /// If Redis does not write it.
     pub async fn save(&self) -> anyhow::Result<()> {
         let () = self.command(&["SAVE"]).await?;
         Ok(())
     }
 
-    /// Where the snapshot lies.
+    /// Returns the path of the snapshot.
     pub fn snapshot(&self) -> PathBuf {
         self.folder.path().join(snapshot_of(self.port))
     }
 
-    /// Stops it (SIGSTOP) or lets it go on (SIGCONT).
+    /// Stops the server (SIGSTOP) or lets it go on (SIGCONT).
     ///
     /// # Panics
-    /// If it does not run.
+    /// If the server does not run.
     pub fn signal(&self, signal: Signal) {
         send(self.process.as_ref().expect("it runs"), signal);
     }
 
-    /// Runs any command.
+    /// Runs a command.
     ///
     /// # Errors
-    /// If it fails.
+    /// If the command fails.
     pub async fn command<T: FromValue>(&self, words: &[&str]) -> anyhow::Result<T> {
         let name = CustomCommand::new(words[0], ClusterHash::FirstKey, false);
         Ok(self.client().custom(name, words[1..].to_vec()).await?)
     }
 }
 
-/// Starts a `redis-server` that writes nothing to the folder by itself, with options of its own, and waits
-/// until it listens.
+/// Starts a `redis-server` with options on its command line, and waits until it listens. It writes nothing to the
+/// folder by itself.
 pub(crate) fn server(folder: &Path, port: u16, options: &[&str]) -> anyhow::Result<Owned> {
     let (dir, port_text, snapshot) = (folder.to_string_lossy(), port.to_string(), snapshot_of(port));
     let mut command = vec!["redis-server", "--port", &port_text, "--bind", "127.0.0.1", "--dir", &dir];
@@ -119,19 +119,19 @@ fn snapshot_of(port: u16) -> String {
     format!("{port}.rdb")
 }
 
-/// Sends a signal to a process of ours.
+/// Sends a signal to a process that the tests started.
 pub(crate) fn send(process: &Owned, signal: Signal) {
     kill(Pid::from_raw(process.pid() as i32), signal).expect("our own process");
 }
 
-/// What a server answers to a command, as text.
+/// Returns the answer of a server to a command, as text.
 pub(crate) fn ask(port: u16, words: &[&str]) -> String {
     let port = port.to_string();
     let asked = Command::new("redis-cli").args(["-p", &port]).args(words).output();
     String::from_utf8_lossy(&asked.expect("redis-cli runs").stdout).trim().to_owned()
 }
 
-/// Waits until a replica has all that its primary has now.
+/// Waits until a replica has all data of its primary.
 pub(crate) async fn until_replicated(primary: u16, replica: u16) {
     let told = |port, name: &str| {
         let all = ask(port, &["INFO", "replication"]);

@@ -9,11 +9,11 @@ use crate::fixes::Input;
 use crate::service::Service;
 use crate::testbed::Edge;
 
-/// Sends to services that wait for replicas of Redis, also while these are cut off: that fails, and arrives when
-/// they go on.
+/// Sends to services that wait for replicas of Redis, and cuts the replicas off meanwhile. Appends fail while they
+/// are cut off, and everything arrives when they go on.
 ///
 /// # Panics
-/// If it does not.
+/// If that does not happen.
 pub async fn waits_for_replicas<R>(
     (ingest, edge): (&Service, &Edge),
     publisher: &Publisher,

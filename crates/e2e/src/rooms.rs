@@ -1,4 +1,4 @@
-//! Waiting rooms: their service, edges that know it, and what visitors and administrators say.
+//! Waiting rooms: their service, the edges that use it, and the requests of visitors and administrators.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -17,37 +17,37 @@ use crate::service::Service;
 use crate::testbed::{Edge, Testbed};
 use crate::{eventually, free_port, unique, until_there};
 
-/// Of these tests, and of nothing else.
+/// The secret that signs tokens of users in tests.
 pub const SECRET: &str = "a-secret-of-these-tests-and-of-nothing-else";
 
-/// Replicas of the service, and what they are configured with.
+/// Replicas of the service, and the settings that go with them.
 pub struct Rooms {
-    /// Kafka, Redis and where files lie.
+    /// Kafka, Redis and the folder for files.
     pub testbed: Testbed,
-    /// The replicas.
+    /// The replicas of the service.
     pub queues: Vec<Service>,
-    /// The topic of the relay.
+    /// The topic that changes of rooms are relayed to.
     pub topic: String,
     urls: Vec<String>,
     client: Client,
 }
 
-/// A ticket, as joining gave it.
+/// The ticket of a visitor who has joined.
 #[derive(Clone, Debug)]
 pub struct Joined {
-    /// Its number.
+    /// The number of the ticket.
     pub ticket: u64,
-    /// Its token.
+    /// The token of the ticket.
     pub token: String,
     /// The whole answer.
     pub body: Value,
 }
 
 impl Rooms {
-    /// So many replicas, ready, with settings of their own.
+    /// Starts this many replicas with settings of their own, and waits until all are ready.
     ///
     /// # Panics
-    /// If one does not become ready.
+    /// If a replica does not become ready.
     pub async fn start(testbed: Testbed, replicas: usize, settings: &[(&str, &str)]) -> Self {
         let key = testbed.folder().join("pass-key.pem");
         std::fs::write(&key, new_key()).expect("the key is written");
@@ -68,22 +68,22 @@ impl Rooms {
         for queue in &queues {
             queue.wait_ready().await;
         }
-        // An edge closes a connection after 15 s without a request, perhaps just as one is on its way.
+        // An edge closes a connection after 15 s without a request, perhaps just when the next request is sent.
         let idle = Duration::from_secs(2);
         let client = Client::builder().timeout(Duration::from_secs(20)).pool_idle_timeout(idle).build();
         let client = client.expect("a client");
         Self { testbed, queues, topic, urls, client }
     }
 
-    /// Where each replica serves gRPC, as a URL.
+    /// Returns the gRPC URL of each replica.
     pub fn urls(&self) -> &[String] {
         &self.urls
     }
 
-    /// An edge that knows the replicas, with settings of its own.
+    /// Starts an edge that uses the replicas, with settings of its own, and waits until it is ready.
     ///
     /// # Panics
-    /// If it does not become ready.
+    /// If the edge does not become ready.
     pub async fn edge(&self, settings: &[(&str, &str)]) -> Edge {
         let urls = self.urls.join(",");
         let mut all = vec![("queue.urls", urls.as_str()), ("auth.hs256_secret", SECRET)];
@@ -93,7 +93,7 @@ impl Rooms {
         edge
     }
 
-    /// Any request: the status and the body, `Null` if it is no JSON.
+    /// Makes a request. Returns the status and the body, which is `Null` if it is not JSON.
     ///
     /// # Panics
     /// If the edge does not answer.
@@ -113,10 +113,10 @@ impl Rooms {
         (answer.status(), answer.json().await.unwrap_or_default())
     }
 
-    /// A request that may be repeated as often as the edge says that it cannot be answered yet.
+    /// Repeats a request for as long as the answer is 503. Returns the body.
     ///
     /// # Panics
-    /// If it is refused, or not answered for 90 s.
+    /// If the request is refused, or answered with 503 for 90 s.
     pub async fn insist(&self, method: Method, edge: &Edge, path: &str, token: &str, body: &str) -> Value {
         until_there(path, async || match self.call(method.clone(), edge, path, Some(token), body).await {
             (StatusCode::SERVICE_UNAVAILABLE, _) => None,
@@ -128,23 +128,23 @@ impl Rooms {
         .await
     }
 
-    /// Makes a room, or changes its settings; what it is then.
+    /// Makes a room or changes its settings. Returns the room.
     ///
     /// # Panics
-    /// If it is refused.
+    /// If the request is refused.
     pub async fn put(&self, edge: &Edge, room: &str, settings: &str) -> Value {
         self.insist(Method::PUT, edge, &format!("/v1/rooms/{room}"), &admin(), settings).await
     }
 
-    /// A room as administrators see it.
+    /// Returns a room as administrators see it.
     ///
     /// # Panics
-    /// If it is refused.
+    /// If the request is refused.
     pub async fn room(&self, edge: &Edge, room: &str) -> Value {
         self.insist(Method::GET, edge, &format!("/v1/rooms/{room}"), &admin(), "").await
     }
 
-    /// Asks to join: the status, the `Retry-After`, and the body.
+    /// Asks to join. Returns the status, the `Retry-After` header and the body.
     ///
     /// # Errors
     /// If the edge does not answer.
@@ -165,21 +165,21 @@ impl Rooms {
         Ok((answer.status(), after, answer.json().await?))
     }
 
-    /// Joins with a key of its own.
+    /// Joins with a new idempotency key.
     ///
     /// # Panics
-    /// If it is refused.
+    /// If the request is refused.
     pub async fn join(&self, edge: &Edge, room: &str) -> Joined {
         let (status, _, body) = self.ask_to_join(edge, room, &key(), None).await.expect("the edge answers");
         assert_eq!(status, 201, "{body}");
         Joined::of(body)
     }
 
-    /// Makes a room for one, which two join: the second, who waits, and the stream of that ticket, on which its
-    /// place has come.
+    /// Makes a room for one visitor, which two visitors join. Returns the second, who waits, and the stream of that
+    /// ticket, on which its position has come.
     ///
     /// # Panics
-    /// If one is refused, or the place does not come.
+    /// If a request is refused, or the position does not come.
     pub async fn one_waits(&self, edge: &Edge, room: &str) -> (Joined, Stream) {
         self.put(edge, room, r#"{"maxActive":1,"admitPerSecond":50}"#).await;
         self.join(edge, room).await;
@@ -189,10 +189,10 @@ impl Rooms {
         (waits, stream)
     }
 
-    /// Joins with a key of its own, tried again as long as the edge says so.
+    /// Joins with a new idempotency key, and tries again for as long as the answer is 503.
     ///
     /// # Panics
-    /// If it is refused for good, or for longer than 90 s.
+    /// If the request is refused for good, or answered with 503 for 90 s.
     pub async fn join_until_accepted(&self, edge: &Edge, room: &str) -> Joined {
         let key = key();
         until_there("a visitor gets in", async || match self.ask_to_join(edge, room, &key, None).await {
@@ -203,7 +203,8 @@ impl Rooms {
         .await
     }
 
-    /// A request about a ticket with its own token, as `""`, `/claim`.
+    /// Makes a request about a ticket with the token of the ticket. `what` is the end of the path, such as `""` or
+    /// `/claim`.
     ///
     /// # Panics
     /// If the edge does not answer.
@@ -219,19 +220,19 @@ impl Rooms {
         self.call(method, edge, &path, Some(&joined.token), "").await
     }
 
-    /// A ticket as it stands.
+    /// Returns a ticket.
     ///
     /// # Panics
-    /// If it is refused.
+    /// If the request is refused.
     pub async fn ticket(&self, edge: &Edge, room: &str, joined: &Joined) -> Value {
         let path = format!("/v1/rooms/{room}/tickets/{}", joined.ticket);
         self.insist(Method::GET, edge, &path, &joined.token, "").await
     }
 
-    /// Waits until Kafka has every change of a room, but perhaps for a pulse.
+    /// Waits until Kafka has every change of a room, except perhaps for the last pulse.
     ///
     /// # Panics
-    /// If it does not get them.
+    /// If Kafka does not get them.
     pub async fn until_relayed(&self, edge: &Edge, room: &str) {
         eventually("Kafka has every change", || async {
             self.room(edge, room).await["figures"]["unrelayed"].as_u64().is_some_and(|n| n <= 1)
@@ -239,11 +240,11 @@ impl Rooms {
         .await;
     }
 
-    /// The changes of a room that Kafka has, each once, in the order in which it has them: as a
-    /// consumer sees them who drops what came before by epoch and version.
+    /// Returns the changes of a room in Kafka, each once, in their order there. Like any consumer, it drops a change
+    /// whose epoch and version are not after those before.
     ///
     /// # Panics
-    /// If they are not in order.
+    /// If Kafka does not answer, or a change is not JSON.
     pub fn relayed(&self, room: &str) -> Vec<Value> {
         let mut held: HashMap<u64, u64> = HashMap::new();
         let mut changes = Vec::new();
@@ -265,38 +266,38 @@ impl Rooms {
 }
 
 impl Joined {
-    /// What a join answered.
+    /// Reads the answer to a join.
     ///
     /// # Panics
-    /// If it is none.
+    /// If it is not one.
     pub fn of(body: Value) -> Self {
         let ticket = body["ticket"].as_u64().expect("a ticket");
         let token = body["token"].as_str().expect("a token").to_owned();
         Self { ticket, token, body }
     }
 
-    /// Who has the ticket, and has heard nothing yet.
+    /// Returns the visitor of the ticket, who has heard nothing yet.
     pub fn visitor(&self) -> Visitor {
         Visitor { ticket: self.ticket, token: self.token.clone(), ..Visitor::default() }
     }
 }
 
-/// A stream of a visitor, heard in the background.
+/// The stream of a visitor, which a task follows.
 pub struct Stream {
     visitor: Arc<Mutex<Visitor>>,
     task: JoinHandle<()>,
 }
 
-/// Where a visitor was told to be, last of all.
+/// Returns the position in the last update of a visitor.
 pub fn position(visitor: &Visitor) -> Option<u64> {
     visitor.updates.last().and_then(|(position, _)| *position)
 }
 
 impl Stream {
-    /// Opens it, from where the visitor was.
+    /// Opens the stream, and resumes from what the visitor has heard.
     ///
     /// # Panics
-    /// If it does not open.
+    /// If the stream does not open.
     pub async fn open(edge: &Edge, room: &str, visitor: Visitor) -> Self {
         let request = Request {
             url: format!("{}/v1/rooms/{room}/stream", edge.url),
@@ -315,35 +316,35 @@ impl Stream {
         Self { visitor, task }
     }
 
-    /// What was heard so far.
+    /// Returns what the visitor has heard so far.
     ///
     /// # Panics
-    /// If hearing failed.
+    /// If the task that follows the stream panicked.
     pub fn heard(&self) -> Visitor {
         self.visitor.lock().expect("hearing does not panic").clone()
     }
 
-    /// Whether it has ended.
+    /// Whether the stream has ended.
     pub fn is_over(&self) -> bool {
         self.task.is_finished()
     }
 
-    /// Breaks it off.
+    /// Cuts the connection. Returns what the visitor had heard.
     pub fn cut(self) -> Visitor {
         self.task.abort();
         self.heard()
     }
 }
 
-/// A token that may make rooms.
+/// Makes a token that may make rooms.
 ///
 /// # Panics
-/// Never: the secret signs anything.
+/// Never: HS256 signs with any secret.
 pub fn admin() -> String {
     sign(SECRET, "admin", "rooms:admin", Duration::from_secs(3600)).expect("it signs")
 }
 
-/// A new idempotency key.
+/// Makes a new idempotency key.
 pub fn key() -> String {
     uuid::Uuid::from_u128(rand::random()).to_string()
 }

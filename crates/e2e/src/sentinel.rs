@@ -1,4 +1,4 @@
-//! A primary, its replica, and three Sentinels that make the one out of the other.
+//! A primary, its replica, and three Sentinels that make the replica the primary.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tutti::local::{Owned, wait_for_port};
 use crate::redis::{self, ask};
 use crate::{eventually, free_port};
 
-/// The name that the Sentinels know them by.
+/// The name that the Sentinels know the primary by.
 const NAME: &str = "main";
 
-/// All of them.
+/// The primary, the replica and the Sentinels.
 pub struct Sentinels {
     primary: Option<Owned>,
     replica: Owned,
@@ -23,10 +23,10 @@ pub struct Sentinels {
 }
 
 impl Sentinels {
-    /// Starts them, and waits until each knows of the others.
+    /// Starts all of them, and waits until each Sentinel knows of the others.
     ///
     /// # Panics
-    /// If they do not come up.
+    /// If one does not start.
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (primary_port, replica_port) = (free_port(), free_port());
@@ -60,7 +60,7 @@ impl Sentinels {
         Self { primary: Some(primary), replica, primary_port, replica_port, sentinels, folder }
     }
 
-    /// The URL that services are given.
+    /// Returns the URL that services are configured with.
     pub fn url(&self) -> String {
         let [first, rest @ ..] = &self.sentinels[..] else { unreachable!("there are three") };
         let nodes = rest.iter().map(|(port, _)| format!("&node=127.0.0.1:{port}"));
@@ -71,28 +71,28 @@ impl Sentinels {
         )
     }
 
-    /// The replica gets nothing more: what the primary does from now on, only it has.
+    /// Stops the replica, so that whatever the primary does from now on, only the primary has.
     ///
     /// # Panics
-    /// If it does not run.
+    /// If the replica does not run.
     pub fn cut_replica_off(&self) {
         redis::send(&self.replica, Signal::SIGSTOP);
-        // What was sent to one that is stopped would be there when it goes on.
+        // Without this, the stopped replica would receive what is in its socket when it goes on.
         ask(self.primary_port, &["CLIENT", "KILL", "TYPE", "replica"]);
     }
 
-    /// The replica goes on.
+    /// Lets the replica go on.
     ///
     /// # Panics
-    /// If it does not run.
+    /// If the replica does not run.
     pub fn let_replica_go_on(&self) {
         redis::send(&self.replica, Signal::SIGCONT);
     }
 
-    /// Waits until the replica has all that the primary has.
+    /// Waits until the replica has all data of the primary.
     ///
     /// # Panics
-    /// If it does not get it.
+    /// If that does not happen.
     pub async fn until_replicated(&self) {
         redis::until_replicated(self.primary_port, self.replica_port).await;
     }
@@ -102,7 +102,7 @@ impl Sentinels {
         self.primary = None;
     }
 
-    /// Starts what was the primary again, as the replica of what is now.
+    /// Starts the former primary again, as the replica of the present one.
     pub fn return_as_replica(&mut self) {
         self.primary = Some(server(self.folder.path(), self.primary_port, Some(self.replica_port)));
     }

@@ -1,4 +1,4 @@
-//! Tutti's services as processes.
+//! Services of Tutti as processes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,8 @@ use tutti::metrics::Families;
 
 use crate::{client, eventually, free_port, target_folder};
 
-/// The path of one of our programs, or of `examples/NAME`; they are built first, if they are not, or not as the code is.
+/// Returns the path of a program of the workspace, or of an example as `examples/NAME`. The first call builds all
+/// programs, unless they are up to date.
 ///
 /// # Panics
 /// If they cannot be built.
@@ -31,7 +32,7 @@ pub fn program(name: &str) -> PathBuf {
     target_folder().join("debug").join(name)
 }
 
-/// A running service.
+/// A service that runs as a process.
 pub struct Service {
     process: Option<Owned>,
     name: &'static str,
@@ -41,7 +42,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts a service; its log is added to a file in `folder`.
+    /// Starts a service. Its log is appended to a file in `folder`.
     ///
     /// # Panics
     /// If there is no such program.
@@ -53,12 +54,12 @@ impl Service {
         service
     }
 
-    /// Another value of a setting, from the next start on.
+    /// Sets another value of a setting, from the next start on.
     pub fn set(&mut self, key: &str, value: &str) {
         self.variables.insert(variable(key), value.to_owned());
     }
 
-    /// Starts it (again).
+    /// Starts the service, or starts it again.
     ///
     /// # Panics
     /// If there is no such program.
@@ -70,74 +71,74 @@ impl Service {
         self.process = Some(Owned::start_with(&[program], "KILL", &self.log, variables).expect("a shell"));
     }
 
-    /// Kills it with SIGKILL.
+    /// Kills the service with SIGKILL.
     pub fn kill(&mut self) {
         self.process = None;
     }
 
-    /// The port of 127.0.0.1 that its admin port is.
+    /// Returns the admin port, which listens on 127.0.0.1.
     pub fn admin_port(&self) -> u16 {
         self.admin
     }
 
-    /// Its process id.
+    /// Returns the process id.
     ///
     /// # Panics
-    /// If it does not run.
+    /// If the service was killed.
     pub fn pid(&self) -> u32 {
         self.process.as_ref().expect("it runs").pid()
     }
 
-    /// Sends it a signal.
+    /// Sends a signal.
     ///
     /// # Panics
-    /// If it does not run.
+    /// If the service was killed.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid() as i32), signal).expect("our own process");
     }
 
-    /// Whether its process is there still.
+    /// Whether the process still runs.
     pub fn is_running(&self) -> bool {
         let state = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
         !state.is_empty() && !state.contains(") Z ")
     }
 
-    /// The code with which it ended by itself; none while it runs, or where a signal ended it.
+    /// Returns the exit code. It is `None` while the process runs, or if a signal ended it.
     pub fn exit_code(&self) -> Option<i32> {
         if self.is_running() {
             return None;
         }
-        // The shell that started it has not waited for it yet, so the kernel keeps what `wait` tells.
+        // The shell that started the process has not waited for it yet, so the kernel keeps its exit status.
         let state = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).ok()?;
         let status: i32 = state.split_whitespace().next_back()?.parse().ok()?;
         (status & 0x7f == 0).then_some(status >> 8)
     }
 
-    /// Resident memory, in bytes.
+    /// Returns the resident memory, in bytes.
     ///
     /// # Panics
-    /// If it does not run.
+    /// If the process does not run.
     pub fn resident_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux tells it");
         line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).expect("a number") * 1024
     }
 
-    /// What it logged so far.
+    /// Returns everything that the service has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// What `/ready` answers; nothing if it does not answer.
+    /// Returns the status and the body of `/ready`, or `None` if the service does not answer.
     pub async fn ready(&self) -> Option<(u16, String)> {
         let response = self.get("ready").await?;
         Some((response.status().as_u16(), response.text().await.ok()?))
     }
 
-    /// Waits until it is ready.
+    /// Waits until the service is ready.
     ///
     /// # Panics
-    /// If it does not become ready, with its log.
+    /// If it does not become ready. The text has its log.
     pub async fn wait_ready(&self) {
         let wait = eventually(self.name, || async { matches!(self.ready().await, Some((200, _))) });
         if tokio::time::timeout(Duration::from_secs(60), wait).await.is_err() {
@@ -173,7 +174,7 @@ impl Service {
     }
 }
 
-/// The environment variable of a setting, as `streams.max`.
+/// Returns the environment variable of a setting such as `streams.max`.
 pub fn variable(key: &str) -> String {
     format!("TUTTI_{}", key.replace(['.', '-'], "_").to_uppercase())
 }

@@ -1,4 +1,4 @@
-//! One test's Kafka topic, Redis, services and input.
+//! The Kafka topic, the Redis and the services of one test.
 
 use std::collections::BTreeMap;
 
@@ -11,43 +11,43 @@ use crate::redis::Redis;
 use crate::service::{Service, variable};
 use crate::{client, free_port, unique};
 
-/// Settings of an edge whose clients are many and have one address.
+/// Settings of an edge that many clients with one address connect to.
 pub const UNLIMITED: [(&str, &str); 2] =
     [("streams.max_per_address", "0"), ("http.max_connections_per_address", "0")];
 
-/// Where a test takes place.
+/// The place where a test runs.
 pub struct Testbed {
-    /// Of the test's own.
+    /// A Redis that this test has for itself.
     pub redis: Redis,
-    /// Of the test's own, on the shared Kafka.
+    /// A topic that this test has for itself, on the shared Kafka.
     pub topic: String,
-    /// Settings of all services.
+    /// Environment variables of all services.
     pub settings: BTreeMap<String, String>,
     brokers: String,
     folder: tempfile::TempDir,
 }
 
-/// An edge and where it listens.
+/// An edge, and where it listens.
 pub struct Edge {
     /// The process.
     pub service: Service,
-    /// `http://127.0.0.1:port`.
+    /// The base URL, `http://127.0.0.1:port`.
     pub url: String,
 }
 
 impl Testbed {
-    /// A topic of so many partitions on the shared Kafka, and a Redis.
+    /// Makes a topic of this many partitions on the shared Kafka, and starts a Redis.
     ///
     /// # Panics
-    /// If either does not start.
+    /// If either fails.
     pub async fn new(partitions: i32) -> Self {
         Self::on(kafka::shared(), partitions).await
     }
 
-    /// The same on a Kafka of the test's own.
+    /// Makes a topic of this many partitions on a Kafka that the test has for itself, and starts a Redis.
     ///
     /// # Panics
-    /// If the topic cannot be made.
+    /// If either fails.
     pub async fn on(kafka: &Kafka, partitions: i32) -> Self {
         let topic = unique("locations");
         kafka.create_topic(&topic, partitions).await.expect("the topic is made");
@@ -60,14 +60,14 @@ impl Testbed {
         Self { redis, topic, settings, brokers: kafka.brokers(), folder }
     }
 
-    /// The same, with a setting of all services, as `locations.stale_after_seconds`.
+    /// Sets a setting of all services, such as `locations.stale_after_seconds`.
     #[must_use]
     pub fn with(mut self, key: &str, value: &str) -> Self {
         self.settings.insert(variable(key), value.to_owned());
         self
     }
 
-    /// Where a test may keep files.
+    /// Returns a folder for files of the test.
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()
     }
@@ -83,7 +83,7 @@ impl Testbed {
         Service::start("tutti-ingest", self.folder.path(), variables)
     }
 
-    /// Starts any service with settings of its own.
+    /// Starts a service with settings of its own.
     pub fn service(&self, name: &'static str, settings: &[(&str, String)]) -> Service {
         let mut variables = self.settings.clone();
         variables.extend(settings.iter().map(|(key, value)| (variable(key), value.clone())));
@@ -102,7 +102,7 @@ impl Testbed {
         Edge { service, url: format!("http://127.0.0.1:{port}") }
     }
 
-    /// Starts an ingest, and edges with settings of their own, and waits until all are ready.
+    /// Starts an ingest and edges with settings of their own, and waits until all are ready.
     ///
     /// # Panics
     /// If one does not become ready.
@@ -119,32 +119,32 @@ impl Testbed {
         (ingest, edges)
     }
 
-    /// Writes to the test's topic.
+    /// Makes a producer for the topic of the test.
     ///
     /// # Panics
-    /// If the driver refuses.
+    /// If the Kafka driver refuses.
     pub fn publisher(&self) -> Publisher {
         Publisher::new(&self.brokers, &self.topic).expect("a producer")
     }
 
-    /// Kafka's bootstrap address.
+    /// Returns the bootstrap address of Kafka.
     pub fn brokers(&self) -> &str {
         &self.brokers
     }
 }
 
 impl Edge {
-    /// The stream of the map.
+    /// Returns the URL of the stream of the map.
     pub fn stream(&self) -> String {
         format!("{}/v1/map/stream", self.url)
     }
 
-    /// The map as the edge tells it; empty while it does not.
+    /// Returns the map that the edge has. It is empty if the edge does not answer with one.
     pub async fn map(&self) -> Map {
         self.locations().await.map(|body| map_of(&body)).unwrap_or_default()
     }
 
-    /// The body of `GET /v1/map/locations`.
+    /// Returns the body of `GET /v1/map/locations`.
     pub async fn locations(&self) -> Option<Value> {
         let response = client().get(format!("{}/v1/map/locations", self.url)).send().await.ok()?;
         response.error_for_status().ok()?.json().await.ok()

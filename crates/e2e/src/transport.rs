@@ -1,4 +1,4 @@
-//! The HTTP client of the tests, for LaunchDarkly's SSE client, which would else bring one of its own.
+//! The HTTP client of the tests, for the SSE client of LaunchDarkly, which would otherwise bring one of its own.
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
@@ -14,7 +14,7 @@ pub struct ReqwestTransport;
 
 impl HttpTransport for ReqwestTransport {
     fn request(&self, request: Request<Option<Bytes>>) -> ResponseFuture {
-        // A task, because the future must be `Sync`, which reqwest's is not.
+        // The future must be `Sync`, and that of reqwest is not. Therefore the request runs as a task.
         let sending = tokio::spawn(send(request));
         Box::pin(async { sending.await.map_err(TransportError::new)?.map_err(TransportError::new) })
     }

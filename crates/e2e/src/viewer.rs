@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use tutti_load::sse::{Request, Source};
 use tutti_load::watch::Viewer;
 
-/// A stream being followed.
+/// A stream that is being followed.
 pub struct Following {
     viewer: Arc<Mutex<Viewer>>,
     task: JoinHandle<Result<(), String>>,
@@ -16,15 +16,15 @@ impl Following {
     /// Opens a stream as a new viewer.
     ///
     /// # Panics
-    /// If it does not open.
+    /// If the stream does not open.
     pub async fn start(url: &str) -> Self {
         Self::go_on(url, Viewer::default()).await
     }
 
-    /// Opens a stream from where a viewer was.
+    /// Opens a stream that resumes from what a viewer has.
     ///
     /// # Panics
-    /// If it does not open.
+    /// If the stream does not open.
     pub async fn go_on(url: &str, viewer: Viewer) -> Self {
         let last_event_id = (!viewer.last_id.is_empty()).then(|| viewer.last_id.clone());
         let request = Request { url: url.to_owned(), last_event_id, token: None };
@@ -41,20 +41,20 @@ impl Following {
         Self { viewer, task }
     }
 
-    /// What the viewer holds now.
+    /// Returns what the viewer holds now.
     ///
     /// # Panics
-    /// If hearing failed.
+    /// If the task that follows the stream panicked.
     pub fn viewer(&self) -> MutexGuard<'_, Viewer> {
         self.viewer.lock().expect("no test panics while it holds this")
     }
 
-    /// Whether the stream is open still.
+    /// Whether the stream is still open.
     pub fn is_open(&self) -> bool {
         !self.task.is_finished()
     }
 
-    /// Cuts the connection, and gives the viewer as it was then.
+    /// Cuts the connection, and returns what the viewer held then.
     pub fn cut(self) -> Viewer {
         self.task.abort();
         self.viewer().clone()
@@ -62,13 +62,13 @@ impl Following {
 }
 
 impl Following {
-    /// How the stream ended: `Ok` if the server ended it as HTTP wants it.
+    /// Waits for the end of the stream. Returns `Ok` if the server ended it as HTTP requires.
     ///
     /// # Errors
-    /// How it broke off.
+    /// If the stream broke off, or an event was not one of the map.
     ///
     /// # Panics
-    /// If hearing it panicked.
+    /// If the task that follows the stream panicked.
     pub async fn result(self) -> Result<(), String> {
         self.task.await.expect("hearing does not panic")
     }

@@ -1,4 +1,4 @@
-//! Devices that move, those of them that a box has, and clients of a box's stream.
+//! Devices that move, the part of them that a box shows, and clients that follow the stream of a box.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::f64::consts::PI;
@@ -18,17 +18,17 @@ use tutti_load::watch::Viewer;
 use crate::fixes::Map;
 use crate::testbed::Testbed;
 
-/// West, south, east, north.
+/// A box: west, south, east, north, in degrees.
 pub type Bounds = [f64; 4];
 
-/// Latitude and longitude.
+/// A place: latitude and longitude, in degrees.
 pub type Place = (f64, f64);
 
-/// Devices, and the fold of what was sent of them.
+/// Devices that move, and the map that must result.
 pub struct Fleet {
-    /// The newest fix of each that was not removed since.
+    /// The newest fix of each device that was not removed since.
     pub held: BTreeMap<String, At>,
-    /// For tests that scatter devices.
+    /// A random number generator, for tests that scatter devices.
     pub random: StdRng,
     publisher: Publisher,
     around: Bounds,
@@ -37,26 +37,26 @@ pub struct Fleet {
 /// A fix.
 #[derive(Clone, Copy, Debug)]
 pub struct At {
-    /// Its timestamp.
+    /// The timestamp, in milliseconds since 1970.
     pub timestamp_ms: i64,
-    /// Where it is.
+    /// The place.
     pub place: Place,
 }
 
 impl Fleet {
-    /// No devices yet; where they walk, they stay in these bounds.
+    /// Makes a fleet without devices. Those that walk stay in these bounds.
     ///
     /// # Panics
-    /// If the driver refuses.
+    /// If the Kafka driver refuses.
     pub fn new(testbed: &Testbed, around: Bounds) -> Self {
         let random = StdRng::seed_from_u64(7);
         Self { held: BTreeMap::new(), random, publisher: testbed.publisher(), around }
     }
 
-    /// Sends a fix of now, newer than the one before.
+    /// Sends a fix with the current time, or a time after that of the last fix.
     ///
     /// # Panics
-    /// If the driver refuses it.
+    /// If the Kafka driver refuses the record.
     pub async fn put(&mut self, id: &str, place: Place) {
         let timestamp_ms = self.held.get(id).map_or(0, |at| at.timestamp_ms + 1).max(now_ms());
         let (latitude, longitude) = place;
@@ -72,23 +72,23 @@ impl Fleet {
         self.held.insert(id.to_owned(), At { timestamp_ms, place });
     }
 
-    /// Removes a device, if there is one, by a null value.
+    /// Removes a device, if there is one, by a record without a value.
     ///
     /// # Panics
-    /// If the driver refuses it.
+    /// If the Kafka driver refuses the record.
     pub async fn remove(&mut self, id: &str) {
         let Some(last) = self.held.remove(id) else { return };
-        // Of a fix and a removal of the same millisecond the fix would count.
+        // If a fix and a removal have the same millisecond, the fix wins.
         while now_ms() <= last.timestamp_ms {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         self.publisher.send(id, None).await.expect("the driver takes it");
     }
 
-    /// So many rounds in which some of 400 devices take a step at random, and a few are removed.
+    /// Runs this many rounds in which some of 400 devices take a random step, and a few are removed.
     ///
     /// # Panics
-    /// If the driver refuses one.
+    /// If the Kafka driver refuses a record.
     pub async fn walk(&mut self, rounds: u32) {
         let [west, south, east, north] = self.around;
         let mut pace = tokio::time::interval(Duration::from_millis(20));
@@ -112,27 +112,27 @@ impl Fleet {
         }
     }
 
-    /// Waits until Kafka has all of it.
+    /// Waits until Kafka has everything.
     ///
     /// # Panics
-    /// If it does not take all.
+    /// If Kafka does not acknowledge everything.
     pub async fn flush(&self) {
         self.publisher.flush(Duration::from_secs(30)).await.expect("Kafka takes it");
     }
 
-    /// All that is on the map.
+    /// Returns the whole map.
     pub fn all(&self) -> Map {
         self.held.iter().map(|(id, at)| (id.clone(), at.timestamp_ms)).collect()
     }
 
-    /// What a box has of it.
+    /// Returns the part of the map that a box shows.
     pub fn within(&self, bounds: Bounds) -> Map {
         let area = Area::of(bounds);
         let inside = self.held.iter().filter(|(_, at)| area.contains(at.place));
         inside.map(|(id, at)| (id.clone(), at.timestamp_ms)).collect()
     }
 
-    /// How many are in each cell of a box's area.
+    /// Returns the number of devices in each cell of a box's area.
     pub fn cells(&self, bounds: Bounds) -> BTreeMap<String, u64> {
         let area = Area::of(bounds);
         let mut cells = BTreeMap::new();
@@ -143,17 +143,17 @@ impl Fleet {
     }
 }
 
-/// The tiles that a box touches, worked out anew from what is promised.
+/// The tiles that a box touches, computed from what the documentation promises and not by the code of the edge.
 #[derive(Debug, PartialEq)]
 pub struct Area {
     zoom: u32,
-    /// From west to east, perhaps across the antimeridian.
+    /// Columns from west to east, perhaps across the antimeridian.
     columns: Vec<u32>,
     rows: RangeInclusive<u32>,
 }
 
 impl Area {
-    /// Of at most 16 tiles, as small as they can be.
+    /// Returns at most 16 tiles that cover a box, at the highest zoom that allows it.
     ///
     /// # Panics
     /// Never: at zoom 0 there is one tile.
@@ -191,13 +191,14 @@ impl Area {
     }
 }
 
-/// The cell that a place is in, at a zoom.
+/// Returns the name of the cell that a place is in.
 pub fn cell(zoom: u32, place: Place) -> String {
     let (column, row) = tile(zoom, place);
     format!("{zoom}/{column}/{row}")
 }
 
-/// Column and row. Casts end at zero, as the tiles do.
+/// Returns the column and the row of the tile that a place is in. A negative share becomes 0 in the cast, as in the
+/// tiles.
 fn tile(zoom: u32, (latitude, longitude): Place) -> (u32, u32) {
     let side = 1u32 << zoom;
     let latitude = latitude.clamp(-85.0511287798066, 85.0511287798066).to_radians();
@@ -207,45 +208,46 @@ fn tile(zoom: u32, (latitude, longitude): Place) -> (u32, u32) {
     (at(x), at(y))
 }
 
-/// What a client of a stream holds, and what it heard since the stream was opened.
+/// What a client of a stream holds, and what it has heard since the stream was opened.
 #[derive(Clone, Default)]
 pub struct Screen {
-    /// A client that does what it hears, in order.
+    /// The state of a client that applies each event in order.
     pub in_order: Viewer,
-    /// How many devices each cell has that has any.
+    /// The number of devices in each cell that has any.
     pub cells: BTreeMap<String, u64>,
     /// The data of the event `view`.
     pub view: Value,
-    /// An id was heard, and it is not the one of a snapshot that has not ended.
+    /// Whether an id was heard that is not the one of a snapshot which has not ended.
     pub settled: bool,
-    /// The devices heard of.
+    /// The devices that events named.
     pub named: BTreeSet<String>,
-    /// Of data.
+    /// Bytes of data.
     pub bytes: usize,
-    /// The counts heard since a test last cleared this.
+    /// The counts of cells that came since a test last cleared this.
     pub changed: BTreeMap<String, u64>,
-    /// A client that compares: the newest timestamp of each device, and whether it is of a fix.
+    /// The state of a client that compares timestamps: the newest timestamp of each device, and whether it is of a
+    /// fix.
     newest: HashMap<String, (i64, bool)>,
     last_id: String,
     events: Vec<String>,
 }
 
 impl Screen {
-    /// One that was shown something elsewhere, up to this id.
+    /// Makes a screen that was shown something elsewhere, up to this id.
     pub fn after(id: &str) -> Self {
         Self { last_id: id.to_owned(), ..Self::default() }
     }
 
-    /// What a client holds for which the newer timestamp counts.
+    /// Returns the map of a client that lets the newer timestamp win.
     pub fn by_timestamps(&self) -> Map {
         let alive = self.newest.iter().filter(|(_, (_, is_fix))| *is_fix);
         alive.map(|(id, (timestamp_ms, _))| (id.clone(), *timestamp_ms)).collect()
     }
 
-    /// It was told the area of its box, before any device.
+    /// Checks that the client heard the area of its box before any device.
     ///
     /// # Panics
-    /// If it was told another, or too late.
+    /// If it heard another area, or heard it too late.
     pub fn looks_at(&self, bounds: Bounds) {
         let area = Area::of(bounds);
         let first = self.events.iter().find(|name| *name == "view" || name.starts_with("liveMap"));
@@ -312,15 +314,15 @@ impl Watching {
     /// Opens a stream as a new client.
     ///
     /// # Panics
-    /// If it does not open.
+    /// If the stream does not open.
     pub async fn start(url: &str) -> Self {
         Self::go_on(url, Screen::default()).await
     }
 
-    /// Opens a stream from where a client was.
+    /// Opens a stream that resumes from what a client had.
     ///
     /// # Panics
-    /// If it does not open.
+    /// If the stream does not open.
     pub async fn go_on(url: &str, before: Screen) -> Self {
         let last_event_id = (!before.last_id.is_empty()).then(|| before.last_id.clone());
         let request = Request { url: url.to_owned(), last_event_id, token: None };
@@ -337,25 +339,25 @@ impl Watching {
         Self { screen, task }
     }
 
-    /// What the client holds now.
+    /// Returns what the client holds now.
     ///
     /// # Panics
-    /// If hearing failed.
+    /// If the task that follows the stream panicked.
     pub fn now(&self) -> MutexGuard<'_, Screen> {
         self.screen.lock().expect("what was heard could be read")
     }
 
-    /// Cuts the connection, and gives what the client held then.
+    /// Cuts the connection, and returns what the client held then.
     pub fn cut(self) -> Screen {
         self.task.abort();
         self.now().clone()
     }
 
-    /// The same once the client has an id of this stream. One that stands alone is heard with the
-    /// next event, so the devices walk.
+    /// Waits until the client has an id of this stream, and then cuts the connection. An id that stands alone is only
+    /// heard with the next event, so devices walk meanwhile.
     ///
     /// # Panics
-    /// If it gets none.
+    /// If the client gets no id.
     pub async fn cut_at_an_id(self, fleet: &mut Fleet) -> Screen {
         for _ in 0..500 {
             if self.now().settled {

@@ -1,5 +1,5 @@
-//! A stream of the map as its bytes come: head, chunks, coding, events. It sees what libraries hide, as where a
-//! stream was cut.
+//! A stream of the map, byte by byte: the head, the chunks, the content coding, the events. It shows what libraries
+//! hide, such as the place where a stream was cut.
 
 use std::io::{self, Write as _};
 use std::time::Duration;
@@ -13,15 +13,15 @@ use zstd::stream::{raw, write, zio};
 /// A response that is being read.
 #[derive(Default)]
 pub struct Wire {
-    /// Its head in small letters; empty until it is whole.
+    /// The head in lower case. It is empty until all of it has come.
     pub head: String,
-    /// What its client holds.
+    /// What the client holds.
     pub viewer: Viewer,
-    /// How long to wait before coming back, as it was last told.
+    /// How long to wait before coming back, as the last `retry` said.
     pub retry: Duration,
-    /// Of the body, as it was compressed, without what chunks add.
+    /// Compressed bytes of the body, without what chunks add.
     pub body_bytes: usize,
-    /// Its last chunk came.
+    /// Whether the last chunk has come.
     pub ended: bool,
     decoder: Decoder,
     unread: Vec<u8>,
@@ -29,18 +29,18 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// To one who was shown something before.
+    /// Makes the response to a client that was shown something before.
     pub fn after(viewer: Viewer) -> Self {
         Self { viewer, ..Self::default() }
     }
 
-    /// What to ask, of an HTTP version as `1.1`, for it to go on from where the viewer is.
+    /// Returns the request that resumes from what the viewer has, for an HTTP version such as `1.1`.
     pub fn request(&self, path: &str, version: &str, accept_encoding: Option<&str>) -> String {
         let mut request = format!("GET {path} HTTP/{version}\r\nhost: edge\r\n");
         if let Some(codings) = accept_encoding {
             request += &format!("accept-encoding: {codings}\r\n");
             if codings.contains("zstd") {
-                // As browsers say it: to others the edge sends no Zstandard.
+                // Browsers send this header. The edge sends Zstandard to no other client.
                 request += "sec-fetch-mode: cors\r\n";
             }
         }
@@ -50,24 +50,24 @@ impl Wire {
         request + "\r\n"
     }
 
-    /// A header of the response, in small letters.
+    /// Returns a header of the response, in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.head.lines().filter_map(|line| line.split_once(": "));
         headers.find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
-    /// Hears what came next.
+    /// Reads the bytes that came next.
     ///
     /// # Errors
-    /// If it is not what HTTP, its coding or the map's events have there.
+    /// If they are not what HTTP, the content coding or the events of the map require.
     pub fn take(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         self.take_each(bytes, |_| Ok(()))
     }
 
-    /// The same, with a look at the viewer after each event that has an id.
+    /// Reads the bytes that came next, and calls `look` after each event that has an id.
     ///
     /// # Errors
-    /// As [`Wire::take`], and what the look finds.
+    /// If the bytes are not what HTTP, the content coding or the events of the map require, or if `look` fails.
     pub fn take_each(
         &mut self,
         bytes: &[u8],
@@ -89,10 +89,11 @@ impl Wire {
         Ok(())
     }
 
-    /// The viewer, after the connection has ended.
+    /// Returns the viewer after the end of the connection.
     ///
     /// # Errors
-    /// If it ended in the middle of something: the last chunk, the sum of gzip, an event.
+    /// If the connection ended in the middle of something: before the last chunk, the checksum of gzip or the end of
+    /// an event.
     pub fn finish(self) -> anyhow::Result<Viewer> {
         ensure!(!self.head.is_empty(), "it ended before the body");
         ensure!(self.ended || !self.is_chunked(), "it ended without a last chunk");
@@ -106,7 +107,7 @@ impl Wire {
         self.header("transfer-encoding") == Some("chunked")
     }
 
-    /// What is in the chunks that are whole.
+    /// Takes the content of all chunks that are complete.
     fn inside(&mut self) -> anyhow::Result<Vec<u8>> {
         let (mut inside, mut at) = (Vec::new(), 0);
         while let Some(length) = find(&self.unread[at..], b"\r\n") {
@@ -125,39 +126,38 @@ impl Wire {
     }
 }
 
-/// Whether the whole of a stream says only that there is no room for it now, for a reason that begins so, and
-/// when to come back.
+/// Whether a stream consists of one `busy` event whose reason begins with this text, and says when to come back.
 pub fn is_busy(text: &str, reason: &str) -> bool {
     text.starts_with(&format!("event: busy\ndata: {{\"reason\":\"{reason}"))
         && text.contains("\nretry: ")
         && text.find("\n\n") == Some(text.len() - 2)
 }
 
-/// What a new viewer of this text holds; the beginning of an event at its end is passed over.
+/// Returns what a new viewer of this text holds. An event that is not complete at its end is ignored.
 ///
 /// # Errors
-/// If an event is none of the map's.
+/// If an event is not one of the map.
 pub fn heard(text: &[u8]) -> anyhow::Result<Viewer> {
     let mut viewer = Viewer::default();
     hear(text, &mut viewer, &mut Duration::default(), |_| Ok(()))?;
     Ok(viewer)
 }
 
-/// Tells a viewer the events that are whole; how many bytes those are.
+/// Passes all complete events to a viewer. Returns the number of bytes that they have.
 fn hear(
     text: &[u8],
     viewer: &mut Viewer,
     retry: &mut Duration,
     mut look: impl FnMut(&Viewer) -> anyhow::Result<()>,
 ) -> anyhow::Result<usize> {
-    // The input of tests is ASCII: no letter is cut.
+    // Tests send ASCII only, so no character is cut in two.
     let text = std::str::from_utf8(text).context("events")?;
     let mut at = 0;
     while let Some(length) = text[at..].find("\n\n") {
         let event = event_of(&text[at..at + length])?;
         *retry = event.retry.unwrap_or(*retry);
         let has_id = !event.id.is_empty();
-        // Neither the area of a box nor the state of the connection is anything that a viewer holds.
+        // A viewer holds neither the area of a box nor the state of the connection.
         let name = event.event.as_str();
         if name != "view" && !CONNECTION_EVENTS.contains(&name) {
             viewer.hear(&event)?;
@@ -192,7 +192,7 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
 }
 
-/// Undoes a coding as bytes come.
+/// A decoder of a content coding, which decodes bytes as they come.
 #[derive(Default)]
 enum Decoder {
     #[default]
@@ -207,7 +207,7 @@ impl Decoder {
             None => Self::Plain,
             Some("gzip") => Self::Gzip(Box::new(GzDecoder::new(Vec::new()))),
             Some("zstd") => {
-                // It knows that a frame has ended if all of it fits.
+                // The decoder notices the end of a frame only if its buffer takes all of it.
                 let writer = zio::Writer::new_with_capacity(Vec::new(), raw::Decoder::new()?, 1 << 20);
                 Self::Zstd(Box::new(write::Decoder::with_writer(writer)))
             }
@@ -215,7 +215,7 @@ impl Decoder {
         })
     }
 
-    /// All that there is so far.
+    /// Decodes bytes, and returns all text that can be decoded so far.
     fn decode(&mut self, coded: &[u8]) -> io::Result<Vec<u8>> {
         let text = match self {
             Self::Plain => return Ok(coded.to_vec()),
@@ -233,7 +233,7 @@ impl Decoder {
         Ok(std::mem::take(text))
     }
 
-    /// Checks that it came to its end.
+    /// Checks that the coded stream has ended.
     fn finish(self) -> io::Result<()> {
         match self {
             Self::Plain => Ok(()),

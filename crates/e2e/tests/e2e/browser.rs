@@ -20,8 +20,8 @@ impl Browser {
         Self::start_with(folder, &[], json!({})).await
     }
 
-    /// Starts Chromium with further arguments and, where it is not empty, with a screen like that of
-    /// chromedriver's `mobileEmulation`.
+    /// Starts Chromium with further arguments. A `screen` that is not empty is like that of chromedriver's
+    /// `mobileEmulation`.
     pub(crate) async fn start_with(folder: &Path, further: &[&str], screen: Value) -> Self {
         let needed = "apt-get install chromium chromium-driver";
         let driver = find("chromedriver").expect(needed);
@@ -56,12 +56,12 @@ impl Browser {
         Self { client, _driver: process }
     }
 
-    /// The value of a JavaScript expression in the page; `Null` if it throws.
+    /// Returns the value of a JavaScript expression in the page, or `Null` if it throws.
     pub(crate) async fn tell(&self, script: &str) -> Value {
         self.client.execute(&format!("return {script}"), Vec::new()).await.unwrap_or_default()
     }
 
-    /// The text of the first element that a selector finds.
+    /// Returns the text of the first element that a selector finds.
     pub(crate) async fn text(&self, selector: &str) -> String {
         let text = self.tell(&format!("document.querySelector('{selector}').textContent")).await;
         text.as_str().unwrap_or_default().to_owned()

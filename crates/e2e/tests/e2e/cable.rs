@@ -1,4 +1,4 @@
-//! A connection that dies without a word.
+//! A connection that dies without a close.
 
 use std::future::pending;
 
@@ -7,10 +7,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tutti_e2e::testbed::Edge;
 
-/// Passes connections on to an edge. Once it is cut it passes nothing, and closes nothing, as a network does that
-/// has gone.
+/// Passes connections on to an edge. Once cut, it passes nothing and closes nothing, like a network that has gone.
 pub(crate) struct Cable {
-    /// Where it begins, as `http://127.0.0.1:port`.
+    /// The URL that clients connect to, `http://127.0.0.1:port`.
     pub(crate) url: String,
     is_cut: watch::Sender<bool>,
 }
@@ -44,12 +43,12 @@ impl Cable {
         Self { url, is_cut }
     }
 
-    /// Connections that are open, and those that are opened before [`Cable::mend`], pass nothing from now on.
+    /// Passes nothing more, on connections that are open and on those that are opened before [`Cable::mend`].
     pub(crate) fn cut(&self) {
         self.is_cut.send(true).unwrap();
     }
 
-    /// New connections are passed on again.
+    /// Passes new connections on again.
     pub(crate) fn mend(&self) {
         self.is_cut.send(false).unwrap();
     }

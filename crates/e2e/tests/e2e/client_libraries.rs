@@ -1,4 +1,4 @@
-//! Client libraries on real streams: what they show to their program, and whether they come back.
+//! Client libraries on real streams: what they show to their program, and whether they reconnect.
 
 mod drivers;
 mod table;
@@ -22,12 +22,12 @@ use tutti_load::sse::{Request, Source};
 use drivers::{Running, Shown, Stream, Tools, data};
 use table::{Driver, End, LIBRARIES, Refusal};
 
-/// How often the device on the map moves. It moves again when all clients have been shown the move before.
+/// The number of moves of the device on the map. It moves again once all clients have shown the move before.
 const MOVES: u64 = 8;
 
 /// The edges that clients follow.
 struct Edges {
-    /// Sends heartbeats each second, and is killed.
+    /// Sends heartbeats each second, and is killed during the test.
     short: Edge,
     /// Sends no heartbeat but the first.
     quiet: Edge,
@@ -73,7 +73,7 @@ fn nginx(testbed: &Testbed, edges: &Edges) -> (Owned, String) {
             edge.url
         )
     });
-    // What root starts would have workers of another user, whom this folder is closed to.
+    // Started by root, nginx would run its workers as another user, who may not read this folder.
     let conf = format!(
         "user root; worker_processes 1; daemon off; pid nginx.pid; events {{}}
          http {{
@@ -88,7 +88,7 @@ fn nginx(testbed: &Testbed, edges: &Edges) -> (Owned, String) {
         proxied.join("\n")
     );
     std::fs::write(prefix.join("nginx.conf"), conf).unwrap();
-    // Debian has it where the PATH of users does not go.
+    // Debian installs nginx in a folder that is not in the PATH of users.
     let program = find("nginx").unwrap_or_else(|| "/usr/sbin/nginx".into());
     let prefix = format!("{}/", prefix.display());
     let command = [program.to_str().unwrap(), "-e", "stderr", "-p", prefix.as_str(), "-c", "nginx.conf"];
@@ -118,7 +118,7 @@ fn numbers(shown: &Shown, stream: &str) -> Vec<u64> {
     shown.events(stream).filter_map(|line| data(line)["n"].as_u64()).collect()
 }
 
-/// Returns how many of its streams a client has seen end.
+/// Returns the number of times that a stream has ended for a client.
 fn ends(shown: &Shown, stream: &str) -> usize {
     shown.named(stream, "reconnect").count()
 }
@@ -189,8 +189,8 @@ async fn all_are_shown_each_move_at_once(clients: &[Running], publisher: &Publis
     }
 }
 
-/// Closes the other stream of each client's user, which leaves no room for a second. Each client must be shown
-/// `busy` before, stay away for as long as the edge asked for, and come back.
+/// Closes the other stream of each client's user, which leaves no room for a second. Before that, each client must
+/// show `busy`. Then it must stay away for as long as the edge asked for, and come back.
 async fn all_come_back_where_there_was_no_room(clients: &[Running], mut others: Vec<Source>) {
     all(clients, "busy", |_, shown| shown.named("busy", "busy").next().is_some()).await;
     others.clear();
@@ -203,13 +203,14 @@ async fn all_come_back_where_there_was_no_room(clients: &[Running], mut others: 
             assert_eq!(told["reason"], "user", "{}", library.name);
             let waited = next["at"].as_u64().unwrap().saturating_sub(turned_away["at"].as_u64().unwrap());
             let least = told["retryMs"].as_u64().unwrap() * u64::from(library.least_wait()) / 100;
-            // A slow machine makes this longer, never shorter; timers of libraries round down.
+            // A slow machine makes the wait longer, never shorter. Timers of libraries round down.
             assert!(waited + 100 >= least, "{} waited {waited} of {least} ms", library.name);
         }
     }
 }
 
-/// Waits until each client, which has no token here, was refused: as the documentation says, and as an event.
+/// Waits until each client was refused, since it has no token here. The client must act as the documentation says,
+/// and must also get the refusal as an event where it asks for one.
 async fn all_are_refused(clients: &[Running]) {
     all(clients, "the refusal as an event", |_, shown| shown.is_over("refused event")).await;
     all(clients, "the refusal", |client, shown| match client.library.refusal {
@@ -239,8 +240,8 @@ async fn all_are_refused(clients: &[Running]) {
     }
 }
 
-/// Waits until streams have ended for clients without the line that the documentation adds: those that need it
-/// must stop.
+/// Waits until streams have ended for clients without the line that the documentation adds. Clients that need the
+/// line must stop.
 async fn those_stop_that_are_said_to(clients: &[Running]) {
     all(clients, "the end without a line of ours", |client, shown| match client.library.end {
         End::ComesBack => ends(shown, "bare") >= 2,
@@ -254,7 +255,7 @@ async fn those_stop_that_are_said_to(clients: &[Running]) {
     }
 }
 
-/// Returns the streams that each client follows, of the base URLs of the three edges.
+/// Returns the streams that each client follows, given the base URLs of the three edges.
 fn streams(topic: &str, token: &str, [short, quiet, narrow]: &[String; 3]) -> Vec<Stream> {
     let path = format!("/v1/topics/{topic}/stream?since=oldest");
     let stream = |name, url: String, token: &str| Stream { name, url, token: token.to_owned() };

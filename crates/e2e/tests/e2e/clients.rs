@@ -1,4 +1,4 @@
-//! Clients that are slow, that stop, that leave, and an edge that says goodbye.
+//! Clients that are slow, stop or leave, and edges that end their streams.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -20,7 +20,7 @@ use tutti_load::now_ms;
 use tutti_load::sse::{CONNECTION_EVENTS, Event};
 use tutti_load::watch::Viewer;
 
-/// A client of HTTP/1.0 (no chunks), with a small socket buffer, that reads as told.
+/// An HTTP/1.0 client (without chunks) with a small socket buffer, which reads only when it is told to.
 struct Slow {
     socket: TcpStream,
     text: String,
@@ -39,7 +39,7 @@ impl Slow {
         Self { socket, text: String::new(), viewer: Viewer::default() }
     }
 
-    /// Reads once, up to so many bytes, and hears what is whole.
+    /// Reads once, at most `bytes` bytes, and takes in all events that are complete.
     fn read(&mut self, bytes: usize) {
         let mut buffer = vec![0; bytes];
         match self.socket.read(&mut buffer) {
@@ -65,7 +65,7 @@ impl Slow {
         }
     }
 
-    /// Reads 10 KB a second while `slow`, then all, until it holds `expected`.
+    /// Reads 10 KB a second while `slow` is set, and then everything, until it holds `expected`.
     fn follow(
         mut self,
         slow: Arc<AtomicBool>,
@@ -98,7 +98,7 @@ async fn clients_that_do_not_read_hurt_nobody_and_arrive_at_the_newest_state() {
     let send = async |input: &mut Input, count: u64| {
         input.send_each(&publisher, count, |id, timestamp_ms| padded_fix(id, timestamp_ms, &padding)).await;
     };
-    // A snapshot of 4 MB: larger than any socket's buffer.
+    // This snapshot has 4 MB, more than the buffer of any socket.
     send(&mut input, 4000).await;
     eventually("the snapshot is there", || async { edge.map().await.len() == 4000 }).await;
 
@@ -120,7 +120,7 @@ async fn clients_that_do_not_read_hurt_nobody_and_arrive_at_the_newest_state() {
     })
     .await;
     most = most.max(edge.service.resident_bytes());
-    // Eight queues of what they did not read would be 400 MB.
+    // Eight queues of unread events would take 400 MB.
     assert!(most < before + (100 << 20), "from {before} to {most} bytes");
     assert!(
         edge.service.metric("tutti_edge_fell_behind_total").await > 0.0
@@ -258,7 +258,7 @@ async fn an_id_that_no_edge_ever_sent_gets_a_reset_and_everything() {
     }
 }
 
-/// The fields of each block of a stream, as a program reads them that knows nothing of ours.
+/// Splits a stream into blocks of fields, like a program that knows nothing of Tutti.
 fn blocks(text: &str) -> Vec<BTreeMap<String, String>> {
     let field = |line: &str| {
         let (name, value) = line.split_once(": ").expect("a field");
@@ -267,8 +267,8 @@ fn blocks(text: &str) -> Vec<BTreeMap<String, String>> {
     text.split_terminator("\n\n").map(|block| block.lines().map(field).collect()).collect()
 }
 
-/// By the HTML standard a client forgets its last id at the first event of a connection that has none. And many
-/// client libraries hand a block without data to their program, as an empty message.
+/// By the HTML standard a client forgets its last id at the first event of a connection that has no id. Many client
+/// libraries pass a block without data to their program as an empty message.
 #[tokio::test]
 async fn each_block_is_an_event_with_data_and_the_first_tells_the_clients_own_id() {
     let testbed = Testbed::new(1).await;
@@ -288,7 +288,7 @@ async fn each_block_is_an_event_with_data_and_the_first_tells_the_clients_own_id
         ("/v1/map/stream?maxSeconds=1&since=c", Some("d"), Some("d")),
         ("/v1/stream?map&since=m.e&maxSeconds=4", None, Some("m.e")),
         ("/v1/map/stream?maxSeconds=1&since=c%0Adata:x", None, None),
-        // What polyfills and Mercure's clients write into the URL when they come back.
+        // Polyfills and the clients of Mercure write this into the URL when they come back.
         ("/v1/map/stream?maxSeconds=1&since=c&lastEventId=f", None, Some("f")),
         ("/v1/map/stream?maxSeconds=1&lastEventID=g&since=", None, Some("g")),
         ("/v1/map/stream?maxSeconds=1&Last-Event-ID=h", None, Some("h")),
@@ -319,7 +319,7 @@ async fn each_block_is_an_event_with_data_and_the_first_tells_the_clients_own_id
     assert_eq!(twice.send().await.unwrap().status(), 400);
 }
 
-/// A browser's EventSource shows its program neither the status nor the body of an answer that is no stream.
+/// The EventSource of a browser shows its program neither the status nor the body of an answer that is not a stream.
 #[tokio::test]
 async fn a_refusal_is_an_event_for_those_who_ask_for_that() {
     let testbed = Testbed::new(1).await;

@@ -1,5 +1,5 @@
-//! Redis Cluster: masters are killed, replicas that lack the last writes take their places, and slots move,
-//! while all goes on.
+//! Redis Cluster: masters are killed, replicas that lack the last writes take their places, and slots move, while
+//! everything goes on.
 
 use std::collections::BTreeSet;
 use std::slice::from_ref;
@@ -25,16 +25,16 @@ async fn testbed(cluster: &Cluster) -> Testbed {
     Testbed::new(3).await.with("locations.stale_after_seconds", "600").with("redis.url", &cluster.url())
 }
 
-/// A map and inboxes, who looks at them at two edges, and what they must be shown.
+/// A map and inboxes, two edges with viewers and devices, and what these must be shown.
 struct Stage {
     ingests: [Service; 2],
     edges: [Edge; 2],
     urls: Vec<String>,
     publisher: Publisher,
-    /// All input is sent to each of them: the inbox of the first is in bucket 0, that of the other is not.
+    /// The users that all notifications go to. The inbox of the first is in bucket 0, that of the second is not.
     users: [String; 2],
     viewers: Vec<Following>,
-    /// At each edge of each user.
+    /// A device of each user at each edge.
     devices: Vec<Device>,
     input: Input,
     sent: BTreeSet<String>,
@@ -42,9 +42,9 @@ struct Stage {
 }
 
 impl Stage {
-    /// Ready, and everyone has some input already.
+    /// Starts everything, and waits until viewers and devices have some input.
     async fn start(cluster: &Cluster) -> Self {
-        // All that is sent in a test.
+        // Mailboxes must keep everything that a test sends.
         let testbed = testbed(cluster).await.with("inbox.keep", "1000").with("inbox.keep_bytes", "4194304");
         let inboxes = Inboxes::with(kafka::shared(), testbed, 1).await;
         let ingests = [inboxes.testbed.ingest(&[]), inboxes.ingest()];
@@ -72,7 +72,7 @@ impl Stage {
         stage
     }
 
-    /// Sends fixes and notifications until something is over, each notification until it is accepted.
+    /// Sends fixes and notifications until `something` is over. Each notification is sent until it is accepted.
     async fn send_during(&mut self, something: impl Future<Output = ()>) {
         let (inboxes, urls, publisher, users) = (&self.inboxes, &self.urls, &self.publisher, &self.users);
         let (input, sent) = (&mut self.input, &mut self.sent);
@@ -101,7 +101,7 @@ impl Stage {
         assert!(sent.len() < 1000, "inboxes keep no more");
     }
 
-    /// What is sent in a second.
+    /// Sends for a second.
     async fn send_more(&mut self) {
         self.send_during(sleep(Duration::from_secs(1))).await;
     }
@@ -125,7 +125,7 @@ impl Stage {
         }
     }
 
-    /// Resets that each viewer has been told of, and each device of the first user.
+    /// Returns the number of resets that each viewer has heard, and each device of the first user.
     fn resets(&self) -> Vec<usize> {
         let of_viewers = self.viewers.iter().map(|viewer| viewer.viewer().resets.len());
         let of_first = self.devices.iter().step_by(self.users.len());
@@ -133,7 +133,7 @@ impl Stage {
     }
 }
 
-/// The node that has the first bucket of the inboxes, and a part of the map.
+/// Returns the node that has the first bucket of the inboxes and a part of the map.
 fn master_of_both(cluster: &Cluster) -> usize {
     let node = cluster.master_of("inbox.0");
     let shards = (0..3).filter(|shard| cluster.master_of(&format!("locations.{shard}")) == node);
@@ -141,13 +141,13 @@ fn master_of_both(cluster: &Cluster) -> usize {
     node
 }
 
-/// Waits until a slot that moves is in the way of what goes on.
+/// Waits until a client has met the slot that moves.
 async fn until_met(cluster: &Cluster) {
     let told = cluster.told_of_moves();
     eventually("the load meets the slot that moves", async || cluster.told_of_moves() > told).await;
 }
 
-/// Waits until more is written to a feed.
+/// Waits until more records are written to a feed.
 async fn until_written(cluster: &Cluster, feed: &str) {
     let before = cluster.records(feed);
     eventually("the feed is written", async || cluster.records(feed) > before + 5).await;
@@ -173,7 +173,7 @@ async fn masters_that_are_killed_lose_no_fix_and_no_notification_in_silence() {
     stage.send_more().await;
     stage.until_all_is_shown().await;
 
-    // Now what is shown is lost.
+    // From here on, what is shown is lost later.
     cluster.start_again(first);
     let second = master_of_both(&cluster);
     assert_ne!(second, first);
@@ -201,7 +201,7 @@ async fn masters_that_are_killed_lose_no_fix_and_no_notification_in_silence() {
 async fn slots_move_under_load_and_everyone_is_shown_all_once_and_nobody_is_reset() {
     let mut cluster = Cluster::start().await;
     let mut stage = Stage::start(&cluster).await;
-    // No client is connected to it.
+    // No client is connected to this node.
     let to = cluster.add_master().await;
     for feed in ["locations.0", "inbox.0"] {
         let from = cluster.master_of(feed);
@@ -228,18 +228,18 @@ async fn slots_move_under_load_and_everyone_is_shown_all_once_and_nobody_is_rese
     assert_eq!(stage.ingests[0].metric("tutti_feed_refused_total").await, 0.0, "nothing was lost");
 }
 
-/// A room, and who waits in it.
+/// A room, and the visitors that wait in it.
 struct Crowd {
     rooms: Rooms,
     edges: [Edge; 2],
-    /// Who has a ticket, and is not known to have left or lost it, in the order of the tickets.
+    /// The visitors that have a ticket and are not known to have left or lost it, in the order of their tickets.
     line: Vec<Joined>,
-    /// Of some of them.
+    /// The streams of some visitors, by ticket.
     streams: Vec<(u64, Stream)>,
 }
 
 impl Crowd {
-    /// Visitors come to both edges until something is over, each tried until there is a ticket.
+    /// Lets visitors join at both edges until `something` is over. Each tries until it has a ticket.
     async fn come_during(&mut self, something: impl Future<Output = ()>) {
         let (rooms, [a, b]) = (&self.rooms, &self.edges);
         let over = AtomicBool::new(false);
@@ -260,7 +260,7 @@ impl Crowd {
         self.line.sort_by_key(|joined| joined.ticket);
     }
 
-    /// Opens a stream for each of the first so many and the last, at the edges in turn.
+    /// Opens a stream for the first `first` visitors and for the last one, at the edges in turn.
     async fn open_streams(&mut self, first: usize) {
         for joined in self.line.iter().take(first).chain(self.line.last()) {
             let edge = &self.edges[self.streams.len() % 2];
@@ -268,7 +268,7 @@ impl Crowd {
         }
     }
 
-    /// Asks after a ticket, until there is an answer.
+    /// Makes a request about a ticket until the answer is not 503.
     async fn status_of(&self, method: Method, edge: &Edge, joined: &Joined) -> (u16, Value) {
         until_there("there is an answer", async || {
             let (status, body) = self.rooms.act(method.clone(), edge, "sale", joined, "").await;
@@ -277,7 +277,7 @@ impl Crowd {
         .await
     }
 
-    /// Who has lost the ticket leaves the line; how many that are.
+    /// Removes the visitors from the line that have lost their tickets. Returns their number.
     async fn drop_lost(&mut self) -> usize {
         let mut kept = Vec::new();
         for joined in &self.line {
@@ -291,8 +291,8 @@ impl Crowd {
         before - self.line.len()
     }
 
-    /// Who is inside leaves, and all move up: each has a ticket of its own and an exact place, at both edges
-    /// and in the streams, and nobody waits besides.
+    /// Lets the visitor leave who is inside, and waits until the others have moved up. Each must have a ticket of its
+    /// own and an exact position, at both edges and on the streams, and nobody else may wait.
     async fn all_move_up(&mut self) {
         assert!(self.line.windows(2).all(|two| two[0].ticket < two[1].ticket), "no two hold one ticket");
         let leaves = self.line.remove(0);

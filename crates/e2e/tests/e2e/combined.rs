@@ -11,7 +11,7 @@ use tutti_load::now_ms;
 use tutti_load::publisher::Publisher;
 use tutti_load::sse::{Event, Request, Source};
 
-/// A combined stream, and all that it told.
+/// A combined stream, and all events that came on it.
 struct Combined {
     source: Source,
     events: Vec<Event>,
@@ -24,7 +24,7 @@ impl Combined {
         Self { source, events: Vec::new() }
     }
 
-    /// Reads until something was told.
+    /// Reads until a condition holds for the events that came.
     async fn until(&mut self, told: impl Fn(&[Event]) -> bool) {
         let reading = async {
             while !told(&self.events) {
@@ -99,7 +99,7 @@ async fn one_connection_shows_inbox_room_and_map_and_one_id_resumes_all_anywhere
     );
     assert!(!has(&second.events, "reset", ""), "{:?}", second.events);
 
-    // A part that is over leaves the others be.
+    // When one part is over, the other parts go on.
     let (status, _) = rooms.call(Method::DELETE, &a, "/v1/rooms/sale", Some(&admin()), "").await;
     assert_eq!(status, 200);
     second.until(|told| has(told, "queueClosed", "") && has(told, "end", r#""stream":"room""#)).await;
@@ -109,7 +109,7 @@ async fn one_connection_shows_inbox_room_and_map_and_one_id_resumes_all_anywhere
         .await;
     drop(inside);
 
-    // Who comes with what is no id hears so in each part.
+    // A client with an unknown id hears a reset in each part.
     let mut strange = Combined::open(&b, "inbox&map", Some("strange".into())).await;
     strange
         .until(|told| has(told, "reset", r#""stream":"inbox""#) && has(told, "reset", r#""stream":"map""#))

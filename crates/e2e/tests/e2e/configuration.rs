@@ -89,7 +89,7 @@ async fn what_is_wrong_with_redis_is_told_once_with_what_to_do_about_it() {
             })
             .await;
             assert!(service.log().contains(advice), "{}", service.log());
-            // Each connection says it once.
+            // Each connection logs it once.
             tokio::time::sleep(std::time::Duration::from_secs(2)).await; // so long the last one has
             let times = || service.log().matches(says).count();
             let before = times();

@@ -1,4 +1,4 @@
-//! Connections that are no streams: what one may cost, and what is answered on it.
+//! Connections that are not streams: what one may cost, and what is answered on it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ async fn connect(edge: &Edge) -> TcpStream {
     TcpStream::connect(edge.url.trim_start_matches("http://")).await.expect("the edge listens")
 }
 
-/// Sends all of this at once, closes this side of the connection, and returns the whole answer.
+/// Sends a request, closes this side of the connection, and returns the whole answer.
 async fn ask(edge: &Edge, request: &[u8]) -> String {
     let mut socket = connect(edge).await;
     socket.write_all(request).await.unwrap();
@@ -31,14 +31,14 @@ async fn ask(edge: &Edge, request: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// An edge that listens, with settings of its own; there is no map, so it may never be ready.
+/// Starts an edge with settings of its own, and waits until it listens. There is no map, so it may never be ready.
 async fn listening(testbed: &Testbed, settings: &[(&str, &str)]) -> Edge {
     let edge = testbed.edge(settings);
     eventually("it listens", || async { reqwest::get(format!("{}/v1/edges", edge.url)).await.is_ok() }).await;
     edge
 }
 
-/// The problem document that an answer has.
+/// Returns the problem document in an answer.
 fn problem(answer: &str) -> Value {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
     let head = head.to_lowercase();
@@ -48,14 +48,14 @@ fn problem(answer: &str) -> Value {
     serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {answer}"))
 }
 
-/// Ticks of the CPU that a service used so far; there are a hundred in a second.
+/// Returns the CPU time that a service has used, in ticks of 10 ms.
 fn ticks(service: &Service) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", service.pid())).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-/// Ticks used within 3 s.
+/// Returns the ticks that a service uses within 3 s.
 async fn ticks_in_a_while(service: &Service) -> u64 {
     let before = ticks(service);
     sleep(Duration::from_secs(3)).await;
@@ -69,7 +69,7 @@ async fn clients_that_send_many_requests_and_take_no_answer_cost_little_memory_a
     let testbed = Testbed::new(1).await;
     let edge = listening(&testbed, &[UNLIMITED[0], UNLIMITED[1], ("http.request_seconds", "600")]).await;
     let small = "GET / HTTP/1.1\r\nHost:a\r\n\r\n".repeat(20_000);
-    // Each of its chunks is an object of its own to the edge.
+    // The edge allocates an object for each of these chunks.
     let chunks = format!(
         "POST /nowhere HTTP/1.1\r\nHost:a\r\nTransfer-Encoding:chunked\r\n\r\n{}0\r\n\r\n{}",
         "1\r\na\r\n".repeat(10_000),
@@ -124,7 +124,7 @@ async fn all_requests_of_a_connection_are_answered_in_their_order_however_they_c
     let places: Vec<_> = ["/a", "/b", "/c", "/f"].map(|path| one.find(path)).into();
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{one}");
 
-    // In pieces, each alone.
+    // The request comes in pieces, each in a packet of its own.
     let (mut reader, mut writer) = connect(&edge).await.into_split();
     let writing = async {
         for piece in some.as_bytes().chunks(7) {
@@ -139,7 +139,7 @@ async fn all_requests_of_a_connection_are_answered_in_their_order_however_they_c
     read.unwrap();
     assert_eq!(statuses(&String::from_utf8_lossy(&answer)), 5);
 
-    // More than sockets hold, to a client that begins to read late.
+    // The answer is larger than what sockets hold, and the client begins to read late.
     let (mut reader, mut writer) = connect(&edge).await.into_split();
     let sent = Arc::new(AtomicU64::new(0));
     let (ours, page) = (sent.clone(), "GET / HTTP/1.1\r\nhost: a\r\n\r\n");
@@ -157,7 +157,7 @@ async fn all_requests_of_a_connection_are_answered_in_their_order_however_they_c
         if n == 0 {
             break;
         }
-        // What may be the beginning of the word is looked at with what comes next.
+        // A piece may end with the beginning of the word, so it is searched together with the next one.
         tail.extend_from_slice(&buffer[..n]);
         answers += tail.windows(12).filter(|word| word == b"HTTP/1.1 200").count();
         tail.drain(..tail.len().saturating_sub(11));
@@ -190,7 +190,7 @@ async fn a_client_that_closes_its_side_behind_a_request_gets_the_answer() {
     let cut = "POST /v1/notifications HTTP/1.1\r\nhost: edge\r\ncontent-length: 99\r\n\r\n{";
     assert!(ask(&edge, cut.as_bytes()).await.starts_with("HTTP/1.1 401 "), "without waiting for the rest");
 
-    // A stream ends: this is how a client that is gone is told.
+    // The stream ends because this side of the connection is closed: to the edge, the client is gone.
     let answer = ask(&edge, b"GET /v1/map/stream HTTP/1.1\r\nhost: edge\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("retry: "), "{answer}");
     eventually("nothing is left of it", || async { edge.service.metric("tutti_edge_streams").await == 0.0 })
@@ -216,7 +216,7 @@ async fn what_is_no_request_is_answered_with_a_problem_and_counted_but_is_no_lin
         (behind, 400),
     ] {
         let mut socket = connect(&edge).await;
-        // The edge may have ended the connection before it has all.
+        // The edge may close the connection before it has all of the request.
         let (mut reader, mut writer) = socket.split();
         let mut answer = Vec::new();
         let (_, read) = tokio::join!(writer.write_all(what.as_bytes()), reader.read_to_end(&mut answer));
@@ -237,7 +237,7 @@ async fn what_is_no_request_is_answered_with_a_problem_and_counted_but_is_no_lin
     assert!(log.lines().count() < 100, "{log}");
 }
 
-/// Files that a process has open.
+/// Returns the number of files that a process has open.
 fn files(service: &Service) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", service.pid())).unwrap().count()
 }
@@ -260,12 +260,12 @@ async fn a_combined_stream_is_one_open_file_however_many_parts_it_has() {
     }
     let streams = async || edge.service.metric("tutti_edge_streams").await;
     eventually("all are open, and their parts", || async { streams().await == 3.0 * STREAMS as f64 }).await;
-    // Some more or fewer are of connections that come and go: to Redis, and of what asks for metrics.
+    // A few files belong to connections that come and go: to Redis, and from requests for metrics.
     let files = files(&edge.service);
     assert!(files < before + STREAMS + 10, "{before} files before, {files} with {STREAMS} streams");
 }
 
-/// An edge as a shell starts it that may open so many files; its listener, its admin port and its log.
+/// Starts an edge through a shell that limits its open files. Returns its port, its admin port and its log.
 fn edge_with_files(testbed: &Testbed, limit: u32, settings: &[(&str, &str)]) -> (Owned, u16, u16, PathBuf) {
     let (port, admin) = (free_port(), free_port());
     let log = testbed.folder().join(format!("edge-{port}.log"));
@@ -312,7 +312,7 @@ async fn however_many_connect_the_admin_port_answers_and_nothing_is_an_error() {
         socket.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
         sockets.push(socket);
     }
-    // It has taken what it takes, and lets the others wait.
+    // The edge has accepted as many connections as it can, and lets the others wait.
     for _ in 0..20 {
         let url = format!("http://127.0.0.1:{admin}/metrics");
         let asked = tutti_e2e::client().get(url).timeout(Duration::from_secs(60)).send().await;
@@ -322,7 +322,7 @@ async fn however_many_connect_the_admin_port_answers_and_nothing_is_an_error() {
     }
     let log = std::fs::read_to_string(&log).unwrap();
     assert!(!log.contains("ERROR") && log.contains("http.max_connections is lowered"), "{log}");
-    // Those who wait are served when others leave.
+    // The clients that wait are served when others leave.
     let mut last = sockets.pop().unwrap();
     drop(sockets);
     last.write_all(b"host: a\r\n\r\n").await.unwrap();

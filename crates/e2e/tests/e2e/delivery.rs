@@ -1,4 +1,4 @@
-//! The flow from Kafka to viewers, with processes and connections killed on its way.
+//! The way of a fix from Kafka to viewers, with processes and connections killed on its way.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tutti_e2e::viewer::Following;
 use tutti_feed::{Event, FollowMetrics, follow};
 use tutti_model::{Locations, change, names};
 
-/// Long enough that no fix grows stale within a test, whatever it waits for.
+/// A time so long that no fix becomes stale within a test.
 const LONG: (&str, &str) = ("locations.stale_after_seconds", "600");
 
 async fn holds(edge: &Edge, expected: &Map) {
@@ -26,7 +26,7 @@ async fn shows(viewer: &Following, expected: &Map) {
     .await;
 }
 
-/// Neither a step back in time, nor an id twice.
+/// Checks that a viewer heard neither a step back in time nor an id twice.
 fn is_consistent(viewer: &tutti_load::watch::Viewer) {
     assert_eq!(viewer.steps_back, 0);
     let mut ids = viewer.ids.clone();
@@ -35,8 +35,8 @@ fn is_consistent(viewer: &tutti_load::watch::Viewer) {
     assert_eq!(ids.len(), viewer.ids.len(), "an id came twice");
 }
 
-/// Reads the feeds until they brought so many fixes; each mediaId's timestamps in the order of the
-/// feed, by partition's device: every device lives in one partition.
+/// Reads the feeds until they have brought `fixes` fixes. Returns the timestamps of each mediaId in the order of its
+/// feed.
 async fn read_feeds(url: &str, shards: u32, fixes: u64) -> HashMap<String, Vec<i64>> {
     let feeds: Vec<String> = (0..shards).map(names::locations_feed).collect();
     let mut following = follow(url, &feeds, FollowMetrics::default()).unwrap();
@@ -117,7 +117,7 @@ async fn a_client_that_comes_back_on_the_other_edge_ends_like_one_that_stayed() 
     })
     .await;
     let (moving, moving_later) = (moving.cut(), moving_later.cut());
-    // Gone while the client is away: it must hear of it when it is back.
+    // The device leaves while the client is away. The client must hear of it when it is back.
     publisher.send("device-0", None).await.unwrap();
     input.expected.remove("device-0");
     input.sent += 1; // the next device is device-1
@@ -136,7 +136,8 @@ async fn a_client_that_comes_back_on_the_other_edge_ends_like_one_that_stayed() 
         assert_eq!(viewer.resets, [""; 0]);
     }
 
-    // The same by `?since=`, for an EventSource made anew; and what it sends is what is missing.
+    // A resume with `?since=`, as of an EventSource that was made again, must be the same. It must bring only what is
+    // missing.
     let snapshot = c.locations().await.unwrap();
     let since = format!("{}?since={}", a.stream(), snapshot["id"].as_str().unwrap());
     let resumed = Following::start(&since).await;
@@ -219,7 +220,7 @@ async fn an_edge_that_has_just_read_long_logs_resumes_who_left_long_before() {
     publisher.flush(Duration::from_secs(30)).await.unwrap();
     eventually("it is shown", || async { map_of_viewer(&viewer.viewer()) == input.expected }).await;
     let away = viewer.cut();
-    // Many records, of which an edge that starts takes in as many at once as it can.
+    // An edge that starts reads as many of these records at once as it can.
     input.send_for(&publisher, Duration::from_secs(6), 2000).await;
     publisher.flush(Duration::from_secs(30)).await.unwrap();
     eventually("it is on the map", || async { old.map().await == input.expected }).await;

@@ -1,4 +1,4 @@
-//! Answers that are no streams: how they are compressed, and that nobody's crowd keeps others from theirs.
+//! Answers that are not streams: how they are compressed, and that a crowd of one address keeps nobody else waiting.
 
 use std::io::Read as _;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use tutti_e2e::inboxes::{Inboxes, token};
 use tutti_e2e::testbed::{Edge, Testbed, UNLIMITED};
 use tutti_e2e::{client, eventually, kafka};
 
-/// Asks for a path with these headers.
+/// Requests a path with headers.
 async fn get(edge: &Edge, path: &str, headers: &[(&str, &str)]) -> Response {
     let request = client().get(format!("{}{path}", edge.url));
     let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
     request.send().await.unwrap()
 }
 
-/// The JSON of an answer, and whether it came compressed.
+/// Returns the JSON of an answer, and whether it was compressed.
 async fn read(answer: Response) -> (Value, bool) {
     assert_eq!(answer.status(), 200);
     let varies = answer.headers().get_all("vary").iter().flat_map(|value| value.to_str().unwrap().split(','));
@@ -64,7 +64,7 @@ async fn the_map_is_compressed_for_clients_that_take_gzip_and_streams_are_as_the
             assert_eq!((is_compressed, &document[list]), (takes, &plain[list]), "{coding}");
         }
     }
-    // 37.7, -122.4 is where all are; here is nobody.
+    // All devices are at 37.7, -122.4, and none is in this box.
     let empty = get(&edge, "/v1/map/locations?bbox=8,47,9,48", &[("accept-encoding", "gzip")]).await;
     assert!(!empty.headers().contains_key("content-encoding"), "there is nothing to gain");
     let mut stream = get(&edge, "/v1/map/stream", &[("accept-encoding", "identity")]).await;
@@ -100,7 +100,7 @@ async fn a_list_of_notifications_is_compressed_where_it_is_long() {
     assert!(!one.headers().contains_key("content-encoding"));
 }
 
-/// 60 clients of one address ask for the whole map again and again, in all forms, while the map moves.
+/// In this test, 60 clients of one address request the whole map in all forms, again and again, while the map moves.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_that_asks_for_the_whole_map_keeps_nobody_from_a_part_of_it() {
     let testbed = Testbed::new(1).await.with("locations.stale_after_seconds", "600");
@@ -122,7 +122,7 @@ async fn a_crowd_that_asks_for_the_whole_map_keeps_nobody_from_a_part_of_it() {
             let headers = [("accept", accept), ("x-forwarded-for", "203.0.113.9")];
             while !enough.load(Ordering::Relaxed) {
                 let answer = get(&edge, "/v1/map/locations", &headers).await;
-                // It may have 64 MB of them to take.
+                // The client may have to read 64 MB of answers.
                 if answer.status() == 200 && answer.bytes().await.is_ok() {
                     whole.fetch_add(1, Ordering::Relaxed);
                 }

@@ -1,4 +1,4 @@
-//! Edges with many viewers say goodbye, one for good, and three in turn.
+//! Edges with many viewers that drain: one for good, and three in turn.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,8 @@ use tutti_load::watch::Viewer;
 const CLIENTS: usize = 2000;
 const DEVICES: u64 = 50;
 
-/// All clients have one address. Steps as far apart as in production, for a machine that does all at once.
+/// All clients have one address. The steps of the map are as far apart as in production, because one machine does
+/// everything.
 const SETTINGS: [(&str, &str); 4] = [
     ("streams.max_per_address", "0"),
     ("http.max_connections_per_address", "0"),
@@ -28,7 +29,7 @@ const SETTINGS: [(&str, &str); 4] = [
     ("map.tick_ms", "250"),
 ];
 
-/// A viewer that goes on at the next edge when a stream has ended.
+/// A viewer that connects to the next edge when a stream has ended.
 #[derive(Default)]
 struct Client {
     wire: Wire,
@@ -44,7 +45,7 @@ struct Crowd {
 }
 
 impl Crowd {
-    /// So many clients, each of these addresses in turn; what one holds at an id must pass the check.
+    /// Starts this many clients, each with addresses of its own. The check runs each time that a client has an id.
     fn start(
         count: usize,
         addresses: impl Fn(usize) -> Vec<String>,
@@ -56,7 +57,7 @@ impl Crowd {
             let client = Arc::new(Mutex::new(Client::default()));
             clients.push(client.clone());
             let (addresses, course, check) = (addresses(n), course.clone(), check.clone());
-            // Some of them as browsers do.
+            // Some clients accept gzip, as browsers do.
             let accept_encoding = (n % 4 == 0).then_some("gzip");
             tasks.spawn(async move {
                 if let Err(error) = watch(&client, &addresses, accept_encoding, &course, &check).await {
@@ -67,7 +68,7 @@ impl Crowd {
         Self { clients, _tasks: tasks }
     }
 
-    /// Whether this holds for all of them.
+    /// Whether a condition holds for all clients.
     fn all(&self, holds: impl Fn(&Client) -> bool) -> bool {
         self.clients.iter().all(|client| {
             let client = client.lock().unwrap();
@@ -85,7 +86,8 @@ impl Crowd {
         .await;
     }
 
-    /// Ends what is sent, and waits until all hold it; none went back or began anew on its way.
+    /// Stops the input, and waits until all clients hold it. None may have gone back in time or heard a reset on its
+    /// way.
     async fn arrives(&self, publishing: JoinHandle<Input>, stop: &AtomicBool) {
         stop.store(true, Ordering::Relaxed);
         let input = publishing.await.unwrap();
@@ -99,7 +101,7 @@ impl Crowd {
     }
 }
 
-/// Goes on at the next address, whenever a stream has ended or did not begin.
+/// Connects to the next address whenever a stream has ended or did not begin.
 async fn watch(
     client: &Mutex<Client>,
     addresses: &[String],
@@ -122,7 +124,7 @@ async fn watch(
     anyhow::bail!("there is no address")
 }
 
-/// Reads a stream to its end; `false` if nothing came, as from an edge that is down.
+/// Reads a stream to its end. Returns `false` if nothing came, as from an edge that is down.
 async fn read(
     client: &Mutex<Client>,
     address: &str,
@@ -146,7 +148,7 @@ async fn read(
     }
 }
 
-/// Moves the devices until it is told to stop; all that was sent.
+/// Moves the devices until `stop` is set. Returns everything that was sent.
 fn publish(
     mut input: Input,
     publisher: Publisher,
@@ -155,7 +157,7 @@ fn publish(
 ) -> JoinHandle<Input> {
     tokio::spawn(async move {
         let mut pace = interval(Duration::from_millis(20));
-        // No device twice in a millisecond, however late this is.
+        // No device may move twice in a millisecond, also if this task runs late.
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !stop.load(Ordering::Relaxed) {
             pace.tick().await;
@@ -176,10 +178,10 @@ async fn all_know(edges: &[Edge], input: &Input) {
     }
 }
 
-/// Waits until an edge that was told to stop has, when all its streams had ended.
+/// Waits until an edge that was told to stop has ended, after all its streams.
 async fn ends_well(edge: &Edge) {
     eventually("the process ends", || async { !edge.service.is_running() }).await;
-    // After its grace period it would end with another.
+    // An edge that exceeds its grace period exits with another code.
     assert_eq!(edge.service.exit_code(), Some(0), "{}", edge.service.log());
     assert!(!edge.service.log().contains("cutting them off"), "{}", edge.service.log());
 }
@@ -224,7 +226,7 @@ async fn thousands_of_viewers_of_an_edge_that_stops_go_on_at_another_and_miss_no
     assert!(thickest <= 0.8, "a share of {thickest} ended at the same place");
 }
 
-/// Reads a stream of the map over a link that takes its time.
+/// Reads a stream of the map over a slow link.
 async fn read_slowly(address: &str, wire: Arc<Mutex<Wire>>) -> anyhow::Result<()> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(8192)?;
@@ -295,7 +297,8 @@ async fn a_rolling_restart_of_three_edges_under_load_shows_no_viewer_what_the_ma
     let crowd = Crowd::start(300, rotated, &course, move |viewer| checked.check(viewer));
     crowd.is_shown_the_map().await;
 
-    // The last first: then what is next for its clients is up, and for those of the others it is new.
+    // The last edge goes first. Then its clients find an edge that was not restarted, and the clients of the others
+    // find one that was.
     for edge in edges.iter_mut().rev() {
         edge.service.signal(Signal::SIGTERM);
         ends_well(edge).await;

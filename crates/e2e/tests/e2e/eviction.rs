@@ -1,4 +1,5 @@
-//! A Redis that evicts: services refuse it, and where they may not, they say that something is missing.
+//! A Redis that evicts. Services refuse to start with it; where a setting lets them, they report that something is
+//! missing.
 
 use std::process::Command;
 use std::time::Duration;
@@ -108,7 +109,7 @@ async fn devices_hear_that_redis_has_evicted_something_and_that_it_has_not() {
     assert_eq!(inboxes.list(&edge, "7", "").await["lostAt"], json!(null));
     assert_eq!(device.look(|seen| seen.resets.len()), 0, "nothing was evicted");
 
-    // What can be evicted goes, as of a Redis whose memory is full.
+    // Everything that can be evicted is evicted, as by a Redis whose memory is full.
     let () = redis.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-random"]).await.unwrap();
     let () = redis.command(&["CONFIG", "SET", "maxmemory", "1"]).await.unwrap();
     eventually("all is evicted", async || {
@@ -163,7 +164,7 @@ async fn evictions_that_go_on_are_told_once_an_hour_by_one_and_also_after_their_
 
     tokio::join!(tell(), tell());
     assert_eq!(told().await, 1, "one of two tells");
-    // As if more had been evicted since.
+    // The count says that more was evicted since.
     set(node, 0).await;
     tell().await;
     assert_eq!(told().await, 1, "not before an hour is over");
@@ -173,7 +174,7 @@ async fn evictions_that_go_on_are_told_once_an_hour_by_one_and_also_after_their_
     set(&until, 1).await;
     tell().await;
     assert_eq!(told().await, 2, "nothing was evicted since");
-    // As if many more had been evicted before somebody reset the count.
+    // The count says that many more were evicted before somebody reset it.
     set(node, 1_000_000).await;
     tell().await;
     assert_eq!(told().await, 3);

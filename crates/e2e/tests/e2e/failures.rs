@@ -1,4 +1,4 @@
-//! What strangers are told where a service fails, and what its log has.
+//! What strangers see when a service fails, and what its log has.
 
 use fred::prelude::*;
 use reqwest::Method;
@@ -10,7 +10,7 @@ use tutti_e2e::rooms::{Rooms, Stream, admin};
 use tutti_e2e::service::Service;
 use tutti_e2e::testbed::{Edge, Testbed};
 
-/// Changes the record of a room in Redis, which is called `r`; returns its seed.
+/// Changes the record of a room in Redis with Lua, in which the record is called `r`. Returns the seed of the room.
 async fn change_record(rooms: &Rooms, room: &str, change: &str) -> String {
     let script = format!(
         "local r = cmsgpack.unpack(redis.call('HGET', KEYS[1], 'room')); {change}; \
@@ -20,14 +20,14 @@ async fn change_record(rooms: &Rooms, room: &str, change: &str) -> String {
     rooms.testbed.redis.client().eval(script, head, Vec::<String>::new()).await.unwrap()
 }
 
-/// The request id of a problem is that of a line in the log of one of these services: whichever failed.
+/// Checks that the request id of a problem is in the log of one of these services.
 fn is_in_the_log(problem: &Value, services: &[&Service]) {
     let id = problem["requestId"].as_str().unwrap_or_else(|| panic!("no request id: {problem}"));
     let logs: String = services.iter().map(|service| service.log()).collect();
     assert!(logs.lines().any(|line| line.contains(id)), "{id} is not in the log: {logs}");
 }
 
-/// Nothing of the inside: neither a script's name, nor an address, nor what a driver says.
+/// Checks that a problem names no script, no address and no text of a driver.
 fn tells_nothing_of_the_inside(problem: &Value) {
     let text = problem.to_string().to_lowercase();
     for word in ["script", "redis", "tcp", "127.0.0.1", "grpc", "column", "transport"] {
@@ -47,7 +47,7 @@ async fn a_room_that_cannot_be_read_shows_its_seed_to_nobody_and_hides_no_other(
     rooms.put(&edge, "fair", "{}").await;
     rooms.put(&edge, "sale", r#"{"opensAt":32503680000000}"#).await;
     let before = get(&rooms, &edge, "/v1/rooms/sale").await;
-    // A later version may have fields that this one does not know, and this one fields that were not there.
+    // A later version may have fields that this one does not know, and an earlier one may lack some.
     change_record(&rooms, "sale", "r.later = {1, 'x'}; r.no_shows = nil; r.seed_sha256 = nil").await;
     let (status, after) = get(&rooms, &edge, "/v1/rooms/sale").await;
     assert_eq!((status, &after["settings"]["maxActive"]), (200, &before.1["settings"]["maxActive"]));
@@ -75,7 +75,7 @@ async fn a_room_that_cannot_be_read_shows_its_seed_to_nobody_and_hides_no_other(
     is_in_the_log(&problem, &[&rooms.queues[0]]);
     assert_eq!(get(&rooms, &edge, "/v1/rooms").await.1["unreadable"], json!(["sale"]));
 
-    // Nor does a visitor hear that the ticket is forgotten: a later version may read it.
+    // The visitor must not hear that the ticket is forgotten, because a later version may be able to read it.
     let joined = rooms.join(&edge, "fair").await;
     let () = rooms.testbed.redis.client().hset("tutti:{room.fair}:head", ("room", "garbage")).await.unwrap();
     let stream = Stream::open(&edge, "fair", joined.visitor()).await;

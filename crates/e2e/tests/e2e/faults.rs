@@ -1,4 +1,4 @@
-//! Redis and Kafka lost, emptied, set back, stopped.
+//! A Redis and a Kafka that are lost, emptied, set back or stopped.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ async fn a_redis_set_back_to_a_snapshot_resets_who_was_shown_more_and_nobody_els
     publisher.flush(Duration::from_secs(30)).await.unwrap();
     eventually("the first part is shown", || async { map_of_viewer(&early.viewer()) == input.expected })
         .await;
-    // Who left before the snapshot has been shown nothing that it lacks.
+    // A viewer that left before the snapshot was shown nothing that the snapshot lacks.
     let early = early.cut();
     ingest.kill();
     testbed.redis.save().await.unwrap();

@@ -1,4 +1,4 @@
-//! The feed on a real Redis.
+//! Feeds on a real Redis.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ async fn an_append_is_a_compare_and_set_on_the_position_of_its_source() {
     assert_eq!(entries, 2, "what was refused or a duplicate left nothing");
 }
 
-/// What Lua wrote and published is, byte for byte, what Rust writes.
+/// The bytes that Lua writes and publishes are those that Rust writes.
 #[tokio::test]
 async fn lua_and_rust_write_the_same_bytes() {
     let redis = Redis::start().unwrap();
@@ -147,7 +147,7 @@ async fn a_follower_hears_what_was_there_before_and_what_comes() {
     }
 }
 
-/// Pub/Sub alone would have lost these for good, without a word.
+/// With Pub/Sub alone these records would be lost for good, without any sign.
 #[tokio::test]
 async fn a_last_message_that_was_never_published_is_found_by_its_head() {
     let redis = Redis::start().unwrap();
@@ -157,12 +157,12 @@ async fn a_last_message_that_was_never_published_is_found_by_its_head() {
     let metrics = FollowMetrics::default();
     let mut following = follow(&redis.url(), std::slice::from_ref(&name), metrics.clone()).unwrap();
     next_record(&mut following).await;
-    // The connection itself may count as one more refill, before the first polls.
+    // The first connection may count as one more refill, before the first poll.
     for _ in 0..3 {
         assert!(matches!(following.next().await.unwrap(), Event::Heads(_)));
     }
     let refills = metrics.refills.get();
-    // The same record, with its publication lost: written to a channel that nobody hears.
+    // The same record is written, but published to a channel that nobody hears.
     let log = format!("tutti:{{{name}}}:log");
     let head = format!("tutti:{{{name}}}:head");
     let script = concat!(
@@ -189,10 +189,10 @@ async fn a_redis_without_memory_takes_records_again_when_those_it_has_are_too_ol
     }
     let memory: String = redis.command(&["INFO", "memory"]).await.unwrap();
     let used = memory.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
-    // What Redis frees of its buffers meanwhile is less than that.
+    // The buffers that Redis frees meanwhile have less than that.
     let most = used.trim().parse::<u64>().unwrap() / 2;
     let _: String = redis.command(&["CONFIG", "SET", "maxmemory", &most.to_string()]).await.unwrap();
-    // Either it is refused at first, or this machine is so slow that they are too old already.
+    // Either Redis refuses the record at first, or this machine is so slow that the others are already too old.
     let first = feed.append(large(40)).await;
     assert!(first.is_err() || redis_has(&redis, "full").await < 40, "{first:?}");
     eventually("it is taken", || async {
@@ -205,7 +205,7 @@ async fn a_redis_without_memory_takes_records_again_when_those_it_has_are_too_ol
     assert!(redis_has(&redis, "full").await < 40, "what is too old has gone");
 }
 
-/// The entries of a feed's log.
+/// Returns the number of entries in the log of a feed.
 async fn redis_has(redis: &Redis, name: &str) -> u64 {
     redis.client().xlen(format!("tutti:{{{name}}}:log")).await.unwrap()
 }
@@ -219,7 +219,7 @@ async fn a_log_that_no_longer_reaches_back_is_a_reset_not_a_hole() {
     let metrics = FollowMetrics::default();
     let mut following = follow(&redis.url(), std::slice::from_ref(&name), metrics.clone()).unwrap();
     next_record(&mut following).await;
-    // Deaf, and meanwhile the log is cut.
+    // The follower is deaf, and meanwhile the log is trimmed.
     let _: i64 = redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.unwrap();
     let script = "for i = 1, 10 do redis.call('XADD', KEYS[1], 'MAXLEN', '1', (i + 1) .. '-' .. (i + 1), 'r', ARGV[1]) end \
                   redis.call('HSET', KEYS[2], 'seq', '11', 'time_us', '11')";
@@ -244,7 +244,7 @@ async fn a_log_that_no_longer_reaches_back_is_a_reset_not_a_hole() {
     assert_eq!(metrics.resets.get(), 1);
 }
 
-/// Many appends while connections are killed at random moments: each record once, in order.
+/// While connections are killed at random moments, each record arrives once and in order.
 #[tokio::test]
 async fn a_follower_whose_connection_is_killed_again_and_again_misses_nothing() {
     let redis = Redis::start().unwrap();
@@ -306,7 +306,7 @@ async fn a_history_that_redis_has_lost_does_not_begin_with_where_its_source_stoo
     assert!(history.write(7).await.unwrap());
     assert_eq!(stands().await, Some(Offsets { resume: 3, newest: 7 }));
 
-    // A place that is noted while Redis is away arrives in one that came back empty.
+    // An offset that is noted while Redis is away arrives in a Redis that came back empty.
     redis.kill();
     let noting = tokio::spawn({
         let history = history.clone();

@@ -1,4 +1,4 @@
-//! The examples for a shop's own gateway, as they are: in Node, in Rust, and nginx in front of either.
+//! The examples for the gateway of a shop, as they stand: in Node, in Rust, and nginx in front of either.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -44,16 +44,16 @@ async fn the_gateways_let_in_who_has_a_pass_of_the_room_and_nobody_else() {
     let serve = "require('http').createServer((asked, answer) => \
                  answer.end('ticket ' + asked.headers['x-ticket'])).listen(process.env.PORT, '127.0.0.1')";
     let _shop = start(&["node".into(), "-e".into(), serve.into()], shop);
-    // nginx asks the one in Rust.
+    // nginx asks the gateway in Rust.
     let prefix = rooms.testbed.folder().join("nginx");
     std::fs::create_dir(&prefix).unwrap();
     let conf = std::fs::read_to_string(example("nginx.conf")).unwrap();
     let ports = [("8090", nginx), ("8091", rust), ("8092", shop)];
     let conf = ports.iter().fold(conf, |conf, (from, to)| conf.replace(from, &to.to_string()));
-    // What root starts would have workers of another user, whom this folder is closed to.
+    // Started by root, nginx would run its workers as another user, who may not read this folder.
     std::fs::write(prefix.join("nginx.conf"), format!("user root;\n{conf}")).unwrap();
     let prefix: &str = prefix.to_str().unwrap();
-    // Debian has it where the PATH of users does not go.
+    // Debian installs nginx in a folder that is not in the PATH of users.
     let nginx_program = find("nginx").unwrap_or_else(|| "/usr/sbin/nginx".into());
     let arguments = ["-e", "stderr", "-p", prefix, "-c", "nginx.conf"].map(PathBuf::from);
     let command: Vec<PathBuf> = [nginx_program].into_iter().chain(arguments).collect();

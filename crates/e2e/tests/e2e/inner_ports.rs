@@ -22,7 +22,7 @@ use tutti_model::queue::{
 };
 use tutti_model::{Notification, Recipients, RoomSettings};
 
-/// One call of gRPC, as a back end makes it.
+/// Makes one gRPC call, as a back end does.
 async fn call<Q, A>(url: &str, path: &'static str, request: Q) -> Result<A, Status>
 where
     Q: Message + Send + Sync + 'static,
@@ -132,7 +132,7 @@ async fn a_sender_without_a_name_is_refused() {
     assert_ne!(one.id, other.id);
 }
 
-/// Begins to send something, and waits until the server closes the connection.
+/// Sends the beginning of a request, and waits until the server closes the connection.
 async fn is_closed_after(port: u16, bytes: &str) {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     socket.write_all(bytes.as_bytes()).await.unwrap();
@@ -150,10 +150,10 @@ async fn what_is_sent_by_half_to_an_inner_port_is_not_waited_for_for_ever() {
     let halves = admin_ports
         .into_iter()
         .flat_map(|port| ["", "GET /live HT", "GET /live HTTP/1.1\r\nhost: a\r\n"].map(|half| (port, half)))
-        // Neither a preface, nor one after which nothing follows, keeps a connection.
+        // The server must also close a connection with half a preface, or with a preface after which nothing follows.
         .chain(["", "PRI * HTTP/2.0\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"].map(|half| (grpc, half)));
     futures_util::future::join_all(halves.map(|(port, half)| is_closed_after(port, half))).await;
-    // The edge's own connection has lived on.
+    // The edge's own connection was not closed.
     rooms.put(&edge, "sale", "{}").await;
     assert_eq!(rooms.queues[0].ready().await.unwrap().0, 200);
 }

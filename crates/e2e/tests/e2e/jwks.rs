@@ -1,4 +1,4 @@
-//! Keys from a URL, as they come and go there.
+//! Keys from a URL, as they are published and withdrawn there.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,7 @@ use tutti_e2e::{client, eventually, free_port};
 const FAILED: &str = r#"tutti_edge_jwks_fetches_total{outcome="failed"}"#;
 const UNUSABLE: &str = r#"tutti_edge_jwks_fetches_total{outcome="unusable"}"#;
 
-/// A key, and how it stands in a set.
+/// A key, and its entry in a key set.
 struct Key {
     algorithm: Algorithm,
     kid: &'static str,
@@ -51,7 +51,7 @@ impl Key {
     }
 }
 
-/// Publishes a key set, while it is up.
+/// Publishes a key set while it is up.
 struct Publisher {
     port: u16,
     set: Arc<Mutex<Value>>,
@@ -94,7 +94,7 @@ impl Publisher {
                 let length = body.len();
                 let head =
                     format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
-                // Who asked may be gone.
+                // The client may be gone.
                 let _ = socket.write_all((head + &body).as_bytes()).await;
                 let _ = socket.shutdown().await;
             }
@@ -123,7 +123,7 @@ async fn keys_at_a_url_are_followed_as_they_come_and_go() {
     let (a, b, stranger, secret) =
         (Key::ed25519("a"), Key::ed25519("b"), Key::ed25519("stranger"), Key::symmetric("secret"));
     let url = publisher.url();
-    // Never by the time alone: what is new must be asked for because a token names it.
+    // The refresh time is so long that a new key is only fetched because a token names it.
     let edge = testbed.edge(&[
         ("map.public", "false"),
         ("auth.jwks_url", url.as_str()),
@@ -161,7 +161,7 @@ async fn keys_at_a_url_are_followed_as_they_come_and_go() {
         assert_eq!(status(&edge, &stranger).await, 401);
     }
     let fetches = publisher.asked() - asked;
-    // One of before may be on its way, and one come at once.
+    // One fetch from before may still be on its way, and one may come at once.
     let most = began.elapsed().as_secs() as usize / 10 + 2;
     assert!(fetches <= most, "a flood of unknown keys made {fetches} fetches");
 

@@ -1,4 +1,4 @@
-//! What one client may have, and clients that leave things unfinished.
+//! The limits of one client, and clients that leave requests unfinished.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use tutti_e2e::viewer::Following;
 use tutti_e2e::wire::is_busy;
 use tutti_e2e::{eventually, kafka};
 
-/// A stream, or nothing where the edge turned it away.
+/// Opens a stream. Returns `None` if the edge turned it away.
 async fn open(edge: &Edge, path: &str, headers: &[(&str, &str)]) -> Option<Response> {
     let request = Client::new().get(format!("{}{path}", edge.url));
     let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
@@ -35,7 +35,7 @@ async fn open_for(edge: &Edge, address: &str) -> Option<Response> {
     open(edge, "/v1/map/stream", &[("x-forwarded-for", address)]).await
 }
 
-/// A connection without a request.
+/// Opens a connection without a request.
 async fn connect(url: &str) -> TcpStream {
     let address = url.trim_start_matches("http://");
     loop {
@@ -46,8 +46,8 @@ async fn connect(url: &str) -> TcpStream {
     }
 }
 
-/// Writes the first text, then a byte of the other each time, over and over, until the edge ends the
-/// connection; what it answered.
+/// Writes `first`, then `then` byte by byte and over again, with a pause before each byte, until the edge closes the
+/// connection. Returns the answer.
 async fn drip(socket: TcpStream, first: &str, then: &str, pause: Duration) -> String {
     let (mut reader, mut writer) = socket.into_split();
     let mut answer = Vec::new();
@@ -63,7 +63,7 @@ async fn drip(socket: TcpStream, first: &str, then: &str, pause: Duration) -> St
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        // An end in the middle of what we write may be a reset.
+        // If the edge closes the connection while this side writes, the read may end with a reset.
         _ = reader.read_to_end(&mut answer) => {}
         () = dripping => {}
     }
@@ -121,7 +121,7 @@ async fn thousands_of_connections_that_never_finish_a_request_keep_no_viewer_out
     const CONNECTIONS: usize = 5000;
     tutti_service::raise_file_limit();
     let testbed = Testbed::new(1).await.with("locations.stale_after_seconds", "600");
-    // Time for all of them to be there at once.
+    // The limit leaves enough time for all connections to be open at once.
     let settings = [("http.header_seconds", "20"), ("http.max_connections_per_address", "0")];
     let (_ingest, [edge]) = testbed.up([&settings]).await;
     let publisher = testbed.publisher();
@@ -204,7 +204,7 @@ async fn an_address_has_so_many_connections_without_a_stream_and_a_query_has_a_l
     assert_eq!(answer.headers()["content-type"], "application/problem+json");
 }
 
-/// Asks for the whole map, and takes nothing of the answer but its status.
+/// Requests the whole map, and reads nothing of the answer but its status.
 async fn take_nothing(edge: &Edge, address: &str) -> (String, TcpStream) {
     let mut socket = connect(&edge.url).await;
     let request =
@@ -219,7 +219,7 @@ async fn take_nothing(edge: &Edge, address: &str) -> (String, TcpStream) {
 async fn an_address_that_takes_nothing_of_its_answers_gets_no_more_of_them() {
     let testbed = Testbed::new(1).await.with("locations.stale_after_seconds", "600");
     let (_ingest, [edge]) = testbed.up([&[("http.trusted_proxies", "127.0.0.1/32")]]).await;
-    // 16 MB: more than sockets hold.
+    // The map has 16 MB, more than sockets hold.
     let (publisher, padding) = (testbed.publisher(), "p".repeat(1000));
     let mut input = Input::new(15_000);
     input.send_each(&publisher, 15_000, |id, at| padded_fix(id, at, &padding)).await;
@@ -254,8 +254,8 @@ async fn a_body_is_not_waited_for_without_a_token_that_is_good_for_it() {
         socket.read_exact(&mut answer).await.unwrap();
         assert_eq!(std::str::from_utf8(&answer), Ok("HTTP/1.1 401"), "{request}");
     }
-    // More than sockets hold: a reset in the middle could take the answer away. What is too slow for the second
-    // that the edge reads on is cut off all the same.
+    // The body is larger than what sockets hold, so a reset in its middle could destroy the answer. The edge goes on
+    // to read for a second; a client that is slower than that is cut off all the same.
     let body = vec![b'x'; 16 << 20];
     eventually("a client that sends all before it reads hears why", async || {
         let mut socket = connect(&edge.url).await;

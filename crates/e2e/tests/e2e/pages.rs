@@ -1,5 +1,5 @@
-//! The pages of the live map and of a waiting room in a real browser: on a phone, on plain HTTP, where they are
-//! refused, and where a connection dies without a word.
+//! The pages of the live map and of a waiting room in a real browser: on a phone, on plain HTTP, where a token is
+//! refused, and on a connection that dies without a close.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use tutti_load::now_ms;
 use crate::browser::Browser;
 use crate::cable::Cable;
 
-/// Long enough that no fix grows stale within a test.
+/// A time so long that no fix becomes stale within a test.
 const LONG: (&str, &str) = ("locations.stale_after_seconds", "600");
 
-/// What the page of the map holds: the timestamp of each device.
+/// Returns the map that the page holds: the timestamp of each device.
 async fn held(browser: &Browser) -> Map {
     let map = "Object.fromEntries([...window.tutti.devices].map(([id, d]) => [id, d.timestamp]))";
     serde_json::from_value(browser.tell(map).await).unwrap_or_default()
@@ -45,7 +45,7 @@ async fn both_pages_fit_the_screen_of_a_phone() {
         if !path.is_empty() {
             eventually("it shows the place", async || browser.text("#place").await == "1").await;
         }
-        // A phone shows a page that is too wide smaller, so that its own width grows, too.
+        // A phone shrinks a page that is too wide. Then the width of the window grows, too.
         let widths = browser.tell("[innerWidth, document.documentElement.scrollWidth]").await;
         assert_eq!(widths, json!([390, 390]), "/{path}");
     }
@@ -109,7 +109,7 @@ async fn the_page_of_a_private_map_says_why_it_shows_nothing_and_stops() {
     .await;
     assert_ne!(browser.text("#why").await, "");
     assert_eq!(browser.tell("document.querySelector('#why').hidden").await, false);
-    // Also where the visitor moves the map.
+    // The same must hold after the visitor has moved the map.
     let after_a_move = "(view.fitting = false, lookHere(), connection.source.readyState)";
     assert_eq!(browser.tell(after_a_move).await, 2, "closed");
 
@@ -139,7 +139,7 @@ async fn the_map_says_that_all_places_are_taken_and_begins_once_there_is_one() {
 async fn fixes_per_second_leave_out_what_was_on_the_map_before() {
     let testbed = Testbed::new(1).await.with(LONG.0, LONG.1);
     let (_ingest, [edge]) = testbed.up([&[]]).await;
-    // More than fit in one event.
+    // More devices than fit in one event.
     let (publisher, mut input) = (testbed.publisher(), Input::new(500));
     input.send(&publisher, 500).await;
     eventually("all are there", async || edge.map().await == input.expected).await;
@@ -150,7 +150,7 @@ async fn fixes_per_second_leave_out_what_was_on_the_map_before() {
     input.send(&publisher, 20).await;
     eventually("it holds news", async || held(&browser).await == input.expected).await;
     assert_eq!(browser.tell("fixesApplied").await, 20);
-    // For another part of the map everything is sent again.
+    // For another part of the map the edge sends everything again.
     let move_it = "(() => {
         const { reset } = handlers;
         handlers.reset = notice => { window.wasReset = true; reset(notice); };

@@ -1,6 +1,6 @@
-//! Streams as clients that we did not write take them: the map compressed, by curl and whatever speaks HTTP in
-//! its own words; map and inbox by a crate that comes back by itself. Chromium is among the tests of the page; all
-//! others take streams plain, by reqwest.
+//! Streams as clients receive them that are not part of Tutti: the compressed map, by curl and by any program that
+//! speaks HTTP; map and inbox, by a crate that reconnects by itself. The tests of the pages use Chromium. All other
+//! tests read uncompressed streams, with reqwest.
 
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,16 +30,16 @@ use tutti_e2e::{client, eventually};
 use tutti_load::sse::{CONNECTION_EVENTS, Event};
 use tutti_load::watch::Viewer;
 
-/// Long enough that no fix grows stale within a test, whatever it waits for.
+/// A time so long that no fix becomes stale within a test.
 const LONG: (&str, &str) = ("locations.stale_after_seconds", "600");
 
 const CITY: Bounds = [-122.5, 37.7, -122.35, 37.83];
-/// Where devices walk: over the city's border.
+/// The bounds of devices that walk. They extend beyond those of the city.
 const AROUND: Bounds = [-122.62, 37.58, -122.25, 37.95];
 
 const STREAM: &str = "/v1/map/stream";
 
-/// What curl asks for, and what it must get; nothing, where that is the edge's choice.
+/// The arguments of curl, and the content coding that it must get. `None` leaves the coding to the edge.
 const CURLS: [(&[&str], Option<&str>); 4] = [
     (&[], Some("")),
     (&["--compressed"], None),
@@ -47,10 +47,10 @@ const CURLS: [(&[&str], Option<&str>); 4] = [
     (&["--compressed", "-H", "accept-encoding: zstd", "-H", "sec-fetch-mode: cors"], Some("zstd")),
 ];
 
-/// A curl that follows a stream, and prints it.
+/// A curl that follows a stream and prints it.
 struct Curl {
     text: Arc<Mutex<Vec<u8>>>,
-    /// Its exit code, and how the stream was compressed.
+    /// The exit code, and the content coding of the stream.
     ended: JoinHandle<(Option<i32>, String)>,
     coding: Option<&'static str>,
 }
@@ -84,7 +84,7 @@ impl Curl {
         Self { text, ended, coding }
     }
 
-    /// Of each kind, of the world and of the city, with what each of these has.
+    /// Starts a curl of each kind for the world and for the city. Each comes with its bounds.
     fn start_all(edge: &Edge, query: &str) -> Vec<(Self, Option<Bounds>)> {
         let [west, south, east, north] = CITY;
         let world = format!("{}?{query}", edge.stream());
@@ -93,12 +93,12 @@ impl Curl {
         of(&world, None).into_iter().chain(of(&city, Some(CITY))).collect()
     }
 
-    /// What is held by who reads what it printed.
+    /// Returns the map that a reader of the output holds.
     fn map(&self) -> Map {
         map_of_viewer(&heard(&self.text.lock().unwrap()).unwrap())
     }
 
-    /// Waits for its end, which must be as HTTP and the coding want it.
+    /// Waits for the end, which must be as HTTP and the content coding require.
     async fn has_all_of(self, expected: &Map) {
         let (code, coding) = self.ended.await.unwrap();
         assert_eq!(code, Some(0), "curl, {coding:?}");
@@ -154,7 +154,7 @@ async fn curl_prints_a_map_that_moves_and_ends_well_with_its_edge() {
     }
 }
 
-/// A stream that a client asks for in its own words, to its end.
+/// Requests a stream over a plain socket, and reads it to its end.
 async fn ask(edge: &Edge, path: &str, version: &str, accept_encoding: Option<&str>) -> Wire {
     let mut socket = TcpStream::connect(edge.url.trim_start_matches("http://")).await.unwrap();
     let mut wire = Wire::default();
@@ -204,7 +204,7 @@ async fn who_asks_for_a_coding_gets_it_in_fewer_bytes_and_who_does_not_gets_none
     }));
     let (answers, plain) = tokio::join!(answers, ask(&plain_edge, &path, "1.1", Some("gzip, zstd")));
     assert_eq!(plain.header("content-encoding"), None, "this edge is set so");
-    // Python's httpx, urllib3 and aiohttp offer it, and cannot go on after the end of a frame.
+    // Python's httpx, urllib3 and aiohttp accept Zstandard, but cannot go on after the end of a frame.
     let offered = client().get(format!("{}{path}", edge.url)).header("accept-encoding", "zstd, gzip");
     assert_eq!(offered.send().await.unwrap().headers()["content-encoding"], "gzip");
     for (coding, bytes) in answers {
@@ -214,7 +214,7 @@ async fn who_asks_for_a_coding_gets_it_in_fewer_bytes_and_who_does_not_gets_none
     }
 }
 
-/// Follows a compressed stream with a small socket buffer: 10 KB a second while `slow`, then all.
+/// Follows a compressed stream with a small socket buffer: 10 KB a second while `slow` is set, and then everything.
 async fn follow(edge: &Edge, coding: &str, slow: Arc<AtomicBool>) -> Arc<Mutex<Wire>> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(16 * 1024).unwrap();
@@ -246,7 +246,7 @@ async fn clients_of_a_compressed_stream_that_fall_behind_arrive_at_the_newest_st
     let (_ingest, [edge]) = testbed.up([&[("streams.stall_seconds", "600")]]).await;
     let publisher = testbed.publisher();
     let mut input = Input::new(4000);
-    // Of these no compression makes little.
+    // Compression does not make this text much smaller.
     let noise: String = (0..1 << 20).map(|_| char::from(rand::rng().random_range(b'a'..=b'z'))).collect();
     let send = async |input: &mut Input, count: u64| {
         let fix = |id: &str, timestamp_ms| {
@@ -282,7 +282,7 @@ async fn clients_of_a_compressed_stream_that_fall_behind_arrive_at_the_newest_st
     }
 }
 
-/// What a client that comes back by itself was told.
+/// What a client that reconnects by itself was told.
 #[derive(Default)]
 struct Told<Held> {
     held: Held,
@@ -290,7 +290,8 @@ struct Told<Held> {
     failed: Option<String>,
 }
 
-/// Follows a stream of user 7 by LaunchDarkly's crate, which comes back with its last id when one has ended.
+/// Follows a stream of user 7 with the crate of LaunchDarkly, which reconnects with its last id when a stream has
+/// ended.
 fn keep_following<Held>(url: &str, hear: fn(&mut Held, &Event)) -> Arc<Mutex<Told<Held>>>
 where
     Held: Default + Send + 'static,
@@ -315,7 +316,7 @@ where
                     let (id, data) = (event.id.unwrap_or_default(), event.data);
                     hear(&mut told.held, &Event { event: event.event_type, data, id, retry });
                 }
-                // The end that was asked for.
+                // The stream ended after the time that was asked for.
                 Ok(SSE::Comment(_)) | Err(Error::Eof) => {}
                 Err(error) => told.failed = Some(error.to_string()),
             }
@@ -334,7 +335,8 @@ async fn a_crate_that_comes_back_by_itself_hears_of_map_and_inbox_once_and_begin
         ingest.wait_ready().await;
     }
     let urls = [edge.url.clone()];
-    // So many that one who came back without an id would be told much again, and no more than fit in one event.
+    // There are so many devices that a client which came back without an id would hear much again, and no more than
+    // fit in one event.
     let (publisher, mut input) = (inboxes.testbed.publisher(), Input::new(100));
     input.send(&publisher, 100).await;
     eventually("the edge knows the map", || async { edge.map().await == input.expected }).await;

@@ -1,4 +1,4 @@
-//! A Redis that wants TLS, and a user with few rights.
+//! A Redis that requires TLS, and a Redis user with few rights.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,10 +13,10 @@ use tutti_e2e::rooms::Rooms;
 use tutti_e2e::testbed::Testbed;
 use tutti_e2e::{eventually, free_port, kafka};
 
-/// The rights that docs/operations/redis.md says that a Redis user needs.
+/// The rights that docs/operations/redis.md says a Redis user needs.
 const RIGHTS: &str = "~tutti:* &tutti:* +@all -@dangerous +info +role";
 
-/// A certificate of `localhost` that vouches for itself, and its key.
+/// Makes a self-signed certificate of `localhost`. Returns the paths of the certificate and of its key.
 fn certificate(folder: &Path) -> [String; 2] {
     let file = |name: &str| folder.join(name).to_string_lossy().into_owned();
     let (certificate, key) = (file("redis.crt"), file("redis.key"));
@@ -30,7 +30,7 @@ fn certificate(folder: &Path) -> [String; 2] {
     [certificate, key]
 }
 
-/// A Redis with TLS, whose certificate the services trust if `trusted`.
+/// Starts a testbed on a Redis with TLS. The services trust its certificate if `trusted`.
 async fn testbed(trusted: bool) -> Testbed {
     let mut testbed = Testbed::new(3).await.with("locations.stale_after_seconds", "600");
     let [certificate, key] = certificate(testbed.folder());
@@ -55,7 +55,7 @@ async fn map_and_inboxes_live_in_a_redis_with_tls_and_a_user_of_few_rights() {
     carries.wait_ready().await;
     ingest.wait_ready().await;
     let (publisher, mut input) = (inboxes.testbed.publisher(), Input::new(50));
-    // Long enough for what is done now and then, as asking how large the log is.
+    // The input lasts long enough for work that is done now and then, such as asking for the size of a log.
     input.send_for(&publisher, Duration::from_secs(5), 200).await;
     publisher.flush(Duration::from_secs(30)).await.unwrap();
     eventually("the map is there", async || edge.map().await == input.expected).await;

@@ -1,4 +1,4 @@
-//! Redis behind Sentinels: its primary is killed, and a replica that lacks the last writes takes its place.
+//! Redis behind Sentinels. Its primary is killed, and a replica that lacks the last writes takes its place.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -106,7 +106,7 @@ async fn after_a_failover_that_lost_tickets_no_two_hold_one_and_places_are_exact
     for _ in 0..10 {
         anew.push(rooms.join_until_accepted(&edges[0], "sale").await);
     }
-    // One is inside; who waits stands in the order of the tickets.
+    // One visitor is inside. The others stand in the order of their tickets.
     for (place, joined) in kept.iter().chain(&anew).skip(1).enumerate() {
         for edge in &edges {
             eventually("each edge tells the same place", async || {

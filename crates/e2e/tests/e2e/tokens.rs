@@ -11,7 +11,7 @@ use tutti_e2e::viewer::Following;
 use tutti_load::sse::{Request, Source};
 
 const SECRET: &str = "a-secret-of-these-tests-and-of-nothing-else";
-/// A key of these tests and of nothing else, and the public half of it.
+/// A private key for these tests alone, and the public key that belongs to it.
 const ED25519: &str = "-----BEGIN PRIVATE KEY-----\n\
     MC4CAQAwBQYDK2VwBCIEIAZAem7DcMVOozSmfxESmanRuRPaEsnRXtPO2Ig7mToK\n\
     -----END PRIVATE KEY-----\n";
@@ -40,7 +40,7 @@ fn without_expiry() -> String {
     encode(&Header::default(), &json!({"sub": "7", "scope": "map:read"}), &key).unwrap()
 }
 
-/// The claims of a good token, under `alg: none` and without a signature.
+/// Returns the claims of a good token under `alg: none`, without a signature.
 fn unsigned() -> String {
     let good = hs256("map:read", HOUR);
     let claims = good.split('.').nth(1).unwrap();
@@ -48,7 +48,7 @@ fn unsigned() -> String {
     format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{claims}.")
 }
 
-/// A good token's signature under other claims.
+/// Returns a token with the signature of a good token and other claims.
 fn altered() -> String {
     let (good, other) = (hs256("map:read", HOUR), hs256("map:read admin", HOUR));
     let mut parts: Vec<&str> = good.split('.').collect();
@@ -60,12 +60,12 @@ async fn status(edge: &Edge, token: &str) -> u16 {
     reqwest::Client::new().get(edge.stream()).bearer_auth(token).send().await.unwrap().status().as_u16()
 }
 
-/// Where a token, or its claims or signature alone, stand in a text.
+/// Whether a text contains a token, or its claims or its signature alone.
 fn finds(text: &str, token: &str) -> bool {
     token.split('.').skip(1).filter(|part| part.len() > 8).any(|part| text.contains(part))
 }
 
-/// A token for an audience and of an issuer, either of which may be missing.
+/// Makes a token for an audience and from an issuer, either of which may be missing.
 fn with_claims(claims: &serde_json::Value) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let mut all = json!({"sub": "7", "scope": "map:read", "exp": now + 3600});

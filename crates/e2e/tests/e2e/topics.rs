@@ -68,7 +68,7 @@ impl Listener {
     }
 }
 
-/// A topic of a test's own, and what carries and serves it.
+/// A topic of one test, and the services that carry and serve it.
 struct House {
     testbed: Testbed,
     topic: String,
@@ -126,7 +126,7 @@ async fn twenty_thousand_records_arrive_in_order_once_through_a_rebalance_and_a_
     };
     send(6000).await;
     eventually("some have come", || async { moves.heard().events.len() > 2000 }).await;
-    // In the midst of it: another ingest takes over, and the listener's edge dies.
+    // In the middle of the input, another ingest takes over, and the edge of the listener dies.
     let second = house.ingest();
     first.kill();
     a.service.kill();

@@ -1,4 +1,4 @@
-//! `tutti up` as a developer starts it, and the page in a real browser.
+//! `tutti up` as a developer starts it, and its page in a real browser.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,16 +23,16 @@ use tutti_load::publisher::Publisher;
 
 use crate::browser::Browser;
 
-/// Ports in a row that `--port-base` takes.
+/// The number of consecutive ports that `--port-base` takes.
 const PORTS: u16 = 11;
 
-/// Ports in a row that are free now, for `--port-base`, away from those of other tests, and from those that another
-/// test has been given here and not taken yet.
+/// Returns the first of several consecutive ports that are free now, for `--port-base`. They are neither those of
+/// other tests, nor those that this function gave to another test that has not opened them yet.
 pub(crate) fn port_base() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
         let given = NEXT.fetch_add(1, Ordering::Relaxed);
-        // Runs side by side begin at different places.
+        // Two test runs at the same time begin at different ports.
         let base = 10_000 + ((std::process::id() % 100) as u16 * 90 + given * PORTS) % 9_900;
         if (0..PORTS).all(|n| std::net::TcpListener::bind(("127.0.0.1", base + n)).is_ok()) {
             return base;
@@ -85,7 +85,7 @@ async fn tutti_up_runs_everything_takes_fixes_from_any_kafka_client_and_ends_cle
     }
 
     let rooms = reqwest::Client::new();
-    // One visitor: each other who comes would have to wait behind this one.
+    // There must be one visitor only: any other would have to wait behind it.
     let visit = key();
     let join = async || {
         let url = format!("{}/v1/rooms/demo/tickets", edges[0]);
@@ -176,14 +176,14 @@ async fn the_page_shows_moving_devices_and_goes_on_at_the_other_edge() {
     flow.abort();
 }
 
-/// Passes all on to an edge, as from a client that takes one coding only.
+/// Passes everything on to an edge, for a client that accepts one content coding only.
 struct Proxy {
     url: String,
     _process: Owned,
 }
 
 impl Proxy {
-    /// Refuses so many streams at first.
+    /// Starts a proxy that refuses this many streams at first.
     fn start(testbed: &Testbed, edge: &str, coding: &str, refused: u32) -> Self {
         let pass = "const http = require('http'), { PORT, EDGE, CODING, REFUSED } = process.env; \
                     let left = REFUSED; \
@@ -224,7 +224,7 @@ async fn chromium_takes_the_map_in_each_coding_and_its_page_holds_what_the_edge_
     let map = "Object.fromEntries([...window.tutti.devices].map(([id, d]) => [id, d.timestamp]))";
     let held = async || serde_json::from_value::<Map>(browser.tell(map).await).unwrap_or_default();
     let written = async || edge.service.metric("tutti_edge_delivered_bytes_total").await;
-    // As Chromium asks for it, and by a proxy that asks for one coding.
+    // Chromium asks with its own codings, and through a proxy with one coding each.
     for coding in [None, Some("identity"), Some("gzip"), Some("zstd")] {
         let (proxy, before) =
             (coding.map(|coding| Proxy::start(&testbed, &edge.url, coding, 0)), written().await);
@@ -259,7 +259,7 @@ async fn a_visitor_gets_in_by_the_page_of_a_waiting_room() {
     let waits = rooms.join(&edge, "sale").await;
 
     let browser = Browser::start(rooms.testbed.folder()).await;
-    // After an answer of a proxy's own an EventSource gives up for good, but not the page.
+    // After an answer of the proxy itself an EventSource gives up for good. The page must not.
     let proxy = Proxy::start(&rooms.testbed, &edge.url, "identity", 2);
     browser.client.goto(&format!("{}/rooms/sale", proxy.url)).await.unwrap();
     let place = async || browser.tell("document.querySelector('#place').textContent").await;

@@ -9,17 +9,17 @@ use tutti_e2e::fixes::{Map, map_of_viewer};
 use tutti_e2e::testbed::{Edge, Testbed};
 use tutti_e2e::viewport::{Area, Bounds, Fleet, Place, Screen, Watching, cell};
 
-/// Long enough that no fix grows stale within a test, whatever it waits for.
+/// A time so long that no fix becomes stale within a test.
 const LONG: (&str, &str) = ("locations.stale_after_seconds", "600");
 
 const CITY: Bounds = [-122.5, 37.7, -122.35, 37.83];
-/// Another box that touches the same tiles.
+/// Another box that touches the same tiles as the city.
 const SAME_CITY: Bounds = [-122.51, 37.7, -122.36, 37.83];
-/// Shares some tiles with the city.
+/// A box that shares some tiles with the city.
 const BAY: Bounds = [-122.45, 37.75, -122.28, 37.9];
-/// Where devices walk: over the borders of all of these.
+/// The bounds of devices that walk. They extend beyond those of all boxes.
 const AROUND: Bounds = [-122.62, 37.58, -122.25, 37.95];
-/// In all of these, and in none.
+/// Places inside and outside of all boxes.
 const INSIDE: Place = (37.77, -122.41);
 const OUTSIDE: Place = (37.3, -121.9);
 
@@ -77,7 +77,7 @@ async fn who_looks_elsewhere_gets_a_reset_and_all_that_is_there() {
     }
 }
 
-/// Two viewers go on, each at a stream of its own, while devices move.
+/// Lets two viewers resume, each at another stream, while devices move.
 async fn on_the_other(viewers: [Watching; 2], streams: [String; 2], fleet: &mut Fleet) -> [Watching; 2] {
     let [one, other] = viewers;
     let one = Watching::go_on(&streams[0], one.cut_at_an_id(fleet).await).await;
@@ -351,7 +351,7 @@ fn snapshot(edge: &Edge) -> String {
     format!("{}/v1/map/locations", edge.url)
 }
 
-/// The content type and the JSON of what is there.
+/// Returns the content type and the JSON of a resource.
 async fn get(url: &str, accept: &str) -> (String, Value) {
     let response = reqwest::Client::new().get(url).header("accept", accept).send().await.unwrap();
     assert_eq!(response.status(), 200, "{url}");

@@ -1,4 +1,4 @@
-//! Runs a client on several streams, and reads what it was shown: each client prints one line of JSON an event.
+//! Runs a client on several streams, and reads what it was shown. Each client prints one line of JSON for each event.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -27,7 +27,7 @@ pub(super) struct Tools {
 }
 
 impl Tools {
-    /// Installs what is not there from a run before.
+    /// Installs the programs and libraries that an earlier run has not installed.
     ///
     /// # Panics
     /// If npm, Python's venv or Go are missing, or their registries cannot be reached.
@@ -58,7 +58,7 @@ impl Tools {
         Self { node: node.join("follow.mjs"), python: python.join("bin/python"), go }
     }
 
-    /// Starts a reverse proxy of Go's standard library.
+    /// Starts the reverse proxy of Go's standard library.
     pub(super) fn proxy(&self, listen: &str, upstream: &str, log: &Path) -> Owned {
         Owned::start(
             &[self.go.as_os_str(), "proxy".as_ref(), listen.as_ref(), upstream.as_ref()],
@@ -69,7 +69,7 @@ impl Tools {
     }
 }
 
-/// Installs into a folder, unless what is there was made of the same file.
+/// Installs into a folder, unless what is there was installed from the same file.
 fn once(made: &Path, of: &Path, install: impl FnOnce()) {
     let (stamp, wanted) = (made.join("installed"), std::fs::read(of).unwrap());
     if std::fs::read(&stamp).is_ok_and(|found| found == wanted) {
@@ -89,7 +89,7 @@ fn run(command: &mut Command, package: &str) {
 pub(super) struct Stream {
     pub(super) name: &'static str,
     pub(super) url: String,
-    /// Empty: none.
+    /// The token. Empty text is no token.
     pub(super) token: String,
 }
 
@@ -109,7 +109,7 @@ impl Drop for Running {
 }
 
 impl Running {
-    /// Starts a client, whose log is kept in the folder `at`. A browser opens the page with that URL.
+    /// Starts a client whose log is kept in the folder `at`. A browser opens the page with this URL.
     pub(super) fn start(
         library: &'static Library,
         streams: Vec<Stream>,
@@ -150,7 +150,7 @@ impl Running {
         running
     }
 
-    /// Reads what it was shown since the last call, and looks at all of it.
+    /// Reads what the client was shown since the last call, and passes everything it was shown to `look`.
     pub(super) fn shown<T>(&self, look: impl FnOnce(&Shown) -> T) -> T {
         let mut guard = self.shown.lock().unwrap();
         let (read, shown) = &mut *guard;
@@ -176,7 +176,7 @@ pub(super) struct Shown {
 
 impl Shown {
     fn take(&mut self, line: &str) {
-        // Chromium puts what a page logs between quotation marks, and where that was behind it.
+        // Chromium puts what a page logs between quotation marks, followed by the place that logged it.
         let logged =
             line.split_once(r#""{"stream""#).and_then(|(_, rest)| rest.rsplit_once(r#"", source: "#));
         let logged = logged.map(|(rest, _)| format!(r#"{{"stream"{rest}"#));
@@ -190,45 +190,45 @@ impl Shown {
         self.lines.iter().filter(move |line| line["stream"] == stream && !line[key].is_null())
     }
 
-    /// Returns its events on a stream.
+    /// Returns the events of a stream.
     pub(super) fn events<'a>(&'a self, stream: &'a str) -> impl Iterator<Item = &'a Value> {
         self.of(stream, "event")
     }
 
-    /// Returns its events on all streams.
+    /// Returns the events of all streams.
     pub(super) fn all_events(&self) -> impl Iterator<Item = &Value> {
         self.lines.iter().filter(|line| !line["event"].is_null())
     }
 
-    /// Returns its events of one name on a stream.
+    /// Returns the events of one name on a stream.
     pub(super) fn named<'a>(&'a self, stream: &'a str, name: &'a str) -> impl Iterator<Item = &'a Value> {
         self.events(stream).filter(move |line| line["event"] == name)
     }
 
-    /// Returns the errors that it was shown on a stream.
+    /// Returns the errors of a stream.
     pub(super) fn errors<'a>(&'a self, stream: &'a str) -> impl Iterator<Item = &'a str> {
         self.of(stream, "error").filter_map(|line| line["error"].as_str())
     }
 
-    /// Returns whether it is done with a stream.
+    /// Whether the client has given a stream up.
     pub(super) fn is_over(&self, stream: &str) -> bool {
         self.of(stream, "closed").next().is_some()
     }
 
-    /// Returns what it tells of each opening of a stream: as a rule, how the stream is compressed.
+    /// Returns what the client prints when it opens a stream: in general, the content coding.
     pub(super) fn openings<'a>(&'a self, stream: &'a str) -> impl Iterator<Item = &'a str> {
         let opened = self.lines.iter().filter(move |line| line["stream"] == stream);
         opened.filter_map(|line| Some(line.as_object()?.get("open")?.as_str().unwrap_or_default()))
     }
 
-    /// Returns its last lines, and the last output that is none, for the report of a failure.
+    /// Returns the last lines, and the last output that is not a line of JSON, for the report of a failure.
     pub(super) fn end(&self) -> String {
         let lines = self.lines.iter().rev().take(20).rev().map(Value::to_string);
         lines.chain(self.said.iter().rev().take(5).rev().cloned()).collect::<Vec<_>>().join("\n")
     }
 }
 
-/// Returns the data of an event as JSON, or null where it is none.
+/// Returns the data of an event as JSON, or null if it is not JSON.
 pub(super) fn data(line: &Value) -> Value {
     serde_json::from_str(line["data"].as_str().unwrap_or_default()).unwrap_or_default()
 }
@@ -247,7 +247,7 @@ fn browser(page: &str, profile: &Path, streams: &[Stream]) -> Vec<OsString> {
         "--disable-background-networking",
         "--disable-component-update",
         "--disable-sync",
-        // nginx has a certificate of its own making.
+        // nginx has a self-signed certificate.
         "--ignore-certificate-errors",
         "--enable-logging=stderr",
         &profile,
@@ -256,7 +256,7 @@ fn browser(page: &str, profile: &Path, streams: &[Stream]) -> Vec<OsString> {
     [chromium.into()].into_iter().chain(arguments.map(OsString::from)).chain([page.into()]).collect()
 }
 
-/// Follows a stream by LaunchDarkly's crate, which comes back by itself.
+/// Follows a stream with the crate of LaunchDarkly, which reconnects by itself.
 async fn follow(Stream { name, url, token }: Stream, log: Arc<Mutex<File>>) {
     let tell = |mut what: Value| {
         what["stream"] = name.into();

@@ -1,4 +1,4 @@
-//! The behaviour of each client. The test holds clients to it, and docs/reference/clients.md shows it as a table.
+//! The behaviour of each client. The test checks it, and docs/reference/clients.md shows it as a table.
 
 use std::path::{Path, PathBuf};
 
@@ -6,31 +6,31 @@ use serde_json::Value;
 
 /// A client of streams.
 pub(super) struct Library {
-    /// Name in the documentation; `{}` is the place of its version.
+    /// The name in the documentation. `{}` stands for the version.
     pub(super) name: &'static str,
     /// The lock file that pins the version of a client.
     pub(super) pinned: Pinned,
-    /// The program that follows streams with it.
+    /// The program that follows streams with the library.
     pub(super) driver: Driver,
-    /// How it goes on where it was.
+    /// How the client resumes.
     pub(super) resume: Resume,
     /// What a client does when the edge ends a stream.
     pub(super) end: End,
-    /// How long it stays away when the edge has no room.
+    /// How long the client stays away when the edge has no room.
     pub(super) overload: Wait,
     /// What a client does at a status of 401.
     pub(super) refusal: Refusal,
-    /// The codings in which it may get the map; an empty text is no coding.
+    /// The content codings in which the client may get the map. Empty text is no coding.
     pub(super) codings: &'static [&'static str],
 }
 
-/// The file that pins a version, and the package there.
+/// The file that pins a version, and the name of the package there.
 pub(super) enum Pinned {
     Npm(&'static str),
     PyPi(&'static str),
     Go(&'static str),
     Cargo(&'static str),
-    /// Whatever the machine has.
+    /// The version that the machine has.
     Machine,
 }
 
@@ -39,7 +39,7 @@ pub(super) enum Pinned {
 pub(super) enum Driver {
     Node(&'static str),
     Python(&'static str),
-    /// The same behind a reverse proxy of Go's standard library.
+    /// A Python program behind the reverse proxy of Go's standard library.
     PythonBehindGo(&'static str),
     Go(&'static str),
     Rust,
@@ -55,21 +55,21 @@ pub(super) enum Resume {
 
 pub(super) enum End {
     ComesBack,
-    /// The client comes back only where the program has this line.
+    /// The client reconnects only if the program has this line.
     StopsBut(&'static str),
 }
 
 pub(super) enum Wait {
     Retry,
-    /// From this to that percentage of it.
+    /// The least and the largest percentage of it.
     Percent(u32, u32),
     Loop,
 }
 
 pub(super) enum Refusal {
-    /// The client shows the status to the program, and does not come back.
+    /// The client shows the status to the program, and does not reconnect.
     Stops,
-    /// The client asks again and again; the text says what it shows of the reason.
+    /// The client asks again and again. The text says what it shows of the reason.
     AsksAgain(&'static str),
 }
 
@@ -214,13 +214,13 @@ pub(super) const LIBRARIES: [Library; 14] = [
         end: LOOP,
         overload: Wait::Loop,
         refusal: Refusal::Stops,
-        // The proxy asks for gzip by itself, and unpacks it.
+        // The proxy itself asks for gzip, and decompresses it.
         codings: &[""],
     },
 ];
 
 impl Library {
-    /// Returns the least percentage of `retry` for which it stays away.
+    /// Returns the least percentage of `retry` for which the client stays away.
     pub(super) fn least_wait(&self) -> u32 {
         match self.overload {
             Wait::Retry | Wait::Loop => 100,
@@ -256,7 +256,7 @@ impl Library {
         }
     }
 
-    /// Returns its row of the documentation's table.
+    /// Returns the row of the library in the table of the documentation.
     pub(super) fn row(&self) -> String {
         let resume = match self.resume {
             Resume::Header => "by itself, header `Last-Event-ID`".to_owned(),
@@ -283,7 +283,7 @@ impl Library {
     }
 }
 
-/// Returns the folder of the programs.
+/// Returns the folder of the client programs.
 pub(super) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
 }

@@ -38,7 +38,7 @@ async fn one_users_token_opens_nothing_of_anothers_and_bad_tokens_open_nothing()
             assert_eq!(answer.status, 401, "{method} {path} {bad}");
         }
     }
-    // The name of another user gives nothing of hers.
+    // The token of another user shows nothing of this inbox.
     assert!(inboxes.ids(&edge, "8").await.is_empty());
     let theirs = token("8");
     for (method, path, status) in [
@@ -53,7 +53,7 @@ async fn one_users_token_opens_nothing_of_anothers_and_bad_tokens_open_nothing()
         (list["unread"].as_u64(), list["notifications"][0]["title"].as_str()),
         (Some(1), Some("secret"))
     );
-    // A browser sends its cookie along whatever page asks.
+    // A browser sends its cookie with the requests of any page.
     let ask = async |origin: &str| {
         let request = reqwest::Client::new().post(format!("{}/v1/inbox/{id}/read", edge.url));
         let cookie = format!("tutti_token={}", token("7"));
@@ -63,13 +63,13 @@ async fn one_users_token_opens_nothing_of_anothers_and_bad_tokens_open_nothing()
     assert_eq!(inboxes.list(&edge, "7", "").await["unread"].as_u64(), Some(1));
     assert_eq!(ask(&edge.url).await, 200);
     assert_eq!(inboxes.list(&edge, "7", "").await["unread"].as_u64(), Some(0));
-    // Sending and asking who is there need scopes.
+    // Sending, and asking who is online, need scopes.
     let answer = inboxes.call(Method::POST, &edge, "/v1/notifications", &theirs, "{}").await;
     assert_eq!(answer.status, 403);
     let answer = inboxes.call(Method::GET, &edge, "/v1/presence/7", &theirs, "").await;
     assert_eq!(answer.status, 403);
 
-    // A token that expires while the stream is open ends it.
+    // When a token expires, the edge ends the stream.
     let short = sign(SECRET, "7", "", Duration::from_secs(2)).unwrap();
     let request = tutti_load::sse::Request {
         url: format!("{}/v1/inbox/stream", edge.url),

@@ -1,4 +1,4 @@
-//! What devices of a user get, each of them.
+//! What each device of a user gets.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -120,7 +120,7 @@ async fn what_one_device_reads_or_deletes_the_others_hear_and_so_do_those_that_w
         let answer = inboxes.call(Method::GET, &edges[0], &format!("/v1/inbox{bad}"), &token("7"), "").await;
         assert_eq!(answer.status, 400, "{bad}");
     }
-    // A page lists first, and then goes on from there.
+    // A page first lists the inbox, and then follows the stream from there.
     let cursor = list["cursor"].as_str().unwrap();
     let since = Device::new(&all[..1], "7", &format!("?since={cursor}"));
     is_live(&since).await;

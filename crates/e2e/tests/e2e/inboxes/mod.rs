@@ -14,7 +14,7 @@ use tutti_e2e::service::Service;
 use tutti_e2e::testbed::Edge;
 use tutti_e2e::{eventually, kafka};
 
-/// One replica, an ingest, and edges.
+/// Starts one replica, an ingest and edges.
 async fn up<const EDGES: usize>() -> (Inboxes, Service, [Edge; EDGES]) {
     let inboxes = Inboxes::start(kafka::shared(), 1).await;
     let ingest = inboxes.ingest();
@@ -31,7 +31,7 @@ fn urls(edges: &[Edge]) -> Vec<String> {
     edges.iter().map(|edge| edge.url.clone()).collect()
 }
 
-/// Waits until the device is told what comes.
+/// Waits until the device receives new notifications.
 async fn is_live(device: &Device) {
     eventually("the device is live", || async {
         device.look(|seen| !seen.connected.is_empty() && !seen.last_id.is_empty())

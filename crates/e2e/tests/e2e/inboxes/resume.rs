@@ -22,7 +22,7 @@ async fn who_comes_back_anywhere_hears_exactly_what_it_missed_or_a_reset_beyond_
             let key = format!("n-{}", ids.len());
             ids.push(send(&inboxes, &edges[0], &key, json!({"to": {"users": ["7"]}, "body": key})).await);
         }
-        // Accepted is not filed yet.
+        // A notification that is accepted is not filed yet.
         let newest = ids.last().cloned();
         eventually("all are filed", async || {
             let list = inboxes.list(&edges[0], "7", "?limit=1").await;

@@ -37,7 +37,7 @@ async fn a_topic_reaches_those_whose_token_allows_it_and_is_in_nobodys_inbox() {
     assert!(none.seen().ids.is_empty());
     assert_eq!(inboxes.ids(&edges[0], "7").await, std::slice::from_ref(&c));
 
-    // Of what was missed each feed tells its own; a topic that is new is heard from now on.
+    // Each feed tells what was missed of it. A topic that the device did not follow before is heard from now on.
     let d = send(&inboxes, &edges[0], "d", of("news", "d")).await;
     let e = send(&inboxes, &edges[0], "e", of("sport", "e")).await;
     let f = send(&inboxes, &edges[0], "f", of("other", "f")).await;

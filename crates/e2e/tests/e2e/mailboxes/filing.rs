@@ -37,7 +37,7 @@ async fn an_id_is_filed_once_in_a_call_in_two_and_after_its_deletion() {
 async fn the_same_id_in_two_mailboxes_is_two_items() {
     let redis = Redis::start().unwrap();
     let boxes = boxes(&redis, KEEP);
-    // Addresses that look like parts of each other's keys.
+    // Each address looks like a part of the keys of another.
     let addresses = ["a", "a:0", "a:1", "box:a", "{a}"];
     let all = addresses.map(|address| filing(address, "1", address.to_owned()));
     assert_eq!(file_all(&boxes, &all).await, filed(5, 0, 0));
@@ -59,7 +59,7 @@ async fn an_id_that_was_deleted_and_forgotten_is_filed_as_new() {
     let boxes = boxes(&redis, KEEP);
     file(&boxes, "a", "1", "").await;
     assert_eq!(boxes.mark("a", Mark::Delete, "1").await.unwrap(), Some(0));
-    // As after a day and many other ids.
+    // Redis forgets the id, as after a day with many other ids.
     let key = format!("{}:ids:a:0", tutti_feed::channel(&boxes.feed(0)));
     let gone: u64 = redis.client().del(&key).await.unwrap();
     assert_eq!(gone, 1);

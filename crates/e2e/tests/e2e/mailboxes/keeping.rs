@@ -25,7 +25,7 @@ async fn a_mailbox_keeps_the_newest_that_fit_by_count_and_by_bytes() {
     let (mut by_count, mut by_bytes) = (0, 0);
     let bytes = |items: &[(String, usize)]| items.iter().map(|(_, bytes)| bytes).sum::<usize>();
     for n in 0..200 {
-        // Small ones, then large ones.
+        // Small items alternate with large ones.
         let size = if n % 40 < 20 { random.random_range(0..50) } else { random.random_range(100..500) };
         let id = format!("item-{n}");
         all.push((id.clone(), ITEM_BYTES + id.len() + size));

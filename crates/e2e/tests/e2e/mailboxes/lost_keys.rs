@@ -9,7 +9,7 @@ use tutti_feed::{Filing, MailboxLimits, Mark, Position, Since};
 
 use super::{KEEP, boxes, file, file_all, filed, filing, ids, last_news, later, log, place};
 
-/// The list lives on from the day's first filing, the counts from the last.
+/// The key of a list lives on from the first filing of the day, and that of the counts from the last.
 #[tokio::test]
 async fn when_a_list_has_gone_with_its_key_nothing_of_it_is_counted() {
     let redis = Redis::start().unwrap();
@@ -34,7 +34,7 @@ async fn a_list_that_redis_has_lost_is_a_reset_and_one_that_is_empty_is_not() {
         let mailbox = boxes.read(address, Since::Place(Some(place))).await.unwrap();
         (mailbox.reset.map(|reason| reason.as_str().to_owned()), mailbox.lost_us.is_some())
     };
-    // Emptied as mailboxes are: by deletion, by expiry, and cut at what they keep.
+    // Mailboxes become empty in regular ways: by deletion, by expiry, and by trimming.
     let begun = file(&boxes, "deleted", "1", "").await;
     boxes.mark("deleted", Mark::Delete, "1").await.unwrap();
     let expires = Filing { expires_us: later(Duration::from_millis(300)), ..filing("expired", "1", "") };
@@ -58,7 +58,7 @@ async fn a_list_that_redis_has_lost_is_a_reset_and_one_that_is_empty_is_not() {
     assert_eq!(reset("deleted", begun).await, (None, false));
     assert_eq!(reset("expired", begun).await, (None, false));
 
-    // Redis loses the list of one, what is counted of another, and the list of a third that gets something new.
+    // Redis loses the list of one mailbox, the counts of another, and the list of a third that gets something new.
     let shown = file(&boxes, "list", "1", "").await;
     for address in ["count", "renewed"] {
         file(&boxes, address, "1", "").await;

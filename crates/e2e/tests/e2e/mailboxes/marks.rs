@@ -22,7 +22,7 @@ async fn marks_count_are_told_once_and_reach_who_was_away() {
     let read = place(&boxes).await;
     assert_eq!(read.seq, 6);
     assert_eq!(last_news(&log(&redis, &boxes).await, "a"), (4, MailboxChange::Read(own(&["2"]))));
-    // What changes nothing makes no record.
+    // A mark that changes nothing makes no record.
     assert_eq!(boxes.mark("a", Mark::Read, "2").await.unwrap(), Some(4));
     for mark in [Mark::Read, Mark::ReadTo, Mark::Delete] {
         assert_eq!(boxes.mark("a", mark, "6").await.unwrap(), None);
@@ -38,7 +38,7 @@ async fn marks_count_are_told_once_and_reach_who_was_away() {
     assert_eq!(boxes.mark("a", Mark::ReadTo, "1").await.unwrap(), Some(2));
     assert_eq!(place(&boxes).await, read_to);
 
-    // One that was read, and one that was not.
+    // One of these was read, and one was not.
     assert_eq!(boxes.mark("a", Mark::Delete, "2").await.unwrap(), Some(2));
     let deleted = place(&boxes).await;
     assert_eq!(last_news(&log(&redis, &boxes).await, "a"), (2, MailboxChange::Deleted(own(&["2"]))));
@@ -50,7 +50,7 @@ async fn marks_count_are_told_once_and_reach_who_was_away() {
     }
     assert_eq!(place(&boxes).await, last);
 
-    // Who comes back from each place hears of what was marked since.
+    // A reader that comes back from a position hears what was marked since.
     for (place, expected) in [
         (places[3], vec!["1 read", "2 deleted", "3 read", "4 deleted"]),
         (read, vec!["1 read", "2 deleted", "3 read", "4 deleted"]),

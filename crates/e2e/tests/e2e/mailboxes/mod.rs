@@ -24,15 +24,15 @@ use tutti_feed::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 const KEEP: MailboxLimits = MailboxLimits { items: 100, bytes: 1 << 20, age: HOUR };
-/// Of an item, beside id and payload.
+/// Bytes that an item takes besides its id and payload.
 const ITEM_BYTES: usize = 26;
 
-/// Mailboxes in one bucket.
+/// Makes mailboxes in one bucket.
 fn boxes(redis: &Redis, keep: MailboxLimits) -> Mailboxes {
     Mailboxes::new(redis.client().clone(), unique("boxes").leak(), 1, keep, MailboxMetrics::default())
 }
 
-/// Microseconds since 1970.
+/// Returns the time `after` from now, in microseconds since 1970.
 fn later(after: Duration) -> u64 {
     (SystemTime::now() + after).duration_since(UNIX_EPOCH).unwrap().as_micros() as u64
 }
@@ -50,19 +50,19 @@ fn filed(filed: u64, known: u64, expired: u64) -> FileOutcome {
     FileOutcome { filed, known, expired, time_us: 0 }
 }
 
-/// What became of filings, whenever it was.
+/// Files items. Returns the outcome without its time.
 async fn file_all(boxes: &Mailboxes, filings: &[Filing]) -> FileOutcome {
     FileOutcome { time_us: 0, ..boxes.file(0, filings).await.unwrap() }
 }
 
-/// Files one item, and says where its feed is then.
+/// Files one item. Returns the position of the feed after it.
 async fn file(boxes: &Mailboxes, address: &str, id: &str, payload: impl Into<Bytes>) -> Position {
     let outcome = file_all(boxes, &[filing(address, id, payload)]).await;
     assert_eq!(outcome, filed(1, 0, 0), "{id}");
     place(boxes).await
 }
 
-/// Where the feed is.
+/// Returns the position of the feed.
 async fn place(boxes: &Mailboxes) -> Position {
     boxes.read("nobody", Since::Now).await.unwrap().position.unwrap()
 }
@@ -79,7 +79,7 @@ fn letters(record: &Record) -> Vec<Letter> {
     Letter::read_all(record.payload.clone()).unwrap()
 }
 
-/// What the log says to an address last: how many are unread, and what happened.
+/// Returns the last change in the log for an address, and the count of unread items that came with it.
 fn last_news(records: &[Record], address: &str) -> (u32, MailboxChange) {
     let letter = records.iter().rev().flat_map(letters).find(|letter| letter.address == address).unwrap();
     (letter.unread, letter.change)

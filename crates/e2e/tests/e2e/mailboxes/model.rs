@@ -12,22 +12,22 @@ pub(super) const STORY_KEEP: MailboxLimits = MailboxLimits { items: 5, bytes: 60
 pub(super) struct Lying {
     pub(super) id: String,
     pub(super) bytes: usize,
-    /// The number of the record that told of it, and of the one that told it was read.
+    /// The number of the record that brought the item. `read` is the number of the record that marked it as read.
     pub(super) seq: u64,
     pub(super) read: Option<u64>,
 }
 
-/// A mailbox, plainly.
+/// The model of a mailbox.
 #[derive(Default)]
 pub(super) struct Plain {
-    /// All that were ever filed and not deleted.
+    /// All items that were ever filed and not deleted.
     pub(super) lying: Vec<Lying>,
-    /// The last that was cut off; those after it are listed.
+    /// The record of the last item that was trimmed. The mailbox lists the items after it.
     pub(super) cut_item: u64,
-    /// The last record that is of no use to who has not heard it: of what it told, nothing is left.
+    /// The last record of which nothing is left in the mailbox. A reader that has not read it must be reset.
     cut: u64,
     known: HashSet<String>,
-    /// Whether deleted, and the record that told so.
+    /// Whether an item is deleted or read, and the record that said so.
     pub(super) marks: BTreeMap<String, (bool, u64)>,
 }
 
@@ -73,7 +73,7 @@ impl Plain {
     }
 }
 
-/// A bucket, plainly.
+/// The model of a bucket.
 #[derive(Default)]
 pub(super) struct Model {
     pub(super) seq: u64,
@@ -127,7 +127,7 @@ impl Model {
         Some(plain.unread())
     }
 
-    /// What who comes back from a place is told.
+    /// Returns the reset that a reader gets that comes back from a position.
     pub(super) fn reset(&self, at: usize, place: Option<Position>) -> Option<&'static str> {
         let seq = place.map_or(0, |place| place.seq);
         if self.gap > seq { Some("gap") } else { (self.boxes[at].cut > seq).then_some("too_old") }

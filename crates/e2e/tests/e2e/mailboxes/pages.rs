@@ -51,7 +51,7 @@ async fn pages_of_any_size_are_together_the_whole_mailbox_newest_first() {
 async fn a_page_goes_on_before_an_id_or_a_place_also_where_its_item_has_gone() {
     let redis = Redis::start().unwrap();
     let boxes = boxes(&redis, KEEP);
-    // One has an id that looks like a place.
+    // One id looks like a position.
     for id in ["1", "2", "9-9", "4"] {
         file(&boxes, "a", id, "").await;
     }
@@ -73,7 +73,7 @@ async fn a_page_goes_on_before_an_id_or_a_place_also_where_its_item_has_gone() {
     }
 }
 
-/// Redis reads no more of a mailbox than the page that was asked for.
+/// Redis reads no more of a mailbox than the page has.
 #[tokio::test]
 async fn a_page_of_one_costs_redis_no_more_than_a_page() {
     let redis = Redis::start().unwrap();

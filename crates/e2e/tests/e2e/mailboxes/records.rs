@@ -1,4 +1,4 @@
-//! What the log of a bucket holds, byte for byte.
+//! What the log of a bucket contains, byte for byte.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use tutti_feed::{Filing, Letter, MailboxChange, Mark, Since};
 
 use super::{KEEP, boxes, file_all, filed, filing, letters, log};
 
-/// A letter's bytes, written once more.
+/// Encodes a letter, independently of the code under test.
 fn encode(letter: &Letter) -> Vec<u8> {
     let put_text = |bytes: &mut Vec<u8>, text: &[u8]| {
         bytes.put_u16(text.len() as u16);
@@ -35,7 +35,7 @@ fn encode(letter: &Letter) -> Vec<u8> {
     bytes
 }
 
-/// And they are, byte for byte, what is written here once more.
+/// The records have exactly the bytes that [`encode`] computes.
 #[tokio::test]
 async fn the_records_say_what_was_filed_and_tell_of_an_address_once() {
     let redis = Redis::start().unwrap();
@@ -82,7 +82,7 @@ async fn the_records_say_what_was_filed_and_tell_of_an_address_once() {
         before = record.position.time_us;
         assert_eq!(record.payload, letters.iter().flat_map(encode).collect::<Vec<u8>>());
     }
-    // What lies in the mailbox is the same.
+    // The mailbox contains the same.
     let mailbox = boxes.read("🙂|\n\0", Since::All).await.unwrap();
     let lying: Vec<Bytes> = mailbox.items.into_iter().map(|item| item.payload).collect();
     assert_eq!(lying, payloads.map(Bytes::from_static));

@@ -17,7 +17,7 @@ async fn from_any_place_on_exactly_what_is_later_is_read() {
     assert_eq!(mailbox.reset.map(ResetReason::as_str), Some("new_epoch"), "there is no record yet");
 
     let all: Vec<String> = (0..60).map(|n| format!("{n}")).collect();
-    // Each place, and how many items were filed up to it; after each third another mailbox had one.
+    // Each position, and how many items were filed up to it. After every third item another mailbox gets one.
     let mut places = vec![(None, 0)];
     let check = async |places: &[(Option<Position>, usize)], filed: usize, cut: usize| {
         for (place, seen) in places {
@@ -46,7 +46,7 @@ async fn from_any_place_on_exactly_what_is_later_is_read() {
     let now = boxes.read("a", Since::Now).await.unwrap();
     assert_eq!((now.items.len(), now.unread, now.position), (0, 50, places.last().unwrap().0));
 
-    // Only with all that a place says is it one of this feed.
+    // A position is of this feed only if all its parts are.
     let (held, head) = (places[60].0.unwrap(), places.last().unwrap().0.unwrap());
     for (other, reason) in [
         (Position { epoch: held.epoch ^ 1, ..held }, "new_epoch"),

@@ -13,11 +13,11 @@ use super::{ITEM_BYTES, boxes, file_all, filing, letters};
 
 const ADDRESSES: [&str; 3] = ["{a}:1", "a", "b|\n"];
 
-/// Someone's view of a mailbox, from what it was told alone.
+/// The view of a mailbox that a device has, made of nothing but what it heard.
 struct Device {
     at: usize,
     place: Option<Position>,
-    /// It was told of all items after this record.
+    /// The device has heard of all items after this record.
     after: u64,
     held: Vec<(String, bool)>,
     unread: u32,
@@ -37,7 +37,7 @@ impl Device {
         self.held.retain(|(held, _)| held.as_bytes() != id);
     }
 
-    /// Takes all that there is.
+    /// Replaces everything that the device holds.
     fn replace(&mut self, mailbox: &Mailbox, model: &Model) {
         let is_read = |id: &String| mailbox.marks.get(id).is_some_and(|mark| !mark.deleted);
         self.held = mailbox.items.iter().map(|item| (item.id.clone(), is_read(&item.id))).collect();
@@ -46,7 +46,7 @@ impl Device {
     }
 }
 
-/// One story in Redis beside its model; says what happened if it comes to a bad end.
+/// A story in Redis beside its model. If it fails, it prints what happened.
 struct Story<'a> {
     seed: u64,
     redis: &'a Redis,
@@ -87,7 +87,7 @@ impl<'a> Story<'a> {
         self.random.random_range(0..self.addresses)
     }
 
-    /// Mostly one that is listed.
+    /// Returns an id, in most cases one that is listed.
     fn some_id(&mut self, at: usize) -> String {
         let listed: Vec<String> = self.model.boxes[at].listed().map(|item| item.id.clone()).collect();
         if listed.is_empty() || self.random.random_bool(0.15) {
@@ -148,7 +148,7 @@ impl<'a> Story<'a> {
         assert_eq!(unread, self.model.mark(at, mark, &id));
     }
 
-    /// A device that is new: from now on, or with all there is, or with a place before all.
+    /// Adds a device that begins now, or with everything there is, or at the position before all records.
     async fn begin(&mut self) {
         let mut device = Device::new(self.address());
         let address = ADDRESSES[device.at];
@@ -169,7 +169,7 @@ impl<'a> Story<'a> {
         self.devices.push(device);
     }
 
-    /// Applies all that the log says since.
+    /// Applies all records of the log since the device last read it.
     async fn follow(&mut self, n: usize) {
         self.happened.push(format!("device {n} follows from {:?}", self.devices[n].place));
         let device = &mut self.devices[n];
@@ -206,7 +206,7 @@ impl<'a> Story<'a> {
         self.check(n);
     }
 
-    /// Was away, and comes back.
+    /// Lets a device come back from its last position.
     async fn resume(&mut self, n: usize) {
         self.happened.push(format!("device {n} resumes from {:?}", self.devices[n].place));
         let device = &mut self.devices[n];
@@ -229,7 +229,7 @@ impl<'a> Story<'a> {
         self.check(n);
     }
 
-    /// A device that has caught up sees what is.
+    /// Checks that a device that has caught up agrees with the model.
     fn check(&self, n: usize) {
         let device = &self.devices[n];
         let plain = &self.model.boxes[device.at];
@@ -244,7 +244,7 @@ impl<'a> Story<'a> {
         assert_eq!(device.place.map_or(0, |place| place.seq), self.model.seq, "device {n}");
     }
 
-    /// What lies in Redis is what the model says.
+    /// Checks that Redis agrees with the model.
     async fn compare(&self) {
         for (address, plain) in ADDRESSES.iter().zip(&self.model.boxes).take(self.addresses) {
             let mailbox = self.boxes.read(address, Since::All).await.unwrap();
@@ -265,8 +265,8 @@ impl<'a> Story<'a> {
     }
 }
 
-/// Tells stories, of a seed that the environment may give; says how many resumed devices were reset,
-/// and how many devices were not once.
+/// Runs stories. The environment may give their seed. Returns the number of resets, and the number of devices without
+/// a reset.
 async fn tell(stories: u64, steps: usize, addresses: usize) -> (u32, usize) {
     let redis = Redis::start().unwrap();
     let given: Option<u64> = std::env::var("MAILBOXES_SEED").ok().map(|seed| seed.parse().unwrap());
@@ -297,7 +297,7 @@ async fn whatever_happens_devices_that_follow_or_come_back_see_what_the_plain_mo
     }
 }
 
-/// So many deletions that marks of them are forgotten.
+/// There are so many deletions that their marks are forgotten.
 #[tokio::test]
 async fn the_same_in_long_stories_of_one_mailbox() {
     tell(4, 1500, 1).await;

@@ -28,7 +28,7 @@ async fn who_is_away_for_the_grace_period_leaves_the_line_also_when_the_edge_was
     for stream in [&closing, &kept, &killed] {
         eventually("its place is told", || async { position(&stream.heard()).is_some() }).await;
     }
-    // Asking with the token is a sign of life, so the figures are what is looked at.
+    // A request with the token is a sign of life, so the test reads the figures of the room.
     let away = async |count: u64| {
         rooms.act(Method::GET, &stays, "sale", &polls, "").await;
         rooms.room(&stays, "sale").await["figures"]["away"].as_u64() >= Some(count)

@@ -20,7 +20,7 @@ use tutti_feed::{Position, Record, read_log};
 use tutti_load::crowd::{Crowd, Figures, Visitor};
 use tutti_model::{RoomEvent, names, room, room_event::Event};
 
-/// The whole log of a room.
+/// Returns the whole log of a room.
 async fn log_of(rooms: &Rooms, room: &str) -> Vec<Record> {
     let mut all: Vec<Record> = Vec::new();
     loop {
@@ -34,7 +34,7 @@ async fn log_of(rooms: &Rooms, room: &str) -> Vec<Record> {
     }
 }
 
-/// What Kafka must have of a log, in its order.
+/// Returns the changes that Kafka must have for a log, in its order.
 fn changes_of(room: &str, log: &[Record]) -> Vec<Value> {
     log.iter()
         .filter_map(|record| {
@@ -45,7 +45,8 @@ fn changes_of(room: &str, log: &[Record]) -> Vec<Value> {
         .collect()
 }
 
-/// Kafka has each change of the room, once for who drops what came before, in order.
+/// Checks that Kafka has each change of the room once and in order, after dropping those that came before. Returns
+/// the log.
 async fn kafka_is_complete(rooms: &Rooms, edge: &Edge, room: &str) -> Vec<Record> {
     let log = log_of(rooms, room).await;
     let expected = changes_of(room, &log);
@@ -59,14 +60,14 @@ async fn kafka_is_complete(rooms: &Rooms, edge: &Edge, room: &str) -> Vec<Record
     log
 }
 
-/// Holds a log against the promises: in order, once, never too many, never too fast.
+/// Checks a log against the promises: in order, each once, never too many, never too fast.
 struct Judge {
     max_active: u64,
     rate: f64,
 }
 
 impl Judge {
-    /// The tickets that joined, and those that were admitted.
+    /// Checks a log. Returns the tickets that joined and those that were admitted.
     fn judge(&self, log: &[Record]) -> (BTreeSet<u64>, BTreeSet<u64>) {
         let (mut joined, mut admitted, mut inside) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let (mut last_place, mut credit, mut credit_at) = (0, (self.rate / 4.0).max(1.0), 0u64);
@@ -86,7 +87,7 @@ impl Judge {
                     let passed = (record.position.time_us.saturating_sub(credit_at)) as f64 / 1e6;
                     credit = (credit + self.rate * passed).min((self.rate / 4.0).max(1.0)) - 1.0;
                     credit_at = record.position.time_us;
-                    // Records of one call are a microsecond apart each.
+                    // Records of one call are a microsecond apart.
                     assert!(credit > -1.0, "too fast at {}: {credit}", record.position.seq);
                 }
                 Event::Gone(e) => {
@@ -99,7 +100,8 @@ impl Judge {
     }
 }
 
-/// Each position that someone was shown is the true rank at that version.
+/// Checks that each position that a visitor was shown is the true rank at that version. Returns the number of
+/// positions.
 fn positions_are_true(log: &[Record], visitors: &[Visitor]) -> usize {
     let mut shown: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
     for visitor in visitors {
@@ -139,7 +141,7 @@ async fn a_crowd_gets_in_in_order_once_and_not_too_fast_while_servers_are_killed
         judge.max_active, judge.rate
     );
     rooms.put(&edges[0], "sale", &settings).await;
-    // Where joining is slower than the rate, nobody would have to wait.
+    // Pausing makes visitors wait, also where joins are slower than the rate of admissions.
     set_mode(&rooms, &edges[0], "pause").await;
     let crowd = Crowd {
         edges: edges.iter().map(|edge| edge.url.clone()).collect(),
@@ -153,7 +155,7 @@ async fn a_crowd_gets_in_in_order_once_and_not_too_fast_while_servers_are_killed
     let figures = Arc::new(Figures::default());
     let ours = figures.clone();
     let coming = tokio::spawn(async move {
-        // Whoever waits for the others to go on would not see why there are none.
+        // Without this output, a test that waits for the others would not show why there are none.
         crowd.run(&ours).await.inspect_err(|error| eprintln!("the crowd broke off: {error:#}"))
     });
     let (mut kills, mut paused) = (0, true);
@@ -196,7 +198,7 @@ async fn a_crowd_gets_in_in_order_once_and_not_too_fast_while_servers_are_killed
     for visitor in &with_streams {
         assert_eq!(visitor.grew, 0, "{visitor:?}");
         assert_eq!(visitor.resets, [""; 0]);
-        // Who hears of a turn too late, or cannot claim it while servers are away, has lost it.
+        // A visitor that hears of the turn too late, or cannot claim it while servers are away, has lost it.
         let lost = visitor.lost.as_deref();
         assert!([None, Some("late"), Some("no_show")].contains(&lost), "{lost:?}");
     }

@@ -1,4 +1,4 @@
-//! The lottery that an opening is.
+//! The lottery that draws the places at an opening.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ async fn the_early_get_their_places_by_the_published_permutation() {
     let left = &all[12];
     rooms.act(Method::DELETE, &a, "sale", left, "").await;
 
-    // All of that took as long as it took; until it has opened, its time can be moved.
+    // All of that may have taken long. Until the room has opened, the opening time can be changed.
     let settings = json!({"maxActive": 1, "admitPerSecond": 1, "opensAt": now_ms() + 1000}).to_string();
     rooms.put(&a, "sale", &settings).await;
     eventually("it opens", || async { rooms.room(&a, "sale").await["opened"] == true }).await;
@@ -51,7 +51,7 @@ async fn the_early_get_their_places_by_the_published_permutation() {
     assert_eq!((&drawn["early"], &drawn["seedSha256"]), (&json!(40), &json!(promised)));
     let seed = drawn["seed"].as_str().unwrap();
     assert_eq!(sha256(seed), promised, "the seed is the one whose hash was published");
-    // As anyone would do it, from the seed.
+    // Anyone can compute the line from the seed.
     let mut line: Vec<(u64, u64)> = all
         .iter()
         .filter(|joined| joined.ticket != left.ticket)
@@ -63,7 +63,7 @@ async fn the_early_get_their_places_by_the_published_permutation() {
     let expected = order.iter().position(|ticket| *ticket == all[7].ticket).unwrap() as u64;
     eventually("the stream has a place, and the right one", || async {
         let heard = stream.heard();
-        // Up to two may have been let in meanwhile.
+        // Up to two visitors may have been admitted meanwhile.
         heard.pass.is_some() || position(&heard).is_some_and(|p| p <= expected + 1 && p + 3 > expected)
     })
     .await;

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tutti_e2e::rooms::Rooms;
 use tutti_e2e::testbed::Edge;
 
-/// The changes of one kind.
+/// Returns the changes of one type.
 fn of_type<'a>(changes: &'a [Value], kind: &str) -> Vec<&'a Value> {
     changes.iter().filter(|change| change["type"] == kind).collect()
 }

@@ -65,7 +65,7 @@ async fn settings_that_two_administrators_change_at_once_are_all_changed() {
     assert_eq!(settings["admitPerSecond"], 0.25, "what is not named stays");
     assert_eq!(settings["opensAt"], opens_at);
     assert_eq!(patched["opened"], false);
-    // The change is told as a whole: to edges, which follow the feed, and on Kafka.
+    // Edges, which follow the feed, and Kafka receive the settings as a whole.
     rooms.until_relayed(&a, "sale").await;
     let changes = rooms.relayed("sale");
     let last = changes.iter().rfind(|change| change["type"] == "settings").unwrap();

@@ -78,7 +78,7 @@ async fn the_same_key_is_the_same_ticket_and_with_a_token_it_is_the_users_own() 
     assert_eq!(tickets.iter().collect::<BTreeSet<_>>().len(), 3, "{tickets:?}");
     let again = [join(&b, None).await, join(&b, Some(&seven)).await, join(&a, Some(&eight)).await];
     assert_eq!(again, tickets);
-    // Many at once, on two edges and two replicas.
+    // Many joins at the same time, at two edges and two replicas.
     let fresh = tutti_e2e::rooms::key();
     let at_once = (0..20).map(|i| rooms.ask_to_join(if i % 2 == 0 { &a } else { &b }, "sale", &fresh, None));
     let mut all = BTreeSet::new();
@@ -121,7 +121,7 @@ async fn while_keys_are_changed_both_are_valid() {
     std::fs::write(&new, tutti::passes::new_key()).unwrap();
     let keys = format!("{}/.well-known/jwks.json", edge.url);
 
-    // The file that signs is the new one, and the old one is among the others.
+    // The file that signs has the new key, and the old key is among the others.
     std::fs::copy(&new, &key_file).unwrap();
     rooms.queues[0].set("passes.more_key_files", old.to_str().unwrap());
     rooms.queues[0].kill();

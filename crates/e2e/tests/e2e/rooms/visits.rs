@@ -64,13 +64,13 @@ async fn no_shows_ended_sessions_and_leavers_free_their_places_within_a_second()
     };
     rooms.put(&edge, "sale", &claims_within(3)).await;
     let mut all = vec![rooms.join(&edge, "sale").await];
-    // Who was let in keeps the deadline; the others have all the time that a busy machine may take.
+    // The visitor who is inside keeps the deadline. The others have as much time as a busy machine may take.
     rooms.put(&edge, "sale", &claims_within(600)).await;
     for _ in 0..4 {
         all.push(rooms.join(&edge, "sale").await);
     }
-    // The first never claims. The second claims, and its session ends. The third claims and
-    // releases. The fourth leaves the line.
+    // The first visitor never claims. The second claims, and the session ends. The third claims and releases. The
+    // fourth leaves the line.
     rooms.act(Method::DELETE, &edge, "sale", &all[3], "").await;
     for (who, what) in [(1, "/claim"), (2, "/claim"), (2, "/release")] {
         eventually("its turn", || async {

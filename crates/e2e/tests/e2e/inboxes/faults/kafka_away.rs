@@ -27,14 +27,14 @@ async fn while_kafka_is_away_senders_hear_so_and_who_tries_again_sends_once() {
     let until = Instant::now() + Duration::from_secs(20);
     let mut refused = 0;
     while Instant::now() < until {
-        // At once, on both replicas, as an impatient sender does.
+        // An impatient sender calls both replicas at once.
         let body = to("7", "during");
         let (a, b) =
             tokio::join!(inboxes.send(&urls[0], "during", &body), inboxes.send(&urls[1], "during", &body),);
         for answer in [a.unwrap(), b.unwrap()] {
             assert_eq!(answer.status, 503, "{}", answer.body);
             assert!(answer.retry_after.is_some_and(|after| after.parse::<u32>().is_ok()));
-            // A replica that says so too late for the edge is one that does not answer.
+            // If a replica answers too late for the edge, the edge reports a replica that does not answer.
             refused += u32::from(answer.body["detail"].as_str().unwrap().contains("Kafka"));
         }
     }
@@ -59,7 +59,7 @@ async fn where_kafka_has_lost_something_each_device_begins_again_once_however_mu
     let urls = [edge.url.clone()];
     let here = Device::new(&urls, "7", "?topics=news");
     all_live(std::slice::from_ref(&here)).await;
-    // More than is read at once.
+    // More records than are read at once.
     let filler = "x".repeat(2000);
     for n in 0..100 {
         let body = json!({ "to": { "users": ["7"] }, "title": format!("t-{n}"), "body": filler });
@@ -84,7 +84,7 @@ async fn where_kafka_has_lost_something_each_device_begins_again_once_however_mu
         assert_eq!((seen.twice.len(), seen.ids.len()), (0, 101));
         assert_eq!(seen.ids[..100], kept[..100]);
     }
-    // One for each feed that it follows, at most.
+    // There is at most one reset for each feed that the device follows.
     let resets = here.seen().resets;
     assert!(resets.len() <= 2 && resets.iter().all(|reason| reason == "gap"), "{resets:?}");
     assert_eq!(anew.seen().resets, Vec::<String>::new());

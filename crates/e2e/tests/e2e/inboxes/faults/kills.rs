@@ -20,10 +20,10 @@ use tutti_load::now_ms;
 
 use super::rotated;
 
-/// Which notifications each user was sent.
+/// The ids of the notifications that were sent to each user.
 type Sent = BTreeMap<String, BTreeSet<String>>;
 
-/// Sends calls to some users each, many at the same time, until each is accepted.
+/// Sends calls to some users each, many at the same time. Each is sent until it is accepted.
 async fn send_all(inboxes: &Inboxes, edges: &[String], calls: Vec<Vec<String>>, pause: Duration) -> Sent {
     let sending = iter(calls.into_iter().enumerate()).map(async |(n, users)| {
         sleep(pause).await;
@@ -41,7 +41,8 @@ async fn send_all(inboxes: &Inboxes, edges: &[String], calls: Vec<Vec<String>>, 
     sent
 }
 
-/// Each device has what its user's mailbox holds, in its order, once; and the mailbox what was sent.
+/// Waits until each mailbox has exactly what was sent, and each device has the content of its user's mailbox, in
+/// order and once.
 async fn all_is_there(inboxes: &Inboxes, devices: &[(String, Device)], sent: &Sent) {
     for (user, ids) in sent {
         let address = format!("user:{user}");
@@ -86,7 +87,7 @@ async fn three_thousand_devices_get_fifty_thousand_notifications_once_and_in_ord
     })
     .await;
 
-    // 10,000 calls to five users each.
+    // There are 10,000 calls to five users each.
     let mut rng = StdRng::seed_from_u64(7);
     let calls = (0..10_000)
         .map(|_| {

@@ -36,10 +36,10 @@ async fn while_redis_is_away_what_was_accepted_waits() {
     for device in &devices {
         eventually("all have come", || async { device.look(|seen| seen.ids.len() >= sent.len()) }).await;
         let seen = device.seen();
-        // Kafka keeps the order of a user's records.
+        // Kafka keeps the order of the records of a user.
         assert_eq!((seen.ids, seen.twice.len(), seen.resets.len()), (sent.clone(), 0, 0));
     }
-    // Killed and empty, it is filled again from Kafka.
+    // A Redis that was killed and came back empty is filled again from Kafka.
     inboxes.testbed.redis.kill();
     inboxes.testbed.redis.run().unwrap();
     eventually("the mailbox is there again", || async { inboxes.kept("user:7").await == sent }).await;

@@ -14,7 +14,7 @@ use tutti_e2e::testbed::Edge;
 
 use super::all_live;
 
-/// A device whose reading is in the test's hands.
+/// A device that reads only when the test says so.
 struct Slow {
     socket: TcpStream,
     text: String,
@@ -24,7 +24,7 @@ impl Slow {
     async fn open(edge: &Edge, user: &str) -> Self {
         let address = edge.url.strip_prefix("http://").unwrap();
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        // A small window: the server's side fills soon.
+        // With a small window the buffer of the server fills soon.
         socket.set_recv_buffer_size(4096).unwrap();
         socket.connect(&address.parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
         socket.set_nonblocking(true).unwrap();
@@ -60,7 +60,7 @@ async fn a_device_that_reads_nothing_for_long_misses_nothing_that_is_kept_and_ho
     let other = Device::new(&urls, "7", "");
     all_live(std::slice::from_ref(&other)).await;
     let mut slow = Slow::open(&edge, "7").await;
-    // More than kernels hold for it; 2 KB each, so that count is what limits the mailbox.
+    // The notifications are more than kernels buffer. Each has 2 KB, so that their count is what limits the mailbox.
     let filler = "x".repeat(1000);
     let calls: Vec<usize> = (0..700).collect();
     for part in calls.chunks(20) {

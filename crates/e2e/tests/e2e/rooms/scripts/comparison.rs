@@ -18,7 +18,7 @@ use super::model::Model;
 use super::operations::Op;
 use super::{LEASE, SECOND, SEED, START};
 
-/// A script whose clock is a key that the test sets.
+/// Returns a script whose clock is a key that the test sets.
 pub(super) fn with_own_clock(text: &str) -> String {
     assert!(text.contains("redis.call('TIME')"));
     text.replace("redis.call('TIME')", "redis.call('HMGET', KEYS[1] .. 'test:time', 's', 'us')")
@@ -31,7 +31,7 @@ pub(super) struct Pair {
     pub(super) room: String,
     pub(super) model: Model,
     told: BTreeMap<u64, TicketReply>,
-    /// A tick makes at most so many changes, and then another, until there is nothing left to do.
+    /// Changes that a tick makes, at most. Further ticks follow until there is nothing left to do.
     pub(super) most: u32,
 }
 
@@ -60,7 +60,7 @@ impl Pair {
         let () = self.redis.hset(&key, vec![("s", seconds as i64), ("us", micros as i64)]).await.unwrap();
     }
 
-    /// A ticket that was given out, if there is one.
+    /// Returns a ticket that was given out, if there is one.
     fn pick(&self, index: usize) -> Option<u64> {
         let count = self.model.visitors.len();
         (count > 0).then(|| (index % count) as u64 + 1)
@@ -166,7 +166,8 @@ impl Pair {
         Ok(())
     }
 
-    /// The records tell the whole story: folded, they give the same room, and admissions in order.
+    /// Checks that the records of the log, applied in order, result in the same room, and have the admissions in
+    /// order.
     pub(super) async fn compare_records(&self) -> Result<(), TestCaseError> {
         let (mut waiting, mut inside, mut admitted) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
         let mut times = Vec::new();

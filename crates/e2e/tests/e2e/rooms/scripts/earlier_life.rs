@@ -31,7 +31,7 @@ async fn a_key_of_an_earlier_life_of_a_room_gets_a_ticket_of_its_own() {
     let earlier = [join(1).await, join(2).await];
     assert_eq!(join(2).await.joined_us, earlier[1].joined_us, "within a life it is the ticket that it was");
 
-    // Redis loses the room, and neither its keys nor its tickets.
+    // Redis loses the room, but neither its idempotency keys nor its tickets.
     let () = redis.client().del(head_key(&names::room_feed("sale"))).await.unwrap();
     put().await;
     let others = [join(3).await, join(4).await];
@@ -41,7 +41,7 @@ async fn a_key_of_an_earlier_life_of_a_room_gets_a_ticket_of_its_own() {
     assert_eq!(visitors.len(), 3);
     assert_eq!(back, TicketReply { now_us: back.now_us, ..join(2).await });
 
-    // And where it loses the tickets, nobody is told an error of a script: who comes again gets another place.
+    // If Redis loses the tickets, nobody gets an error of a script. A visitor who comes again gets another place.
     let () = redis.client().del(format!("{}:tickets:0", channel(&names::room_feed("sale")))).await.unwrap();
     assert_eq!(join(2).await.number, 4);
     for told in &others {
@@ -103,7 +103,7 @@ async fn what_an_edge_had_in_an_earlier_life_of_a_room_counts_for_nobody_in_the_
             pair.rooms.tick(&pair.room, 500).await.unwrap();
         }
         let kept = pair.rooms.read(&pair.room, true).await.unwrap().state;
-        // Not the third of the earlier life, whose number nobody has yet.
+        // The third ticket of the earlier life must not count: nobody has its number yet.
         assert_eq!(
             (kept.tickets, kept.waiting, kept.away),
             (2.0, 0.0, 1.0),

@@ -22,7 +22,8 @@ async fn tickets_that_are_gone_for_long_are_forgotten_and_their_keys_with_them()
         grace_seconds: 1000,
         ..RoomSettings::default()
     };
-    // A day of room time, at 2 s a tick, is long for a test: ten seconds do.
+    // The scripts forget after a day of room time, of which a tick makes 2 s at most. Ten seconds are enough for a
+    // test.
     let mut pair = Pair::new(&redis, settings.clone(), 500).await;
     pair.rooms = Rooms::with_scripts(pair.redis.clone(), 1_000_000, |text| {
         assert!(text.contains("KEEP_GONE = 86400000000"));
@@ -38,7 +39,7 @@ async fn tickets_that_are_gone_for_long_are_forgotten_and_their_keys_with_them()
         keys.len()
     };
     assert_eq!(tickets().await, 4);
-    // All are no-shows after a second; 60 s are between two looks at what can be forgotten.
+    // All tickets are no-shows after a second. The scripts look for what can be forgotten every 60 s.
     for _ in 0..45 {
         pair.model.clock += 2 * SECOND;
         pair.set_clock().await;
@@ -89,7 +90,7 @@ async fn a_room_whose_list_of_those_inside_is_lost_has_room_again() {
     let first = pair.rooms.join(&pair.room, [0; 16]).await.unwrap();
     let lost = format!("{}:active", channel(&names::room_feed(&pair.room)));
     assert_eq!(redis.client().del::<u64, _>(lost).await.unwrap(), 1);
-    // Who was inside stays, and counts once.
+    // A visitor who was inside stays inside, and is counted once.
     for act in [TicketAction::Claim, TicketAction::Renew] {
         pair.rooms.act(&pair.room, act, 1, first.epoch, first.joined_us).await.unwrap();
     }
@@ -101,7 +102,7 @@ async fn a_room_whose_list_of_those_inside_is_lost_has_room_again() {
     }
     pair.rooms.act(&pair.room, TicketAction::Leave, 1, first.epoch, first.joined_us).await.unwrap();
     assert_eq!(active(&pair).await, 1.0);
-    // One that was inside is in no list any more, and takes nothing along.
+    // A visitor who was inside is in no list any more. Leaving must not reduce the count.
     let second = pair.rooms.join(&pair.room, [1; 16]).await.unwrap();
     pair.rooms.act(&pair.room, TicketAction::Leave, 2, second.epoch, second.joined_us).await.unwrap();
     assert_eq!(active(&pair).await, 1.0);

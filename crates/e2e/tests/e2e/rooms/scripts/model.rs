@@ -12,11 +12,11 @@ pub(super) struct Visitor {
     pub(super) state: TicketStatus,
     deadline: u64,
     seen: u64,
-    /// In which second of room time it is looked at whether the visitor is away.
+    /// The second of room time at which the model checks whether the visitor is away.
     look_at: Option<u64>,
 }
 
-/// The waiting room, plainly.
+/// The model of the waiting room.
 #[derive(Debug)]
 pub(super) struct Model {
     pub(super) clock: u64,
@@ -30,10 +30,10 @@ pub(super) struct Model {
     early: u64,
     pub(super) visitors: Vec<Visitor>,
     pub(super) keys: BTreeMap<u8, u64>,
-    /// Each edge's lease and tickets.
+    /// The lease and the tickets of each edge.
     edges: BTreeMap<usize, (u64, BTreeSet<u64>)>,
     pub(super) counts: BTreeMap<&'static str, u64>,
-    /// Tickets in the order of their admissions.
+    /// The tickets in the order of their admissions.
     pub(super) admitted: Vec<u64>,
 }
 
@@ -90,7 +90,7 @@ impl Model {
         lottery::place_of(n, self.early, SEED)
     }
 
-    /// From 1; 0 where there is none.
+    /// Returns the position, from 1. It is 0 for a ticket without one.
     pub(super) fn position(&self, n: u64) -> u64 {
         if !self.opened || self.visitors[n as usize - 1].state != TicketStatus::Waiting {
             return 0;
@@ -266,12 +266,12 @@ impl Model {
         let lease = self.edges.get(&edge).map(|(lease, _)| *lease);
         if all {
             if let Some((_, tickets)) = self.edges.remove(&edge) {
-                // As if of an edge that died.
+                // The tickets go to an edge whose lease is over, like those of an edge that died.
                 let free = self.edges.keys().max().copied().unwrap_or(0).max(100) + 1;
                 self.edges.insert(free, (0, tickets));
             }
         } else if lease.is_none_or(|lease| lease <= self.now) {
-            // Nothing was done, and no time was taken note of.
+            // The script changed nothing, not even the time.
             (self.at, self.now, self.credit) = before;
             return false;
         }

@@ -6,7 +6,7 @@ use tutti_queue::rooms::TicketAction;
 
 #[derive(Clone, Debug)]
 pub(super) enum Op {
-    /// Time passes, in milliseconds.
+    /// Lets time pass, in milliseconds.
     Wait(u64),
     Join(u8),
     Act(TicketAction, usize),
@@ -14,7 +14,7 @@ pub(super) enum Op {
     Tick,
     Mode(Mode),
     Put(RoomSettings),
-    /// An edge tells of some tickets; of all it has, or of changes.
+    /// An edge reports present tickets: the edge, whether these are all it has, and those that came and went.
     Present(usize, bool, Vec<usize>, Vec<usize>),
 }
 

@@ -9,7 +9,7 @@ use super::START;
 use super::comparison::Pair;
 use super::operations::{op, settings};
 
-/// Runs cases on one Redis, outside of proptest's macros, which know no async.
+/// Runs cases on one Redis, without the macros of proptest, which do not support async.
 fn check(cases: u32, opens_after_ms: u64, most: u32) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let redis = runtime.block_on(async { Redis::start().unwrap() });
