@@ -1,4 +1,4 @@
-//! Real Apache Kafka, of one node, from Maven Central.
+//! A real Apache Kafka of one node, from Maven Central.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,20 +18,20 @@ pub struct Kafka {
     port: u16,
 }
 
-/// The broker that tests share; started by the first that asks.
+/// Returns the broker that all tests share. The first call starts it.
 ///
 /// # Panics
-/// If there is no Java, Maven or Maven Central.
+/// If Java, Maven or Maven Central is missing.
 pub fn shared() -> &'static Kafka {
     static SHARED: OnceLock<Kafka> = OnceLock::new();
     SHARED.get_or_init(|| Kafka::start().expect("Kafka starts"))
 }
 
 impl Kafka {
-    /// Starts one on a port and in a folder of its own.
+    /// Starts a broker on a port and in a folder of its own.
     ///
     /// # Errors
-    /// If there is no Java, Maven or Maven Central, or it does not come up.
+    /// If Java, Maven or Maven Central is missing, or the broker does not start.
     pub fn start() -> anyhow::Result<Self> {
         let (port, controller) = (free_port(), free_port());
         let folder = tempfile::tempdir()?;
@@ -63,15 +63,15 @@ impl Kafka {
         Ok(kafka)
     }
 
-    /// Its bootstrap address.
+    /// Returns the bootstrap address.
     pub fn brokers(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Starts it (again), with the data it had.
+    /// Starts the broker, or starts it again with the data it had.
     ///
     /// # Errors
-    /// If it does not come up.
+    /// If the broker does not start.
     pub fn run(&self) -> anyhow::Result<()> {
         let file = self.file("server.properties");
         let mut command = java()?;
@@ -85,7 +85,7 @@ impl Kafka {
         Ok(())
     }
 
-    /// Kills it; its data stays.
+    /// Kills the broker. Its data stays.
     ///
     /// # Panics
     /// Never: no test panics while it holds the lock.
@@ -134,7 +134,7 @@ fn java() -> anyhow::Result<Vec<String>> {
     Ok(["java", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp", &libs].map(str::to_owned).to_vec())
 }
 
-/// Kafka's jars, fetched once.
+/// Returns the folder of Kafka's jars. The first call downloads them.
 fn libs() -> anyhow::Result<PathBuf> {
     static FETCHING: Mutex<()> = Mutex::new(());
     let _one = FETCHING.lock().expect("no test panics while it holds this");

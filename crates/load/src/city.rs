@@ -13,19 +13,19 @@ use crate::publisher::Publisher;
 /// What to simulate.
 #[derive(Clone, Debug)]
 pub struct City {
-    /// How many devices.
+    /// The number of devices.
     pub devices: u32,
     /// Fixes a second, of all devices together.
     pub rate: f64,
-    /// Stop after so many fixes; `None`: never.
+    /// The number of fixes after which the simulation ends. `None` never ends it.
     pub fixes: Option<u64>,
-    /// The same seed drives the same ways.
+    /// The seed of all random choices. The same seed drives the same ways.
     pub seed: u64,
-    /// Devices turn round this far from the centre, in degrees.
+    /// The distance from the centre, in degrees, at which devices turn round.
     pub radius: f64,
 }
 
-/// Fixes are sent in steps of this.
+/// The time between two steps, in which the fixes that are due are sent.
 const STEP: Duration = Duration::from_millis(10);
 /// The centre of the city: latitude and longitude.
 pub const CENTRE: (f64, f64) = (37.7749, -122.4194);
@@ -34,7 +34,7 @@ struct Device {
     latitude: f64,
     longitude: f64,
     heading: f64,
-    /// Metres a second.
+    /// The speed in metres a second.
     speed: f64,
     moved_at: Instant,
 }
@@ -43,7 +43,7 @@ impl City {
     /// Drives the devices in turn.
     ///
     /// # Errors
-    /// If Kafka's driver refuses a record.
+    /// If the Kafka client refuses a record.
     pub async fn run(&self, publisher: &Publisher) -> anyhow::Result<()> {
         anyhow::ensure!(self.devices > 0, "a city needs at least one device");
         anyhow::ensure!(self.radius > 0.0, "a city needs a radius");

@@ -1,4 +1,4 @@
-//! A crowd before a waiting room: joins within seconds, waits, goes in, leaves again.
+//! A crowd in front of a waiting room. The people of the crowd join within seconds, wait, go in and leave.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,69 +14,69 @@ use uuid::Uuid;
 use crate::retry::{any_of, jitter, until_answered};
 use crate::sse::{Event, Request, Source};
 
-/// Who waits without a stream asks this often.
+/// The time between two requests of a person that waits without a stream.
 const POLL: Duration = Duration::from_secs(5);
-/// People who begin in the same moment, at most: a machine has so many ports.
+/// People that join at the same time, at most: a machine has only so many ports.
 const JOINING: usize = 512;
 
 /// What to simulate.
 #[derive(Clone, Debug)]
 pub struct Crowd {
-    /// Base URLs of edges: each request and stream goes to any of them.
+    /// Base URLs of edges. Each request and each stream goes to any of them.
     pub edges: Vec<String>,
     /// The room.
     pub room: String,
-    /// How many people.
+    /// The number of people.
     pub people: u32,
-    /// They come within this time, evenly.
+    /// The time within which they come, evenly spread.
     pub over: Duration,
-    /// So many of them hold a stream open.
+    /// The number of people that hold a stream open.
     pub streams: u32,
-    /// The others never come back; else they ask now and then.
+    /// Whether people without a stream never come back. Otherwise they ask for their ticket now and then.
     pub no_shows: bool,
-    /// How long they stay inside before they leave.
+    /// How long people stay inside before they leave.
     pub stay: Duration,
 }
 
 /// What has become of the crowd so far.
 #[derive(Debug, Default)]
 pub struct Figures {
-    /// Have a ticket.
+    /// People that have a ticket.
     pub joined: AtomicU64,
-    /// Were admitted.
+    /// People that were admitted.
     pub admitted: AtomicU64,
-    /// Were inside and left.
+    /// People that were inside and have left.
     pub done: AtomicU64,
-    /// Lost their place or their turn.
+    /// People that lost their place or their turn.
     pub lost: AtomicU64,
     /// Requests that had to be made again.
     pub again: AtomicU64,
-    /// Streams open now.
+    /// Streams that are open now.
     pub streams: AtomicU64,
 }
 
-/// One of the crowd, and what was heard.
+/// One person of the crowd, and what this person has heard.
 #[derive(Clone, Debug, Default)]
 pub struct Visitor {
-    /// The ticket's number.
+    /// The number of the ticket.
     pub ticket: u64,
-    /// The ticket's token.
+    /// The token of the ticket.
     pub token: String,
-    /// Position and version of each update, in order.
+    /// The position and the version of each update, in order.
     pub updates: Vec<(Option<u64>, u64)>,
-    /// Updates in which the position was above the one before.
+    /// Updates whose position was greater than the one before.
     pub grew: u64,
-    /// The pass, once admitted.
+    /// The pass, once the visitor was admitted.
     pub pass: Option<String>,
-    /// Passes heard by streams.
+    /// Passes that came on streams.
     pub passes: u64,
     /// Why the place or the turn was lost.
     pub lost: Option<String>,
-    /// `reset` events, with their reasons.
+    /// The reasons of all `reset` events.
     pub resets: Vec<String>,
-    /// `status` events.
+    /// The states of all `status` events.
     pub statuses: Vec<String>,
-    /// The stream is over for good.
+    /// Whether the stream has ended for good.
     pub ended: bool,
     /// The last event id.
     pub last_id: String,
@@ -86,7 +86,7 @@ impl Visitor {
     /// Takes an event in.
     ///
     /// # Errors
-    /// If its data is not what the event promises.
+    /// If the data of the event is not what its name promises.
     pub fn hear(&mut self, event: &Event) -> anyhow::Result<()> {
         let data: Value =
             serde_json::from_str(&event.data).with_context(|| format!("{}: {}", event.event, event.data))?;
@@ -122,10 +122,10 @@ impl Visitor {
 }
 
 impl Crowd {
-    /// Lets them all come, wait, go in and leave; what each of them heard.
+    /// Lets all people come, wait, go in and leave. Returns what each of them heard.
     ///
     /// # Errors
-    /// If a server answers what it must not, as a refusal of a good token.
+    /// If a server answers what it must not, such as a refusal of a good token.
     pub async fn run(&self, figures: &Arc<Figures>) -> anyhow::Result<Vec<Visitor>> {
         anyhow::ensure!(!self.edges.is_empty(), "a crowd needs at least one edge");
         let client = Client::builder().connect_timeout(Duration::from_secs(5)).build()?;
@@ -139,7 +139,7 @@ impl Crowd {
                 crowd: self.clone(),
                 client: client.clone(),
                 figures: figures.clone(),
-                // Spread over the whole crowd.
+                // People with streams are spread evenly over the crowd.
                 streams: u64::from(number + 1) * u64::from(self.streams) / u64::from(self.people)
                     > u64::from(number) * u64::from(self.streams) / u64::from(self.people),
             };
@@ -223,7 +223,7 @@ impl Person {
             let url = format!("{edge}/v1/rooms/{room}/tickets/{ticket}{what}");
             self.client.request(method.clone(), url).bearer_auth(&visitor.token)
         };
-        // A claim that comes too late is a conflict, one of a ticket that is forgotten is gone.
+        // A claim that comes too late is answered with 409, and a claim of a ticket that is forgotten with 410.
         self.until_answered(request, &[StatusCode::OK, StatusCode::CONFLICT, StatusCode::GONE]).await
     }
 
@@ -235,7 +235,7 @@ impl Person {
         until_answered(&self.crowd.edges, &self.figures.again, request, good).await
     }
 
-    /// Follows a stream until it breaks off, or says what this person waits for.
+    /// Follows a stream until it breaks off, or until it says what this person waits for.
     async fn listen(&self, visitor: &mut Visitor) -> anyhow::Result<()> {
         let request = Request {
             url: format!("{}/v1/rooms/{}/stream", self.edge(), self.crowd.room),

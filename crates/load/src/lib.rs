@@ -1,6 +1,9 @@
-//! Load for Tutti, and what measures it: simulators that write to Kafka, a crowd before a waiting
-//! room, users' devices and their inboxes, the replay of recorded positions, and a client that reads
-//! streams as a browser does.
+//! Load for Tutti, and what measures it.
+//!
+//! [`taxis`] replays recorded positions, and [`city`] simulates devices; both write to Kafka with a [`publisher`].
+//! [`crowd`] simulates people in front of a waiting room, and [`inbox`] users with their devices; both talk to edges,
+//! and repeat requests that fail. [`sse`] reads a stream as a browser does, and [`watch`] holds what a viewer of the
+//! map would.
 
 pub mod city;
 pub mod crowd;
@@ -13,7 +16,7 @@ pub mod watch;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Milliseconds since 1970, by this host's clock.
+/// Returns the time of this host in milliseconds since 1970.
 pub fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }

@@ -1,4 +1,4 @@
-//! Writes to any Kafka.
+//! A producer that writes to any Kafka.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use tutti_kafka::tools::CallbackProducer;
 use tutti_kafka::{ProducerOptions, ProducerRecord};
 
-/// How many records Kafka has acknowledged, and how many it has not in time.
+/// Counts the records that Kafka has acknowledged, and those that were given up.
 #[derive(Clone, Default)]
 pub struct Deliveries {
     acknowledged: Arc<AtomicU64>,
@@ -16,12 +16,12 @@ pub struct Deliveries {
 }
 
 impl Deliveries {
-    /// Acknowledged by Kafka.
+    /// Returns the number of records that Kafka has acknowledged.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Given up.
+    /// Returns the number of records that Kafka did not acknowledge in time.
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
@@ -58,18 +58,18 @@ impl Publisher {
         Ok(Self { producer, topic: topic.to_owned(), deliveries })
     }
 
-    /// Hands a record over, waiting while the producer's queue is full; a `None` value is a null.
+    /// Hands a record to the producer, and waits while its queue is full. The value `None` is a Kafka null.
     ///
     /// # Errors
-    /// If the Kafka client refuses it, as where it is too large.
+    /// If the Kafka client refuses the record, for example because it is too large.
     pub async fn send(&self, key: &str, value: Option<&[u8]>) -> anyhow::Result<()> {
         self.send_as(key, value, None).await
     }
 
-    /// Hands a record over like [`Publisher::send`], with a header that names the format of the value.
+    /// Hands a record to the producer like [`Publisher::send`], with a header that names the format of the value.
     ///
     /// # Errors
-    /// As [`Publisher::send`].
+    /// If the Kafka client refuses the record.
     pub async fn send_as(
         &self,
         key: &str,
@@ -92,15 +92,15 @@ impl Publisher {
         }
     }
 
-    /// What became of what was sent.
+    /// Returns what became of the records.
     pub fn deliveries(&self) -> &Deliveries {
         &self.deliveries
     }
 
-    /// Waits until Kafka has all of it.
+    /// Waits until Kafka has acknowledged every record.
     ///
     /// # Errors
-    /// If it takes longer than `timeout`, or a record was given up.
+    /// If that takes longer than `timeout`, or if a record was given up.
     pub async fn flush(&self, timeout: Duration) -> anyhow::Result<()> {
         let producer = self.producer.clone();
         let flushed = tokio::task::spawn_blocking(move || producer.flush(timeout)).await?;

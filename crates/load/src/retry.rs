@@ -1,4 +1,4 @@
-//! Requests that are made again, at any edge, until there is an answer.
+//! Requests that are repeated, at any edge, until there is an answer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,15 +8,15 @@ use reqwest::{RequestBuilder, StatusCode};
 use serde_json::Value;
 use tokio::time::sleep;
 
-/// Any of the edges.
+/// Picks one of the edges at random.
 pub(crate) fn any_of(edges: &[String]) -> &str {
     &edges[rand::rng().random_range(0..edges.len())]
 }
 
-/// Asks until one of the `good` answers comes; `again` counts the attempts that failed.
+/// Repeats a request until one of the `good` answers comes. `again` counts the attempts that failed.
 ///
 /// # Errors
-/// If a server answers what it must not, as a refusal of a good token.
+/// If a server answers what it must not, such as a refusal of a good token.
 pub(crate) async fn until_answered(
     edges: &[String],
     again: &AtomicU64,
@@ -45,13 +45,14 @@ pub(crate) async fn until_answered(
     }
 }
 
-/// Whether another attempt may be answered otherwise. RFC 9110 has 408 repeated on a new connection: it may be
-/// older than the request that it seems to answer.
+/// Whether another attempt may get another answer. RFC 9110 repeats a request that was answered with 408 on a new
+/// connection, because the answer may be older than the request.
 fn is_passing(status: StatusCode) -> bool {
     status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT
 }
 
-/// As a browser's EventSource that was told `retry: 1000` would, and not all at once.
+/// Returns the time until the next attempt. Like an EventSource that was told `retry: 1000`, many clients must not
+/// all come back at once.
 pub(crate) fn jitter() -> Duration {
     Duration::from_millis(rand::rng().random_range(200..1000))
 }

@@ -1,4 +1,4 @@
-//! Reads a stream as a browser's EventSource does.
+//! A client that reads a stream as the EventSource of a browser does.
 
 use std::pin::Pin;
 use std::sync::LazyLock;
@@ -12,7 +12,7 @@ pub use eventsource_stream::Event;
 
 type Bytes = Pin<Box<dyn Stream<Item = reqwest::Result<Vec<u8>>> + Send>>;
 
-/// Events about the connection alone; a program that does not listen to them misses nothing.
+/// The names of events about the connection alone. A program that does not listen to them misses nothing.
 pub const CONNECTION_EVENTS: [&str; 3] = ["heartbeat", "busy", "reconnect"];
 
 /// One connection of an EventSource.
@@ -21,19 +21,19 @@ pub struct Source {
     retry: Option<Duration>,
 }
 
-/// What to ask for.
+/// The request that opens a stream.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    /// The stream's URL.
+    /// The URL of the stream.
     pub url: String,
-    /// Where to go on from.
+    /// The id from which the stream resumes.
     pub last_event_id: Option<String>,
     /// A token, for the Authorization header.
     pub token: Option<String>,
 }
 
-/// One client for all streams, since each that is made reads all certificates of the machine. It keeps no
-/// connection for later: each stream has one of its own, as a browser's EventSource over HTTP/1.1 has.
+/// The client of all streams: each new client reads all certificates of the machine. It keeps no connection for
+/// later, because each stream has one of its own, as in a browser over HTTP/1.1.
 static ALONE: LazyLock<reqwest::Client> = LazyLock::new(|| {
     let client = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).pool_max_idle_per_host(0);
     client.build().expect("TLS can be set up")
@@ -43,15 +43,15 @@ impl Source {
     /// Opens a stream.
     ///
     /// # Errors
-    /// If the server does not answer, or not with a stream: with its status and problem text.
+    /// If the server does not answer, or answers with anything but a stream. The error has the status and the body.
     pub async fn open(request: &Request) -> anyhow::Result<Self> {
         Self::open_by(&ALONE, request).await
     }
 
-    /// The same with a client that many share.
+    /// Opens a stream with a client that others use, too.
     ///
     /// # Errors
-    /// As [`Source::open`].
+    /// If the server does not answer, or answers with anything but a stream.
     pub async fn open_by(client: &reqwest::Client, request: &Request) -> anyhow::Result<Self> {
         let mut get = client.get(&request.url).header("accept", "text/event-stream");
         if let Some(id) = &request.last_event_id {
@@ -75,11 +75,11 @@ impl Source {
         Ok(Self { events, retry: None })
     }
 
-    /// Returns the next event that says something of what the stream shows: none of [`CONNECTION_EVENTS`]. `None`
-    /// at the stream's end.
+    /// Returns the next event that is about the content of the stream, and so is none of [`CONNECTION_EVENTS`].
+    /// Returns `None` at the end of the stream.
     ///
     /// # Errors
-    /// If the connection breaks, or what came is no event stream.
+    /// If the connection breaks off, or if what comes is not an event stream.
     pub async fn next(&mut self) -> anyhow::Result<Option<Event>> {
         loop {
             let event = match self.events.next().await {
@@ -97,12 +97,12 @@ impl Source {
         }
     }
 
-    /// The last id, of any event.
+    /// Returns the last id of any event.
     pub fn last_event_id(&self) -> &str {
         self.events.last_event_id()
     }
 
-    /// How long to wait before coming back, as the server last said.
+    /// Returns how long to wait before coming back, as the server last said.
     pub fn retry(&self) -> Option<Duration> {
         self.retry
     }

@@ -1,6 +1,7 @@
-//! The replay of recorded taxis (data/README.md): each recorded hour of a taxi is a vehicle of its
-//! own, driven twelve times as fast, in an endless loop. All vehicles' loops begin at different
-//! times; a vehicle at the end of its hour leaves the map before it begins again.
+//! The replay of recorded taxis (data/README.md).
+//!
+//! Each recorded hour of a taxi is a vehicle of its own, driven twelve times as fast, in an endless loop. The loops
+//! of all vehicles begin at different times. A vehicle at the end of its hour leaves the map before it begins again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,11 +19,11 @@ const CSV: &str = include_str!("../../../data/san-francisco-taxis.csv");
 
 /// How much faster than it was recorded.
 const SPEED_UP: f64 = 12.0;
-/// One recorded hour takes so long, in seconds.
+/// The duration of one recorded hour in the replay, in seconds.
 const LOOP_SECONDS: f64 = 3600.0 / SPEED_UP;
-/// An hour with fewer fixes is no vehicle worth showing.
+/// Fixes that an hour must have at least to be shown as a vehicle.
 const MIN_FIXES: usize = 2;
-/// After a pause longer than this, as of a laptop that slept, the replay goes on from now.
+/// The replay skips a pause longer than this, for example after a laptop slept.
 const LATE: Duration = Duration::from_secs(5);
 
 #[derive(Deserialize)]
@@ -37,9 +38,9 @@ struct Row {
 
 /// One moment of the loop.
 struct Moment {
-    /// Seconds from the loop's begin.
+    /// Seconds from the beginning of the loop.
     at: f64,
-    /// Where the vehicle is; nowhere at the end of its hour.
+    /// The fix of the vehicle. `None` is the end of its hour.
     fix: Option<Fix>,
     media_id: String,
 }
@@ -67,7 +68,7 @@ impl Taxis {
         for (i, ((taxi, hour), mut rows)) in hours.into_iter().enumerate() {
             rows.sort_by_key(|row| row.timestamp);
             let media_id = format!("{taxi}-{hour:02}");
-            // Golden ratio: evenly spread, whatever their number.
+            // Multiples of the golden ratio are evenly spread, whatever their number.
             let phase = (i as f64 * 0.618_033_988_75).fract() * LOOP_SECONDS;
             let at = |second: u32| (f64::from(second % 3600) / SPEED_UP + phase) % LOOP_SECONDS;
             for (n, row) in rows.iter().enumerate() {
@@ -81,15 +82,15 @@ impl Taxis {
         Ok(Self { moments, vehicles })
     }
 
-    /// How many vehicles there are.
+    /// Returns the number of vehicles.
     pub fn vehicles(&self) -> usize {
         self.vehicles
     }
 
-    /// Plays for ever, with timestamps of now.
+    /// Plays the recording for ever, with the current time.
     ///
     /// # Errors
-    /// If Kafka's driver refuses a record.
+    /// If the Kafka client refuses a record.
     pub async fn play(&self, publisher: &Publisher) -> anyhow::Result<()> {
         let mut began = Instant::now();
         for lap in 0u32.. {
@@ -112,7 +113,7 @@ impl Taxis {
 
 fn fix(media_id: &str, before: Option<&Row>, row: &Row) -> Fix {
     let moved = before.filter(|b| b.timestamp < row.timestamp).map(|b| {
-        // Metres on a plane: exact enough over a minute's drive.
+        // The plane is exact enough for the drive of a minute.
         let north = (row.latitude - b.latitude) * 111_320.0;
         let east = (row.longitude - b.longitude) * 111_320.0 * row.latitude.to_radians().cos();
         let seconds = f64::from(row.timestamp - b.timestamp);

@@ -1,4 +1,4 @@
-//! Follows a map's stream, holds what a browser would hold, and measures.
+//! A viewer of the map: what a browser would hold, and what it would notice.
 
 use std::collections::HashMap;
 
@@ -9,30 +9,30 @@ use serde_json::Value;
 use crate::now_ms;
 use crate::sse::Event;
 
-/// What a viewer of the map holds, and what it noticed.
+/// What a viewer of the map holds and has noticed.
 #[derive(Clone, Debug, Default)]
 pub struct Viewer {
     /// The newest fix of each device, as JSON.
     pub devices: HashMap<String, Value>,
     /// The last event id.
     pub last_id: String,
-    /// Ids heard with events, in order.
+    /// The ids that came with events, in order.
     pub ids: Vec<String>,
-    /// Resets, with their reasons.
+    /// The reasons of all `reset` events.
     pub resets: Vec<String>,
-    /// `status` events: `live` or `stale`.
+    /// The states of all `status` events: `live` or `stale`.
     pub statuses: Vec<String>,
     /// The reason of an `end` event.
     pub end: Option<String>,
-    /// Fixes heard.
+    /// The number of fixes that came.
     pub fixes: u64,
-    /// Removals heard.
+    /// The number of removals that came.
     pub removals: u64,
-    /// Fixes older than the one held: there must be none.
+    /// Fixes that were older than the one that the viewer held. There must be none.
     pub steps_back: u64,
-    /// Fixes as old as the one held: a replay may repeat one, nothing else does.
+    /// Fixes with the timestamp of the one that the viewer held. Only a replay may bring such a fix.
     pub repeats: u64,
-    /// From the devices' timestamps until now, in milliseconds, of each fix since this was taken.
+    /// The age of each fix when it came, in milliseconds, since a caller last took these.
     pub delays_ms: Vec<i64>,
 }
 
@@ -47,7 +47,7 @@ impl Viewer {
     /// Takes an event in.
     ///
     /// # Errors
-    /// If its data is not what the event's name says.
+    /// If the data of the event is not what its name promises.
     pub fn hear(&mut self, event: &Event) -> anyhow::Result<()> {
         let data = || format!("the data of a {} event: {}", event.event, event.data);
         match event.event.as_str() {
@@ -79,7 +79,7 @@ impl Viewer {
         }
         if !event.id.is_empty() && event.id != self.last_id {
             self.last_id.clone_from(&event.id);
-            // "0" is no place: it says that a snapshot has begun and not ended.
+            // The id "0" is not a position. It means that a snapshot has begun and not ended.
             self.ids.extend((event.id != "0").then(|| event.id.clone()));
         }
         Ok(())
@@ -91,7 +91,7 @@ fn word(data: &str, name: &str) -> anyhow::Result<String> {
     Ok(value[name].as_str().context("a word is missing")?.to_owned())
 }
 
-/// The value below which this share (0 to 1) of the values lies; sorts them.
+/// Returns the value below which this share (0 to 1) of the values lies. Sorts the values.
 pub fn quantile(values: &mut [i64], share: f64) -> Option<i64> {
     values.sort_unstable();
     values.get(((values.len() as f64 * share) as usize).min(values.len().saturating_sub(1))).copied()

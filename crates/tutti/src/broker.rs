@@ -1,5 +1,5 @@
-//! An embedded Kafka broker at a fixed address. The broker in memory listens on a port of the kernel's choice; a
-//! forwarder gives the bootstrap address a fixed one.
+//! An embedded Kafka broker at a fixed address. The broker in memory listens on a port that the kernel chooses, so a
+//! forwarder gives the bootstrap address a fixed port.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tutti_kafka::tools::MockBroker;
 
-/// The broker; ends when dropped.
+/// An embedded broker. It ends when it is dropped.
 pub struct Broker {
     _broker: MockBroker,
     forwarder: JoinHandle<()>,
@@ -17,7 +17,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts a broker with these topics, of so many partitions each.
+    /// Starts a broker with these topics and their numbers of partitions.
     ///
     /// # Errors
     /// If the port is in use.
@@ -43,7 +43,7 @@ impl Broker {
         Ok(Self { _broker: broker, forwarder, address: listen.to_string() })
     }
 
-    /// Its bootstrap address.
+    /// Returns the bootstrap address.
     pub fn address(&self) -> &str {
         &self.address
     }

@@ -1,5 +1,9 @@
-//! The developer's one tool. `tutti up` ([`up`]) runs all of Tutti in one process, with an embedded
-//! Kafka-protocol broker ([`broker`]) and a private Redis ([`local`]), and plays recorded taxis.
+//! `tutti`, the one tool for developers.
+//!
+//! `tutti up` ([`up`]) runs all of Tutti in one process, with an embedded Kafka broker ([`broker`]) and a private
+//! Redis ([`local`]), and plays recorded taxis. `tutti sim` ([`sim`]) simulates load, `tutti watch` ([`watch`])
+//! follows a map, and `tutti bench` ([`bench`]) measures what everything costs. [`passes`] and [`token`] make keys
+//! and tokens. The end-to-end tests use [`local`], [`passes`], [`token`] and [`metrics`], too.
 
 pub mod bench;
 pub mod broker;

@@ -1,4 +1,4 @@
-//! Processes of our own on this machine, which end when we do, however we end.
+//! Processes on this machine that end when the process that started them ends, however it ends.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-/// A process that ends with us. Its parent is a shell that waits for our end of a pipe to close,
-/// which the kernel does even where we are killed; it is a process group of its own, so that a
-/// Ctrl-C on our terminal does not reach it before we have stopped using it.
+/// A process that ends with this one. Its parent is a shell that waits until this process closes its end of a pipe,
+/// which the kernel does even if this process is killed. It runs in a process group of its own, so that a Ctrl-C in
+/// the terminal does not reach it before this process has stopped using it.
 pub struct Owned {
     shell: Child,
     pid: u32,
 }
 
-/// Runs "$@", tells its process id, and ends it when the shell's own standard input ends; and last
-/// the whole process group, with whatever it started in turn.
+/// Runs "$@", prints its process id, and ends it when the standard input of the shell ends. At last kills the whole
+/// process group, with whatever the process started.
 const SHELL: &str = r#"
 "$@" >>"$TUTTI_LOG" 2>&1 &
 pid=$!
@@ -32,7 +32,7 @@ kill -KILL 0
 "#;
 
 impl Owned {
-    /// Starts a process whose output is added to the file `log`; `signal` (as `TERM`) ends it.
+    /// Starts a process whose output is appended to the file `log`. A signal such as `TERM` ends it.
     ///
     /// # Errors
     /// If there is no shell. A command that does not exist shows in the log.
@@ -40,17 +40,18 @@ impl Owned {
         Self::start_with(command, signal, log, [])
     }
 
-    /// The same, with these variables and none of those that begin with `TUTTI_`.
+    /// Starts a process like [`Owned::start`], with these environment variables and no others that begin with
+    /// `TUTTI_`.
     ///
     /// # Errors
-    /// As [`Owned::start`].
+    /// If there is no shell. A command that does not exist shows in the log.
     pub fn start_with<S: AsRef<OsStr>>(
         command: &[S],
         signal: &str,
         log: &Path,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> anyhow::Result<Self> {
-        // There from now on, for who reads it.
+        // The log exists from now on, for anyone who reads it.
         File::options()
             .create(true)
             .append(true)
@@ -79,7 +80,7 @@ impl Owned {
         Ok(Self { shell, pid })
     }
 
-    /// The process's id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.pid
     }
@@ -92,7 +93,7 @@ impl Drop for Owned {
     }
 }
 
-/// A `redis-server` in a temporary folder, with nothing kept on disk.
+/// A `redis-server` in a temporary folder that keeps nothing on disk.
 pub struct Redis {
     process: Owned,
     _folder: tempfile::TempDir,
@@ -100,10 +101,10 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts one, and waits until it answers.
+    /// Starts a Redis, and waits until it answers.
     ///
     /// # Errors
-    /// If `redis-server` is not installed, or does not come up.
+    /// If `redis-server` is not installed, or does not start.
     pub fn start(port: u16) -> anyhow::Result<Self> {
         check_port_free(port, "Redis")?;
         find("redis-server").context(
@@ -135,21 +136,21 @@ impl Redis {
         Ok(Self { process, _folder: folder, port })
     }
 
-    /// Its URL.
+    /// Returns the URL.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 }
 
-/// Whether a port of 127.0.0.1 can be listened on.
+/// Checks that a port of 127.0.0.1 can be listened on.
 ///
 /// # Errors
-/// If it cannot, with what to do about it.
+/// If it cannot. The error says what to do about it.
 pub fn check_port_free(port: u16, what: &str) -> anyhow::Result<()> {
     std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map(drop).with_context(|| {
         format!("port {port} of 127.0.0.1, for {what}, is in use; end what uses it, or choose others with --port-base")
@@ -170,7 +171,7 @@ pub fn wait_for_port(port: u16, timeout: Duration) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A program's path, by PATH.
+/// Returns the path of a program that is in a folder of PATH.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())

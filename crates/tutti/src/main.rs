@@ -1,4 +1,4 @@
-//! `tutti`: the developer's one tool.
+//! `tutti`: the one tool for developers.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -39,21 +39,21 @@ enum Command {
     },
     /// Follow a map's stream in the terminal: rate, delay, resets
     Watch {
-        /// Streams of the same map, as http://127.0.0.1:8080/v1/map/stream; the next is tried
-        /// where one breaks off
+        /// Streams of the same map, such as http://127.0.0.1:8080/v1/map/stream; where one breaks off, the next one
+        /// is tried
         #[arg(required = true, value_name = "URL")]
         urls: Vec<String>,
         /// A token, if the map is not public
         #[arg(long, env = "TUTTI_TOKEN", hide_env_values = true)]
         token: Option<String>,
     },
-    /// Measure what all costs, beside limits of the same run; see `make bench`
+    /// Measure what everything costs, beside limits of the same run; see `make bench`
     Bench(tutti::bench::Options),
     /// Print a new private key for tutti-queue to sign passes with (PEM)
     Key,
-    /// Verify a waiting room's pass, as whatever stands behind the room does
+    /// Verify a pass of a waiting room, like the service that the room protects
     VerifyPass {
-        /// The pass, as `queueAdmitted` or a claim gave it
+        /// The pass, from a `queueAdmitted` event or the answer to a claim
         pass: String,
         /// The room that it must be for
         #[arg(long)]
@@ -67,13 +67,13 @@ enum Command {
         /// The user
         #[arg(long, default_value = "developer")]
         sub: String,
-        /// What it allows, words separated by blanks
+        /// What the token allows: scopes separated by blanks
         #[arg(long, default_value = "map:read")]
         scope: String,
-        /// How long it is valid, as 30s, 15m, 1h
+        /// How long the token is valid, such as 30s, 15m, 1h
         #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
         ttl: Duration,
-        /// The HS256 secret of the edges; that of `tutti up` if absent
+        /// The HS256 secret of the edges; by default that of `tutti up`
         #[arg(long, env = "TUTTI_AUTH_HS256_SECRET", hide_env_values = true, default_value = DEVELOPMENT_SECRET, hide_default_value = true)]
         secret: String,
     },

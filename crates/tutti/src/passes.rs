@@ -1,4 +1,4 @@
-//! Keys that passes are signed with, and what a shop does with a pass: verify it.
+//! Keys that passes are signed with, and the verification of a pass by the service that the room protects.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,22 +10,22 @@ use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use tutti_model::room::{Claims, PASS_AUDIENCE};
 
-/// What precedes the 32 bytes of an Ed25519 private key in PKCS #8 (RFC 8410, section 7).
+/// The bytes before the 32 bytes of an Ed25519 private key in PKCS #8 (RFC 8410, section 7).
 const PKCS8: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 
-/// A new Ed25519 private key, as `passes.key_file` wants it: PEM, PKCS #8.
+/// Makes an Ed25519 private key in the form that `passes.key_file` expects: PEM, PKCS #8.
 pub fn new_key() -> String {
     let secret: [u8; 32] = rand::random();
     let der = [&PKCS8[..], &secret].concat();
     format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(der))
 }
 
-/// What a pass says, if it is valid now, for this room, by the keys at `jwks`: a URL, as
-/// `https://example.org/.well-known/jwks.json`, or a file.
+/// Returns the claims of a pass that is valid now and for this room. `jwks` says where the published keys are: a URL
+/// such as `https://example.org/.well-known/jwks.json`, or a file.
 ///
 /// # Errors
-/// Why it is not valid, or why the keys could not be had.
+/// If the pass is not valid, or if the keys could not be read.
 pub async fn verify(pass: &str, room: &str, jwks: &str) -> anyhow::Result<Claims> {
     let text = if jwks.starts_with("http://") || jwks.starts_with("https://") {
         let response = reqwest::get(jwks).await.with_context(|| format!("fetching {jwks}"))?;

@@ -1,4 +1,4 @@
-//! `tutti sim`: positions, a crowd before a waiting room, users with their inboxes.
+//! `tutti sim`: positions, a crowd in front of a waiting room, users with their inboxes.
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tutti_service::{raise_file_limit, stop_signal};
 use crate::token::{DEVELOPMENT_SECRET, sign};
 use crate::up::TOPIC;
 
-/// What is simulated.
+/// What to simulate.
 #[derive(Subcommand)]
 pub enum Sim {
     /// The recorded taxis of San Francisco that `tutti up` plays, in an endless loop
@@ -41,7 +41,7 @@ pub enum Sim {
         /// Stop after so many fixes
         #[arg(long)]
         fixes: Option<u64>,
-        /// The same seed drives the same ways
+        /// The seed of all random choices; with one seed devices always drive the same ways
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// Where they go
@@ -50,16 +50,16 @@ pub enum Sim {
     },
 }
 
-/// Of a crowd.
+/// Options of a crowd.
 #[derive(clap::Args)]
 pub struct CrowdOptions {
     /// How many people
     #[arg(long, default_value_t = 1000)]
     people: u32,
-    /// They come within this time, as 10s, 2m
+    /// The time within which they come, such as 10s, 2m
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     over: Duration,
-    /// So many of them hold a stream open, the others ask now and then; all, if absent
+    /// How many of them hold a stream open; the others ask now and then; by default all
     #[arg(long)]
     streams: Option<u32>,
     /// Those without a stream never come back
@@ -68,7 +68,7 @@ pub struct CrowdOptions {
     /// How long they stay inside
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     stay: Duration,
-    /// The room, which must be there
+    /// The room, which must exist
     #[arg(long, default_value = "demo")]
     room: String,
     /// Base URLs of edges
@@ -76,7 +76,7 @@ pub struct CrowdOptions {
     edges: Vec<String>,
 }
 
-/// Of users with their inboxes.
+/// Options of users with their inboxes.
 #[derive(clap::Args)]
 pub struct InboxOptions {
     /// How many users
@@ -88,10 +88,10 @@ pub struct InboxOptions {
     /// Notifications a second
     #[arg(long, default_value_t = 20.0)]
     rate: f64,
-    /// Stop after this time, as 30s, 5m; else with Ctrl-C
+    /// Stop after this time, such as 30s, 5m; by default with Ctrl-C
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     lasts: Option<Duration>,
-    /// The HS256 secret of the edges; that of `tutti up` if absent
+    /// The HS256 secret of the edges; by default that of `tutti up`
     #[arg(long, env = "TUTTI_AUTH_HS256_SECRET", hide_env_values = true, default_value = DEVELOPMENT_SECRET, hide_default_value = true)]
     secret: String,
     /// Base URLs of edges
@@ -99,7 +99,7 @@ pub struct InboxOptions {
     edges: Vec<String>,
 }
 
-/// Where positions go.
+/// The topic that positions go to.
 #[derive(clap::Args)]
 pub struct To {
     /// Kafka, host:port,...
@@ -110,10 +110,10 @@ pub struct To {
     topic: String,
 }
 
-/// Simulates it until it is over, or this is ended; says on stderr how it goes.
+/// Runs a simulation until it is over or the process is told to stop. Prints its progress on stderr.
 ///
 /// # Errors
-/// If what it is sent to is not there, or refuses it.
+/// If Kafka or an edge does not answer, or refuses what is sent.
 pub async fn simulate(what: Sim) -> anyhow::Result<()> {
     let (to, city) = match what {
         Sim::Crowd(options) => return crowd(options).await,

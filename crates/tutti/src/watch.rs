@@ -1,4 +1,4 @@
-//! `tutti watch`: follows a map's stream in the terminal.
+//! `tutti watch`: follows the stream of a map in the terminal.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tutti_load::watch::{Viewer, quantile};
 /// Follows streams of the same map, the next one where one breaks off, and prints a line a second.
 ///
 /// # Errors
-/// If the first does not open at all, or an event is not what it should be.
+/// If there is one URL only, and its stream does not open at first.
 pub async fn watch(urls: &[String], token: Option<String>) -> anyhow::Result<()> {
     let mut viewer = Viewer::default();
     let mut streams = 0u64;

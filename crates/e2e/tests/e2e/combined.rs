@@ -5,6 +5,7 @@ use serde_json::Value;
 use tutti_e2e::fixes::fix;
 use tutti_e2e::inboxes::token;
 use tutti_e2e::rooms::{Rooms, admin};
+use tutti_e2e::service::Service;
 use tutti_e2e::testbed::{Edge, Testbed};
 use tutti_e2e::{kafka, unique};
 use tutti_load::now_ms;
@@ -41,9 +42,8 @@ fn has(events: &[Event], name: &str, text: &str) -> bool {
     events.iter().any(|event| event.event == name && event.data.contains(text))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_connection_shows_inbox_room_and_map_and_one_id_resumes_all_anywhere() {
-    let rooms = Rooms::start(Testbed::new(1).await, 1, &[]).await;
+/// Starts an ingest of positions and of notifications. Returns it and the topic of notifications.
+async fn ingest_of_map_and_inboxes(rooms: &Rooms) -> (Service, String) {
     let topic = unique("notifications");
     kafka::shared().create_topic(&topic, 1).await.unwrap();
     let ingest = rooms.testbed.service(
@@ -57,6 +57,13 @@ async fn one_connection_shows_inbox_room_and_map_and_one_id_resumes_all_anywhere
             ("routes.notifications.group", format!("{topic}-group")),
         ],
     );
+    (ingest, topic)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_shows_inbox_room_and_map_and_one_id_resumes_all_anywhere() {
+    let rooms = Rooms::start(Testbed::new(1).await, 1, &[]).await;
+    let (ingest, topic) = ingest_of_map_and_inboxes(&rooms).await;
     let (a, b) = (rooms.edge(&[]).await, rooms.edge(&[]).await);
     ingest.wait_ready().await;
     rooms.put(&a, "sale", r#"{"maxActive":1,"claimSeconds":600}"#).await;

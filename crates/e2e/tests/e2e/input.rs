@@ -17,7 +17,7 @@ use tutti_model::Fix;
 /// A record of `.rejected`: its headers, and the length of its value.
 type Rejected = (BTreeMap<String, String>, Option<usize>);
 
-/// Everything on the topic of rejected values, once these are as many.
+/// Reads the topic of rejected values until it has `count` records.
 async fn rejected(testbed: &Testbed, count: usize) -> Vec<Rejected> {
     let topic = format!("{}.rejected", testbed.topic);
     let read = || block_in_place(|| read_topic(testbed.brokers(), &topic, Duration::from_secs(10)));
@@ -32,7 +32,7 @@ async fn rejected(testbed: &Testbed, count: usize) -> Vec<Rejected> {
         .collect()
 }
 
-/// A producer of values of any size.
+/// Makes a producer of values of any size.
 fn producer(testbed: &Testbed) -> Producer {
     let properties = [("message.max.bytes".to_owned(), "4194304".to_owned())].into();
     let settings = ClientSettings { brokers: testbed.brokers().to_owned(), properties };
@@ -44,16 +44,15 @@ fn producer(testbed: &Testbed) -> Producer {
     Producer::start(&settings, &options).unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn garbage_of_every_kind_is_set_aside_with_its_reason_and_the_flow_goes_on() {
-    let testbed = Testbed::new(2).await;
-    let (ingest, [edge]) = testbed.up([&[]]).await;
-    let viewer = Following::start(&edge.stream()).await;
-    let now = now_ms();
+/// A value that must be rejected: the reason, the value, and its content type.
+type Garbage = (&'static str, Vec<u8>, Option<&'static str>);
+
+/// Returns values of every kind that must be rejected.
+fn garbage(now: i64) -> Vec<Garbage> {
     let shape = |fields: &str| format!(r#"{{"mediaId":"x","timestamp":{now},{fields}}}"#).into_bytes();
     let whole =
         Fix { media_id: "x".into(), timestamp_ms: now, latitude: 1.0, ..Fix::default() }.encode_to_vec();
-    let garbage: Vec<(&str, Vec<u8>, Option<&str>)> = vec![
+    vec![
         ("not_json", b"".to_vec(), None),
         ("not_json", b"no json".to_vec(), None),
         ("not_json", vec![0xff; 100], None),
@@ -83,7 +82,16 @@ async fn garbage_of_every_kind_is_set_aside_with_its_reason_and_the_flow_goes_on
         ("future", fix("x", now + 3_600_000).into_bytes(), None),
         ("timestamp", fix("x", now * 1000).into_bytes(), None),
         ("not_protobuf", whole[..whole.len() - 1].to_vec(), Some("application/protobuf")),
-    ];
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_of_every_kind_is_set_aside_with_its_reason_and_the_flow_goes_on() {
+    let testbed = Testbed::new(2).await;
+    let (ingest, [edge]) = testbed.up([&[]]).await;
+    let viewer = Following::start(&edge.stream()).await;
+    let now = now_ms();
+    let garbage = garbage(now);
     let producer = producer(&testbed);
     let send = async |key: &str, value: Option<&[u8]>, content_type: Option<&str>| {
         let header = content_type.map(|kind| ("content-type", kind));

@@ -23,7 +23,7 @@ fn transactional(brokers: &str, id: &str) -> TransactionalProducer {
     block_in_place(|| TransactionalProducer::connect(brokers, id)).unwrap()
 }
 
-/// Begins a transaction with one record, which Kafka has then.
+/// Begins a transaction with one record, and waits until Kafka has it.
 fn begin(producer: &TransactionalProducer, topic: &str, partition: i32, key: &str, value: &str) {
     let (key, value) = (Some(key.as_bytes()), Some(value.as_bytes()));
     let partition = Some(partition);
@@ -39,7 +39,7 @@ fn abort(producer: &TransactionalProducer) {
     block_in_place(|| producer.abort()).unwrap();
 }
 
-/// Reads a stream until its status is this; events that came before it, by name and data.
+/// Reads a stream until its status is the wanted one. Returns the events that came before it, by name and data.
 async fn until_status(source: &mut Source, is_wanted: impl Fn(&Value) -> bool) -> Vec<(String, String)> {
     let mut events = Vec::new();
     let reading = async {
@@ -96,7 +96,7 @@ async fn records_behind_an_open_transaction_make_the_map_stale_until_it_ends() {
     eventually("and the map is live", async || is_live()).await;
     eventually("nothing is held back", async || held_back().await == Some(0.0)).await;
 
-    // One that is aborted brings nothing, and holds nothing back any more.
+    // A transaction that is aborted brings nothing, and holds nothing back any more.
     in_transaction("aborted");
     eventually("it is counted", async || held_back().await == Some(1.0)).await;
     eventually("viewers are told", async || !is_live()).await;
@@ -128,7 +128,7 @@ async fn listeners_of_a_topic_hear_that_one_partition_stands_while_another_goes_
 
     begin(&transaction, &topic, 0, "a", "inside");
     until_status(&mut source, lags_by_one).await;
-    // Of the keys some go to the other partition, which stands in no transaction.
+    // Some keys go to the other partition, which is in no transaction.
     let goes_on = async {
         loop {
             let event = source.next().await.unwrap().expect("the stream goes on");

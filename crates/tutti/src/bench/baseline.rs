@@ -1,5 +1,5 @@
-//! The limits that the map and inboxes are held to: the same work without any of Tutti, each part on a thread of its
-//! own, whose CPU can be told.
+//! The limits that the map and inboxes are compared with: the same work without any of Tutti, each part on a thread
+//! of its own, whose CPU can be measured.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
-/// So many connections to this process: the ends to write to, and those to read from.
+/// Opens connections to this process. Returns the ends to write to, and those to read from.
 pub(super) fn pairs(count: usize) -> anyhow::Result<(Vec<TcpStream>, Vec<tokio::net::TcpStream>)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
@@ -23,7 +23,7 @@ pub(super) fn pairs(count: usize) -> anyhow::Result<(Vec<TcpStream>, Vec<tokio::
     Ok((ours, theirs))
 }
 
-/// The same where what is written is read, and thrown away.
+/// Opens connections to this process. Returns the ends to write to. What is written is read and thrown away.
 pub(super) fn sockets(count: usize) -> anyhow::Result<Vec<TcpStream>> {
     let (ours, theirs) = pairs(count)?;
     for mut socket in theirs {
@@ -35,12 +35,12 @@ pub(super) fn sockets(count: usize) -> anyhow::Result<Vec<TcpStream>> {
     Ok(ours)
 }
 
-/// The CPU seconds of this thread so far.
+/// Returns the CPU seconds that this thread has used.
 fn own_cpu() -> anyhow::Result<f64> {
-    super::cpu_of("/proc/thread-self/stat")
+    super::process::cpu_of("/proc/thread-self/stat")
 }
 
-/// Writes to all sockets the bytes that are for this time, so many times, one time each `pause`; CPU seconds a
+/// Writes the bytes of each round to all sockets, a round each `pause`. Returns the sockets and the CPU seconds of a
 /// write.
 pub(super) fn write_loop(
     mut sockets: Vec<TcpStream>,
@@ -62,9 +62,9 @@ pub(super) fn write_loop(
     Ok((sockets, each))
 }
 
-/// A bare pair: one thread publishes `rate` messages a second for one of the sockets each, another
-/// subscribes, and writes each to the socket that it is for. The sockets back, CPU seconds of both, and how
-/// many messages that was.
+/// Runs a bare pair: one thread publishes `rate` messages a second, each for one of the sockets, and another
+/// subscribes and writes each message to its socket. Returns the sockets, the CPU seconds of both threads, and the
+/// number of messages.
 pub(super) fn pair(
     port: u16,
     mut sockets: Vec<TcpStream>,
@@ -105,7 +105,7 @@ pub(super) fn pair(
     let before = own_cpu()?;
     let (began, mut sent, mut scrap) = (Instant::now(), 0u64, [0; 65536]);
     while sent < wanted {
-        // What is due goes together, as in a batch of 5 ms.
+        // Messages that are due go together, as in a batch of 5 ms.
         let due = ((began.elapsed().as_secs_f64() * rate as f64) as u64).min(wanted) - sent;
         let mut all = Vec::new();
         for _ in 0..due {
@@ -128,7 +128,7 @@ pub(super) fn pair(
     Ok((sockets, publisher + subscriber, wanted))
 }
 
-/// A command of Redis, as it goes over the wire.
+/// Encodes a Redis command.
 fn command(words: &[&[u8]]) -> Vec<u8> {
     let mut text = format!("*{}\r\n", words.len()).into_bytes();
     for word in words {
@@ -139,8 +139,8 @@ fn command(words: &[&[u8]]) -> Vec<u8> {
     text
 }
 
-/// The first array of strings and numbers in these bytes, and where the next one begins; nothing if it
-/// is not whole.
+/// Reads the first array of strings and numbers. Returns it and where the next one begins, or `None` if it is not
+/// complete.
 fn reply(bytes: &[u8]) -> Option<(Vec<&[u8]>, usize)> {
     let mut at = 0;
     let line = |from: usize| {

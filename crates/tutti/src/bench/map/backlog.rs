@@ -1,4 +1,4 @@
-//! What lies in Kafka when ingest starts.
+//! Fixes that lie in Kafka when ingest starts.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -9,20 +9,22 @@ use tutti_kafka::tools::{Admin, PartitionReader};
 use tutti_load::publisher::Publisher;
 use tutti_model::{Fix, location};
 
-use super::{Bench, PATIENCE, TOPIC, applied, cpu_seconds, fix, median, row, say};
+use super::rig::{Bench, PATIENCE, TOPIC, applied, fix};
+use crate::bench::process::cpu_seconds;
+use crate::bench::report::{median, row, say};
 
-/// So many fixes.
+/// The number of fixes.
 const BACKLOG: u32 = 1_000_000;
 
 impl Bench<'_> {
-    /// How fast ingest carries it, beside a consumer that does nothing with it.
+    /// Measures how fast ingest works off the backlog, beside a consumer that does nothing with it.
     pub(super) async fn backlog(&self) -> anyhow::Result<()> {
         say(&format!("{BACKLOG} fixes that ingest finds in Kafka:"));
         let Some(kafka) = &self.stage.options.kafka else {
             row("not measured: the embedded broker does not keep so many", "(needs --kafka)");
             return Ok(());
         };
-        // Of this run only: what another left behind would be read too.
+        // The topic belongs to this run alone, because records that another run left behind would be read, too.
         let topic = format!("{TOPIC}-{:08x}", rand::random::<u32>());
         let admin = Admin::connect(kafka)?;
         admin.create_topic(&topic, 1, &[]).await?;
@@ -46,7 +48,7 @@ impl Bench<'_> {
         Ok(admin.delete_topic(&topic).await?)
     }
 
-    /// How fast a fresh ingest applies them.
+    /// Measures how fast a fresh ingest applies the fixes.
     async fn carry(&self, topic: &str) -> anyhow::Result<Pace> {
         self.stage.empty_redis().await?;
         let ingest = self.ingest(topic, "beginning")?;
@@ -63,13 +65,13 @@ impl Bench<'_> {
                 first = Some((applied, spent));
             }
             ensure!(Instant::now() < until, "only {applied} were applied");
-            // Seldom enough that answering costs it nothing to speak of.
+            // The requests are so rare that answering them costs ingest almost nothing.
             sleep(Duration::from_millis(50)).await;
         }
     }
 }
 
-/// A process at one time.
+/// The CPU time of a process at one moment.
 #[derive(Clone, Copy)]
 struct Spent {
     at: Instant,
@@ -83,7 +85,7 @@ impl Spent {
     }
 }
 
-/// How many fixes a process deals with.
+/// The number of fixes that a process handles in a second, and in a second of CPU.
 struct Pace {
     a_second: f64,
     a_cpu_second: f64,
@@ -111,7 +113,7 @@ impl fmt::Display for Pace {
     }
 }
 
-/// How fast a consumer reads them and does nothing with them.
+/// Measures how fast a consumer reads the fixes and does nothing with them.
 async fn consumed(kafka: &str, topic: &str) -> anyhow::Result<Pace> {
     let (kafka, topic) = (kafka.to_owned(), topic.to_owned());
     tokio::task::spawn_blocking(move || consume(&kafka, &topic)).await?

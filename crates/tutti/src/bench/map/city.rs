@@ -8,14 +8,16 @@ use tokio::time::sleep;
 use tutti_load::city::{CENTRE, City};
 use tutti_load::publisher::Publisher;
 
+use super::rig::{Bench, LASTS, PATIENCE, TOPIC, applied};
 use super::viewers::bytes_a_second;
-use super::{Bench, LASTS, PATIENCE, Running, TOPIC, applied, median, row, say};
+use crate::bench::report::{median, row, say};
+use crate::bench::stage::Running;
 
-/// Devices report once in so many seconds.
+/// Seconds between two fixes of a device.
 pub(super) const REPORTS: u32 = 5;
 
 impl Bench<'_> {
-    /// A city on the map, half a degree around its centre, that is driven until the second is dropped.
+    /// Starts a city on the map, half a degree around its centre. It is driven until the returned tasks are dropped.
     pub(super) async fn drive(
         &self,
         devices: u32,
@@ -35,7 +37,7 @@ impl Bench<'_> {
         Ok((ingest, driving))
     }
 
-    /// How soon a fresh edge has it, and what viewers get.
+    /// Measures how soon a fresh edge has the city, and what viewers receive.
     pub(super) async fn city(&self) -> anyhow::Result<()> {
         let devices = self.stage.options.devices;
         let rate = (devices / REPORTS).max(1);
@@ -52,7 +54,7 @@ impl Bench<'_> {
         views(&edge).await
     }
 
-    /// An edge, and how many seconds after its start it had all these devices.
+    /// Starts an edge. Returns it and the seconds until it had all devices.
     pub(super) async fn fresh_edge(&self, devices: u32) -> anyhow::Result<(Running, f64)> {
         let (began, until) = (Instant::now(), Instant::now() + PATIENCE);
         let edge = self.edge(12, 250)?;
@@ -70,7 +72,7 @@ impl Bench<'_> {
     }
 }
 
-/// What viewers of a city get.
+/// Measures what viewers of a city receive.
 async fn views(edge: &Running) -> anyhow::Result<()> {
     let (latitude, longitude) = CENTRE;
     let [west, east] = [-0.05, 0.05].map(|more| longitude + more);

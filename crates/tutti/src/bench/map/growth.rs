@@ -1,4 +1,4 @@
-//! How the map's costs grow, as plots.
+//! How the costs of the map grow, as plots.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,16 +7,18 @@ use anyhow::Context as _;
 use tokio::time::sleep;
 
 use super::city::REPORTS;
+use super::rig::{Bench, LASTS, applied};
 use super::viewers::open;
-use super::{Bench, LASTS, applied, cpu_seconds, median, row, rss, say};
+use crate::bench::process::{cpu_seconds, rss};
+use crate::bench::report::{median, row, say};
 
 /// Fixes a second to streams, and of a city while edges are added.
 const TO_STREAMS: u32 = 20;
 const TO_EDGES: u32 = 1000;
-/// Mermaid's own is nearly white.
+/// The colour that Mermaid takes by itself is nearly white.
 const COLOUR: &str = r##"%%{init: {"themeVariables": {"xyChart": {"plotColorPalette": "#2a6fb0"}}}}%%"##;
 
-/// Measures it, prints it, and writes the plots to a file.
+/// Measures how costs grow, prints it, and writes the plots to a file.
 ///
 /// # Errors
 /// If something does not start, or answers what it must not.
@@ -30,7 +32,7 @@ pub(super) async fn run(bench: &mut Bench<'_>, file: &Path) -> anyhow::Result<()
     std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))
 }
 
-/// A figure that depends on how many there are of something.
+/// A figure that depends on a number of things, such as streams.
 struct Plot {
     title: &'static str,
     of: &'static str,
@@ -48,7 +50,7 @@ impl Plot {
         self.values.push((count, value));
     }
 
-    /// As Mermaid has it, in Markdown.
+    /// Returns the plot in Markdown, for Mermaid.
     fn markdown(&self) -> String {
         let most = self.values.iter().map(|(_, value)| *value).fold(0.0, f64::max);
         let counts: Vec<String> = self.values.iter().map(|(count, _)| format!("\"{count}\"")).collect();
@@ -65,7 +67,7 @@ impl Plot {
     }
 }
 
-/// More streams.
+/// Measures the CPU of more and more streams.
 async fn streams(bench: &mut Bench<'_>) -> anyhow::Result<Plot> {
     let mut counts = vec![1000, 4000, 9000, bench.stage.options.idle_streams];
     counts.sort_unstable();
@@ -82,7 +84,7 @@ async fn streams(bench: &mut Bench<'_>) -> anyhow::Result<Plot> {
     Ok(plot)
 }
 
-/// More devices.
+/// Measures how soon an edge serves more and more devices, and its memory.
 async fn devices(bench: &Bench<'_>) -> anyhow::Result<[Plot; 2]> {
     let mut soon = Plot::new("From the start of an edge until it serves all", "devices", "s");
     let mut memory = Plot::new("Memory of an edge", "devices", "MB");
@@ -101,7 +103,7 @@ async fn devices(bench: &Bench<'_>) -> anyhow::Result<[Plot; 2]> {
     Ok([soon, memory])
 }
 
-/// More edges.
+/// Measures the CPU of Redis with more and more edges.
 async fn edges(bench: &Bench<'_>) -> anyhow::Result<Plot> {
     let (ingest, _driving) = bench.drive(TO_EDGES * REPORTS, TO_EDGES).await?;
     let mut plot = Plot::new("CPU of Redis a fix, 1,000 of them a second", "edges", "us");

@@ -13,19 +13,21 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tutti_model::location;
 
-use super::{PATIENCE, Running, Times, fix};
+use super::rig::{PATIENCE, fix};
+use crate::bench::stage::Running;
+use crate::bench::times::Times;
 
-/// So many streams of all note when they heard of each fix.
+/// The number of streams that note when they heard of each fix.
 pub(super) const SAMPLES: usize = 20;
-/// How an event of fixes begins. The line feed stands only at its start, so a match that fails can begin again
+/// The beginning of an event of fixes. The line feed stands only at its start, so a match that fails can begin again
 /// only there.
 const EVENT: &[u8] = b"\nevent: liveMapLocation";
-/// Streams that come from one address: the more of its ports are taken, the longer the kernel looks for another.
+/// Streams that come from one address. The more of its ports are taken, the longer the kernel looks for another.
 const FROM_ONE: usize = 4000;
-/// Streams that come at the same time: the kernel's queue of connections is shorter than all.
+/// Streams that connect at the same time. The kernel's queue of connections is shorter than their number.
 const COMING: usize = 500;
 
-/// An event as an edge writes it, of so many bytes.
+/// Returns an event of this many bytes, as an edge writes it.
 pub(super) fn event(number: usize, length: usize) -> Vec<u8> {
     let fix = location::to_json(&fix(number, 0));
     let mut text = format!("e2\r\nevent: liveMapLocation\ndata: [{fix}]\nid: ");
@@ -35,14 +37,14 @@ pub(super) fn event(number: usize, length: usize) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Which sample one of so many streams is, if it is one.
+/// Returns the number of the sample that stream `n` of `count` is, if it is one.
 pub(super) fn sample(n: usize, count: usize) -> Option<usize> {
     let step = (count / SAMPLES).max(1);
     n.is_multiple_of(step).then_some(n / step).filter(|sample| *sample < SAMPLES)
 }
 
-/// So many streams, from addresses of this 127.0.x.0/24; returns when all have heard something. They end when
-/// what is returned is dropped.
+/// Opens streams from addresses of 127.0.x.0/24, where x is `source`. Returns when all have heard something. The
+/// streams end when the returned tasks are dropped.
 pub(super) async fn open(
     edge: &Running,
     count: usize,
@@ -73,7 +75,7 @@ pub(super) async fn open(
     Ok(streams)
 }
 
-/// Reads until the stream ends, and counts; a sample notes, too.
+/// Reads until the stream ends, and counts events. A sample also notes the time of each fix.
 pub(super) async fn read(mut socket: TcpStream, times: Arc<Times>, sample: Option<usize>) {
     let (mut buffer, mut matched, mut held) = (vec![0; 4096], 0, String::new());
     let mut live = false;
@@ -89,7 +91,8 @@ pub(super) async fn read(mut socket: TcpStream, times: Arc<Times>, sample: Optio
     }
 }
 
-/// Events of fixes that begin in these bytes; how much of the next one has matched goes from read to read.
+/// Returns the number of events of fixes that begin in these bytes. `matched` carries from read to read how much of
+/// the next one has matched.
 fn count(bytes: &[u8], matched: &mut usize) -> usize {
     let mut events = 0;
     for byte in bytes {
@@ -104,21 +107,21 @@ fn count(bytes: &[u8], matched: &mut usize) -> usize {
     events
 }
 
-/// Notes the fixes of all events that are whole, and forgets those.
+/// Notes the fixes of all events that are complete, and drops these events.
 fn note(held: &mut String, times: &Times, sample: usize) {
     let Some(end) = held.rfind("\n\n") else { return };
     let now = times.now();
     let parts = held[..end].split(r#""n":""#).skip(1);
     for number in parts.filter_map(|part| part.get(..8)?.parse::<usize>().ok()) {
         if let Some(slot) = times.heard.get(number * SAMPLES + sample) {
-            // The first time counts.
+            // Only the first time counts.
             let _ = slot.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
     held.drain(..end);
 }
 
-/// Bytes a second of a stream, its beginning left out.
+/// Returns the bytes a second of a stream, without its beginning.
 pub(super) async fn bytes_a_second(
     edge: &Running,
     path: &str,
@@ -144,7 +147,7 @@ fn address_of(edge: &Running) -> anyhow::Result<SocketAddr> {
     Ok(edge.url.strip_prefix("http://").context("an http:// URL")?.parse()?)
 }
 
-/// A stream of the map that the edge has begun to answer, with 200.
+/// Opens a stream of the map that the edge has begun to answer with 200.
 async fn granted(address: SocketAddr, source: [u8; 2]) -> anyhow::Result<TcpStream> {
     let socket = ask(address, source, "/v1/map/stream", "identity").await?;
     let mut head = [0; 64];
@@ -164,7 +167,7 @@ async fn ask(
     socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, third, last), 0)))?;
     let mut socket = socket.connect(address).await?;
     socket.set_nodelay(true)?;
-    // In the words of a browser: to others the edge sends no Zstandard.
+    // Browsers send this header. The edge sends Zstandard to no other client.
     let headers = format!("host: {address}\r\naccept-encoding: {coding}\r\nsec-fetch-mode: cors\r\n");
     let request = format!("GET {path} HTTP/1.1\r\n{headers}\r\n");
     socket.write_all(request.as_bytes()).await?;
