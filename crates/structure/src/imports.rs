@@ -114,8 +114,11 @@ impl Reader<'_> {
 
     /// Reads a path in the code, if one of several parts begins here.
     fn path(&mut self) {
-        let follows =
-            self.at.checked_sub(1).is_some_and(|before| self.tokens[before] == Token::PathSeparator);
+        let before = |n: usize| self.at.checked_sub(n).map(|before| &self.tokens[before]);
+        let follows = before(1) == Some(&Token::PathSeparator);
+        // The path of `pub(in path)` says who may name an item. It names none itself.
+        let is_visibility = before(1).is_some_and(|token| token.is_word("in"))
+            && before(2).is_some_and(|token| token.is_symbol('('));
         let mut path = Path::new();
         while let Some(Token::Word(word)) = self.tokens.get(self.at) {
             path.push(word.clone());
@@ -125,7 +128,7 @@ impl Reader<'_> {
             }
             self.at += 1;
         }
-        if path.len() > 1 && !follows {
+        if path.len() > 1 && !follows && !is_visibility {
             self.add(path, None);
         }
     }
@@ -213,6 +216,14 @@ mod tests {
         assert_eq!(
             paths("fn a() -> crate::b::C { super::d(); e.f(); g::h::<i::J>() }"),
             ["crate::b::C", "g::h", "i::J", "super::d"]
+        );
+    }
+
+    #[test]
+    fn the_path_of_a_visibility_is_no_import() {
+        assert_eq!(
+            paths("pub(in crate::a) fn b(c: crate::d::E) { for f in crate::g::h() {} }"),
+            ["crate::d::E", "crate::g::h"]
         );
     }
 
