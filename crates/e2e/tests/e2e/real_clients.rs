@@ -284,7 +284,7 @@ async fn clients_of_a_compressed_stream_that_fall_behind_arrive_at_the_newest_st
 
 /// What a client that reconnects by itself was told.
 #[derive(Default)]
-struct Told<Held> {
+struct Reconnecting<Held> {
     held: Held,
     streams: u32,
     failed: Option<String>,
@@ -292,7 +292,7 @@ struct Told<Held> {
 
 /// Follows a stream of user 7 with the crate of LaunchDarkly, which reconnects with its last id when a stream has
 /// ended.
-fn keep_following<Held>(url: &str, hear: fn(&mut Held, &Event)) -> Arc<Mutex<Told<Held>>>
+fn keep_following<Held>(url: &str, hear: fn(&mut Held, &Event)) -> Arc<Mutex<Reconnecting<Held>>>
 where
     Held: Default + Send + 'static,
 {
@@ -303,7 +303,7 @@ where
         .reconnect(reconnect.build())
         .build_with_transport(ReqwestTransport);
     let mut stream = client.stream();
-    let told = Arc::new(Mutex::new(Told::default()));
+    let told = Arc::new(Mutex::new(Reconnecting::default()));
     let ours = told.clone();
     tokio::spawn(async move {
         while let Some(next) = stream.next().await {

@@ -9,7 +9,7 @@ use super::{HOUR, ITEM_BYTES};
 pub(super) const STORY_KEEP: MailboxLimits = MailboxLimits { items: 5, bytes: 600, age: HOUR };
 
 /// An item that was filed and not deleted.
-pub(super) struct Lying {
+pub(super) struct FiledItem {
     pub(super) id: String,
     pub(super) bytes: usize,
     /// The number of the record that brought the item. `read` is the number of the record that marked it as read.
@@ -19,9 +19,9 @@ pub(super) struct Lying {
 
 /// The model of a mailbox.
 #[derive(Default)]
-pub(super) struct Plain {
+pub(super) struct MailboxModel {
     /// All items that were ever filed and not deleted.
-    pub(super) lying: Vec<Lying>,
+    pub(super) lying: Vec<FiledItem>,
     /// The record of the last item that was trimmed. The mailbox lists the items after it.
     pub(super) cut_item: u64,
     /// The last record of which nothing is left in the mailbox. A reader that has not read it must be reset.
@@ -31,8 +31,8 @@ pub(super) struct Plain {
     pub(super) marks: BTreeMap<String, (bool, u64)>,
 }
 
-impl Plain {
-    pub(super) fn listed(&self) -> impl Iterator<Item = &Lying> {
+impl MailboxModel {
+    pub(super) fn listed(&self) -> impl Iterator<Item = &FiledItem> {
         self.lying.iter().filter(|item| item.seq > self.cut_item)
     }
 
@@ -75,13 +75,13 @@ impl Plain {
 
 /// The model of a bucket.
 #[derive(Default)]
-pub(super) struct Model {
+pub(super) struct BucketModel {
     pub(super) seq: u64,
     pub(super) gap: u64,
-    pub(super) boxes: [Plain; 3],
+    pub(super) boxes: [MailboxModel; 3],
 }
 
-impl Model {
+impl BucketModel {
     pub(super) fn file(&mut self, filings: &[(usize, String, usize)]) -> FileOutcome {
         let mut outcome = FileOutcome::default();
         let mut told = HashSet::new();
@@ -98,7 +98,7 @@ impl Model {
             }
             told.insert(*at);
             let bytes = ITEM_BYTES + id.len() + size;
-            plain.lying.push(Lying { id: id.clone(), bytes, seq: self.seq, read: None });
+            plain.lying.push(FiledItem { id: id.clone(), bytes, seq: self.seq, read: None });
             plain.trim();
         }
         outcome

@@ -8,7 +8,7 @@ use tutti_e2e::redis::Redis;
 use tutti_feed::{Filing, Mailbox, MailboxChange, Mailboxes, Mark, Position, Since, read_log};
 use tutti_model::ResetReason;
 
-use super::model::{Model, STORY_KEEP};
+use super::model::{BucketModel, STORY_KEEP};
 use super::{ITEM_BYTES, boxes, file_all, filing, letters};
 
 const ADDRESSES: [&str; 3] = ["{a}:1", "a", "b|\n"];
@@ -38,7 +38,7 @@ impl Device {
     }
 
     /// Replaces everything that the device holds.
-    fn replace(&mut self, mailbox: &Mailbox, model: &Model) {
+    fn replace(&mut self, mailbox: &Mailbox, model: &BucketModel) {
         let is_read = |id: &String| mailbox.marks.get(id).is_some_and(|mark| !mark.deleted);
         self.held = mailbox.items.iter().map(|item| (item.id.clone(), is_read(&item.id))).collect();
         self.after = model.boxes[self.at].cut_item;
@@ -53,7 +53,7 @@ struct Story<'a> {
     boxes: Mailboxes,
     random: StdRng,
     addresses: usize,
-    model: Model,
+    model: BucketModel,
     devices: Vec<Device>,
     given_out: usize,
     happened: Vec<String>,
@@ -76,7 +76,7 @@ impl<'a> Story<'a> {
             boxes: boxes(redis, STORY_KEEP),
             random: StdRng::seed_from_u64(seed),
             addresses,
-            model: Model::default(),
+            model: BucketModel::default(),
             devices: (0..2 * addresses).map(|n| Device::new(n / 2)).collect(),
             given_out: 0,
             happened: Vec::new(),
