@@ -42,7 +42,7 @@ use crate::relay::Relay;
 use crate::rooms::Rooms;
 use crate::server::Server;
 
-/// How long a record waits for others that go to Kafka in the same request.
+/// The time that a record waits for others that go to Kafka in the same request.
 const LINGER: Duration = Duration::from_millis(5);
 
 /// The service of the waiting room.
