@@ -1,5 +1,7 @@
 //! The structure of this workspace, as CONTRIBUTING.md describes it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::path::{Path, PathBuf};
 
 use tutti_structure::modules::{Graph, Modules, name};
@@ -7,16 +9,20 @@ use tutti_structure::rings::rings;
 
 /// Lines that a source file has, at most.
 const MAX_LINES: usize = 400;
+/// Crates whose modules are being untangled, and are not checked for rings and long files until that is done.
+const NOT_YET: [&str; 1] = ["edge"];
 /// The folders of jobs in the edge, none of which may name another.
 const JOBS: [&str; 4] = ["map", "rooms", "inbox", "topics"];
 /// The folders of the edge that all jobs stand on, none of which may name a job.
 const BELOW_JOBS: [&str; 2] = ["http", "sse"];
 
+/// The folders of all crates that are checked.
 fn crates() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut crates: Vec<PathBuf> =
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     crates.retain(|folder| folder.join("Cargo.toml").is_file());
+    crates.retain(|folder| !NOT_YET.iter().any(|name| folder.ends_with(name)));
     crates.sort();
     assert!(crates.len() > 8, "{crates:?}");
     crates
@@ -34,7 +40,6 @@ fn graph(folder: &Path) -> Graph {
 }
 
 #[test]
-#[ignore = "modules are being moved"]
 fn no_module_imports_itself() {
     let mut found = Vec::new();
     for root in crates().iter().flat_map(|folder| roots(folder)) {
@@ -50,7 +55,7 @@ fn no_module_imports_itself() {
 }
 
 #[test]
-#[ignore = "modules are being moved"]
+#[ignore = "the folders of the edge are being made"]
 fn no_job_of_the_edge_names_another_and_what_they_stand_on_names_none() {
     let graph = graph(&Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("edge").join("src"));
     let mut found = Vec::new();
@@ -71,7 +76,6 @@ fn no_job_of_the_edge_names_another_and_what_they_stand_on_names_none() {
 }
 
 #[test]
-#[ignore = "modules are being moved"]
 fn no_source_file_is_long() {
     let (mut found, mut folders, mut files) = (Vec::new(), crates(), 0);
     while let Some(folder) = folders.pop() {
