@@ -255,6 +255,7 @@ impl Settings {
 ///
 /// # Errors
 /// If the text is empty.
+#[expect(clippy::ptr_arg, reason = "checks of a text receive it as a &String")]
 pub fn not_empty(text: &String) -> Result<(), String> {
     if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(()) }
 }
