@@ -155,6 +155,11 @@ async fn the_snippets_of_the_guides_put_a_device_on_the_map_notify_over_kafka_an
     up.run("position", &format!("{sent}\nwhile true; do {read}; done"), &["\"mediaId\":\"me\""]).await;
     let gone = "while curl -s http://127.0.0.1:8081/v1/map/locations | grep -q '\"mediaId\":\"me\"'; do sleep 0.2; done";
     up.run("removal", &format!("echo 'me:'{removed}\n{gone}\necho it is gone"), &["it is gone"]).await;
+    // A record that is no removal is rejected, and the device goes all the same once its position is old.
+    let metrics = reqwest::get(format!("http://127.0.0.1:{}/metrics", up.base + 4)).await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    let mut rejected = metrics.lines().filter(|line| line.starts_with("tutti_ingest_rejected_records_total"));
+    assert!(rejected.all(|line| line.ends_with(" 0")), "all records are valid: {metrics}");
     let notification = pages::under("docs/reference/kafka.md", "Notifications", "sh");
     let follow = "curl -N -H \"Authorization: Bearer $(tutti token --sub 7)\" \
                   \"http://127.0.0.1:8080/v1/inbox/stream?since=oldest\"";
