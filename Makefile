@@ -26,8 +26,8 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-# cc and make compile librdkafka and zstd. OpenSSL is the system's, found by pkg-config, because compiling it would take half as
-# long as everything else together.
+# cc and make compile librdkafka and zstd. OpenSSL is the system's, found by pkg-config, because compiling it would take half
+# as long as everything else together.
 BUILD_NEEDS := cc:build-essential make:build-essential pkg-config:pkg-config openssl.pc:libssl-dev
 # On Debian python3 comes without ensurepip, which venv needs.
 TEST_NEEDS = redis-server:redis-server openssl:openssl curl:curl kcat:kcat jq:jq java:default-jre-headless mvn:maven \
