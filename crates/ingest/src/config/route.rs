@@ -95,7 +95,7 @@ impl Route {
                     &key("event"),
                     MESSAGE.to_owned(),
                     "the name of events whose record has no header `event`",
-                    valid_event_name,
+                    |name: &String| valid_event_name(name),
                 ),
             },
         };
@@ -112,7 +112,7 @@ fn format(settings: &mut Settings, key: &str) -> Format {
     )
 }
 
-fn valid_event_name(name: &String) -> Result<(), String> {
+fn valid_event_name(name: &str) -> Result<(), String> {
     if is_topic_event_name(name) {
         return Ok(());
     }

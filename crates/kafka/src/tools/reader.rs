@@ -5,7 +5,8 @@ use std::time::Duration;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::message::{BorrowedHeaders, Headers as _, Message as _};
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode;
 
@@ -60,9 +61,9 @@ pub struct StoredRecord {
 pub fn read_topic(brokers: &str, topic: &str, timeout: Duration) -> Result<Vec<StoredRecord>, Error> {
     let reader = PartitionReader(consumer(brokers)?);
     let metadata = reader.0.fetch_metadata(Some(topic), timeout)?;
-    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+    let partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
     let mut all = Vec::new();
-    for partition in partitions.map(|partition| partition.id()) {
+    for partition in partitions.map(MetadataPartition::id) {
         let (start, end) = reader.0.fetch_watermarks(topic, partition, timeout)?;
         if start < end {
             reader.fetch(topic, partition, Offset::Offset(start))?;
@@ -80,9 +81,11 @@ pub fn read_topic(brokers: &str, topic: &str, timeout: Duration) -> Result<Vec<S
 
 impl From<&ConsumerRecord<'_>> for StoredRecord {
     fn from(record: &ConsumerRecord<'_>) -> Self {
-        let headers = record.0.headers().into_iter().flat_map(|headers| headers.iter());
-        let owned = headers.map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()));
-        Self { value: record.value().map(<[u8]>::to_vec), headers: owned.collect() }
+        let mut headers = Vec::new();
+        for header in record.0.headers().into_iter().flat_map(BorrowedHeaders::iter) {
+            headers.push((header.key.to_owned(), header.value.unwrap_or_default().to_vec()));
+        }
+        Self { value: record.value().map(<[u8]>::to_vec), headers }
     }
 }
 
