@@ -62,7 +62,7 @@ pub(super) fn of_page(page: &str) -> Vec<Snippet> {
                 snippet.code.push('\n');
             }
             (None, None) if text.starts_with('#') => {
-                text.trim_start_matches('#').trim().clone_into(&mut heading)
+                text.trim_start_matches('#').trim().clone_into(&mut heading);
             }
             (None, None) => {}
         }
