@@ -21,8 +21,6 @@
 //! *Invariants:* a live frame is encoded once, never once a client. No queue is unbounded: a
 //! client has none at all, only the rest of one frame and a cursor. Tokens and queries reach no log.
 
-#![allow(clippy::result_large_err, reason = "the error is the response itself, once a refused request")]
-
 mod combined;
 mod config;
 mod following;
@@ -32,13 +30,18 @@ mod map;
 mod metrics;
 mod rooms;
 mod server;
-mod sse;
 mod topics;
+mod worker;
 
 use tutti_service::{Context, Failure, Registry, Service, Settings};
 
-pub use config::{Config, Http, Streams};
+pub use config::Config;
+pub use http::settings::{Http, Streams};
+pub use inbox::settings::InboxSettings;
+pub use map::settings::MapSettings;
 pub use metrics::Metrics;
+pub use rooms::settings::RoomSettings;
+pub use topics::settings::TopicSettings;
 
 /// The service.
 pub struct Edge;

@@ -10,13 +10,6 @@ use tracing::warn;
 use tutti_feed::{FollowMetrics, RedisMetrics};
 use tutti_service::{histogram, metric};
 
-/// Why a stream ended.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct Ended {
-    /// `left`, `life`, `drain`, `token`, `stalled` or `over`.
-    pub reason: &'static str,
-}
-
 /// Why a stream was turned away.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct TurnedAway {
@@ -24,25 +17,11 @@ pub struct TurnedAway {
     pub reason: &'static str,
 }
 
-/// How what could not be read as a request was answered.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct Unreadable {
-    /// The status: 400, 408 or 431.
-    pub status: u16,
-}
-
 /// How a fetch of the key set went.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Fetched {
     /// `ok`, `failed`, or `unusable`: what came has no keys for us.
     pub outcome: &'static str,
-}
-
-/// What waits for a turn.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct Waiting {
-    /// `replay`, `short_replay`, `mailbox`, `question`, `map_copy` or `small_map_copy`.
-    pub turn: &'static str,
 }
 
 /// Which copies of the map were made.
@@ -57,6 +36,8 @@ pub struct Copied {
 pub struct Metrics {
     /// What is known of the Redis that the service uses.
     pub redis: RedisMetrics,
+    /// Metrics of streams, whatever they show.
+    pub sse: tutti_sse::metrics::Metrics,
     /// Of the feeds of the live map.
     pub follow: FollowMetrics,
     /// Of the feeds of waiting rooms.
@@ -65,36 +46,18 @@ pub struct Metrics {
     pub follow_topics: FollowMetrics,
     /// Of the feeds of inboxes.
     pub follow_inboxes: FollowMetrics,
-    /// Streams open.
-    pub streams: Gauge,
-    /// Streams that are being served by a replay or wait for their socket.
-    pub behind: Gauge,
-    /// Streams opened.
-    pub opened: Counter,
-    /// Streams ended, by reason.
-    pub ended: Family<Ended, Counter>,
     /// Streams turned away above a limit, by whose that is.
     pub turned_away: Family<TurnedAway, Counter>,
     /// Connections closed at once, since their address had as many as it may.
     pub connections_refused: Counter,
     /// Requests without the right to what they asked for.
     pub refused: Counter,
-    /// What could not be read as a request, by the status of the answer.
-    pub unreadable_requests: Family<Unreadable, Counter>,
     /// Fetches of the key set, by outcome.
     pub jwks_fetches: Family<Fetched, Counter>,
     /// Keys held of that set.
     pub jwks_keys: Gauge,
-    /// Frames written to clients.
-    pub deliveries: Counter,
-    /// Bytes written to clients.
-    pub delivered_bytes: Counter,
-    /// Times a socket would not take a whole frame.
-    pub fell_behind: Counter,
     /// Replays begun.
     pub replays: Counter,
-    /// Those that wait for a turn, by at what.
-    pub waiting: Family<Waiting, Gauge>,
     /// Copies of the map made, by part.
     pub map_copies: Family<Copied, Counter>,
     /// Resets sent to clients.
@@ -128,18 +91,11 @@ impl Metrics {
     pub fn new(registry: &mut Registry) -> Self {
         Self {
             redis: RedisMetrics::new(registry),
+            sse: tutti_sse::metrics::Metrics::new(registry),
             follow: FollowMetrics::new(registry),
             follow_rooms: FollowMetrics::new(registry.sub_registry_with_prefix("rooms")),
             follow_topics: FollowMetrics::new(registry.sub_registry_with_prefix("topics")),
             follow_inboxes: FollowMetrics::new(registry.sub_registry_with_prefix("inboxes")),
-            streams: metric(registry, "edge_streams", "Streams open"),
-            behind: metric(
-                registry,
-                "edge_streams_behind",
-                "Streams being replayed to, or whose socket is full",
-            ),
-            opened: metric(registry, "edge_streams_opened", "Streams opened"),
-            ended: metric(registry, "edge_streams_ended", "Streams ended, by reason"),
             turned_away: metric(
                 registry,
                 "edge_streams_turned_away",
@@ -151,26 +107,13 @@ impl Metrics {
                 "Connections closed at once, since their address had as many as it may",
             ),
             refused: metric(registry, "edge_requests_refused", "Requests without a valid token or scope"),
-            unreadable_requests: metric(
-                registry,
-                "edge_requests_unreadable",
-                "What clients sent that cannot be read as a request, by the status of the answer",
-            ),
             jwks_fetches: metric(
                 registry,
                 "edge_jwks_fetches",
                 "Fetches of the key set at auth.jwks_url, by outcome",
             ),
             jwks_keys: metric(registry, "edge_jwks_keys", "Keys held of that set"),
-            deliveries: metric(registry, "edge_deliveries", "Frames written to clients"),
-            delivered_bytes: metric(registry, "edge_delivered_bytes", "Bytes written to clients"),
-            fell_behind: metric(registry, "edge_fell_behind", "Times a socket would not take a whole frame"),
             replays: metric(registry, "edge_replays", "Replays begun"),
-            waiting: metric(
-                registry,
-                "edge_turns_waiting",
-                "Streams and requests that wait for their turn, by at what",
-            ),
             map_copies: metric(
                 registry,
                 "edge_map_copies",
@@ -210,11 +153,6 @@ impl Metrics {
                 exponential_buckets(0.0005, 2.0, 16),
             ),
         }
-    }
-
-    /// The number of those that wait for such a turn.
-    pub(crate) fn waiting_for(&self, turn: &'static str) -> Gauge {
-        self.waiting.get_or_create(&Waiting { turn }).clone()
     }
 
     /// Counts a record that this version cannot read; and says so, less often the more there are.

@@ -1,4 +1,4 @@
-//! Several streams in one connection.
+//! Combined streams in one connection.
 
 pub(crate) mod join;
 pub(crate) mod rewrite;

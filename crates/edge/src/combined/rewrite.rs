@@ -1,15 +1,15 @@
-//! Several streams in one connection, the pure part: one id for all, and which stream an event is of.
+//! Combined streams in one connection, the pure part: one id for all, and which stream an event is of.
 
 use tutti_model::events::{END, RESET, STATUS};
 /// What a combined stream is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum PartKind {
     Inbox,
     Room,
     Map,
 }
 
-impl Part {
+impl PartKind {
     const ALL: [Self; 3] = [Self::Inbox, Self::Room, Self::Map];
 
     /// As control events name it.
@@ -42,7 +42,7 @@ impl Ids {
         for id in text.split('!') {
             let mut rest = id.chars();
             let letter = rest.next()?;
-            let part = Part::ALL.into_iter().find(|part| part.letter() == letter)?;
+            let part = PartKind::ALL.into_iter().find(|part| part.letter() == letter)?;
             let id = rest.as_str();
             // It is told again in each event: a line feed in it would begin another.
             let is_text = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic());
@@ -53,23 +53,23 @@ impl Ids {
         Some(ids)
     }
 
-    pub(crate) fn of(&self, part: Part) -> Option<&str> {
+    pub(crate) fn of(&self, part: PartKind) -> Option<&str> {
         self.0[part as usize].as_deref()
     }
 
     /// Without those of other parts.
-    pub(crate) fn only(&mut self, parts: impl Iterator<Item = Part>) {
+    pub(crate) fn only(&mut self, parts: impl Iterator<Item = PartKind>) {
         let all = std::mem::take(self);
         parts.filter_map(|part| Some((part, all.of(part)?))).for_each(|(part, id)| self.set(part, id));
     }
 
-    pub(crate) fn set(&mut self, part: Part, id: &str) {
+    pub(crate) fn set(&mut self, part: PartKind, id: &str) {
         self.0[part as usize] = Some(id.to_owned());
     }
 
     pub(crate) fn to_text(&self) -> String {
         let mut text = String::new();
-        for part in Part::ALL {
+        for part in PartKind::ALL {
             if let Some(id) = self.of(part) {
                 if !text.is_empty() {
                     text.push('!');
@@ -86,7 +86,7 @@ impl Ids {
 /// that is not data.
 #[derive(Debug)]
 pub(crate) struct Rewriter {
-    part: Part,
+    part: PartKind,
     line: Vec<u8>,
     /// The rest of this line goes through as it is.
     passing: bool,
@@ -100,7 +100,7 @@ pub(crate) struct Rewriter {
 }
 
 impl Rewriter {
-    pub(crate) fn new(part: Part) -> Self {
+    pub(crate) fn new(part: PartKind) -> Self {
         Self {
             part,
             line: Vec::new(),
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn rewritten(part: Part, pieces: &[&[u8]], ids: &mut Ids) -> (String, Rewriter) {
+    fn rewritten(part: PartKind, pieces: &[&[u8]], ids: &mut Ids) -> (String, Rewriter) {
         let (mut rewriter, mut out) = (Rewriter::new(part), Vec::new());
         for piece in pieces {
             rewriter.push(piece, ids, &mut out);
@@ -211,10 +211,10 @@ mod tests {
         let expected = "event: connected\ndata: {\"unread\":1}\nid: iu.AA!mABC\n\n\
             event: status\ndata: {\"stream\":\"inbox\",\"state\":\"live\"}\n\n\
             id: iu.BB!mABC\nevent: notification\ndata: {\"status\":1}\n\n";
-        let (told, rewriter) = rewritten(Part::Inbox, &[text], &mut ids);
+        let (told, rewriter) = rewritten(PartKind::Inbox, &[text], &mut ids);
         assert_eq!(told, expected);
         assert!(rewriter.is_between() && !rewriter.is_over());
-        assert_eq!(ids.of(Part::Inbox), Some("u.CC"), "the whole's next id tells");
+        assert_eq!(ids.of(PartKind::Inbox), Some("u.CC"), "the whole's next id tells");
         assert_eq!(Ids::parse(&ids.to_text()), Some(ids));
     }
 
@@ -223,9 +223,9 @@ mod tests {
         let text =
             "iu.AQECAwSsAoGA4sTyopkD!rAQECAwSsAoGA4sTyopkD!mAQECAwSsAoGA4sTyopkD.12.2143.1432.2145.1435";
         let mut ids = Ids::default();
-        ids.set(Part::Map, "AQECAwSsAoGA4sTyopkD.12.2143.1432.2145.1435");
-        ids.set(Part::Inbox, "u.AQECAwSsAoGA4sTyopkD");
-        ids.set(Part::Room, "AQECAwSsAoGA4sTyopkD");
+        ids.set(PartKind::Map, "AQECAwSsAoGA4sTyopkD.12.2143.1432.2145.1435");
+        ids.set(PartKind::Inbox, "u.AQECAwSsAoGA4sTyopkD");
+        ids.set(PartKind::Room, "AQECAwSsAoGA4sTyopkD");
         assert_eq!(ids.to_text(), text);
         assert_eq!(Ids::parse(text), Some(ids));
     }
@@ -234,7 +234,7 @@ mod tests {
     fn an_end_is_an_end_and_what_is_no_id_is_none() {
         let mut ids = Ids::default();
         let (told, rewriter) =
-            rewritten(Part::Room, &[b"event: end\ndata: {\"reason\":\"closed\"}\n\n"], &mut ids);
+            rewritten(PartKind::Room, &[b"event: end\ndata: {\"reason\":\"closed\"}\n\n"], &mut ids);
         assert_eq!(told, "event: end\ndata: {\"stream\":\"room\",\"reason\":\"closed\"}\n\n");
         assert!(rewriter.is_over());
         for text in ["", "x", "i", "iA!", "iA!iB", "zA", "0", "iA\nevent: x", "iA B", "i\u{e4}", "i\0"] {
@@ -248,7 +248,7 @@ mod tests {
             let text = "event: heartbeat\ndata: {\"at\":1}\nretry: 5\n\nevent: reset\ndata: {\"reason\":\"gap\"}\nid: 0\n\n\
                 event: liveMapLocation\ndata: [{\"ä\":1},{\"b\":2}]\nid: XYZ\n\nevent: a\ndata: x\ndata: \ndata: y\n\n\
                 event: heartbeat\ndata: {\"at\":1}\nid: W\n\nevent: status\ndata: {\"state\":\"live\"}\n\n".as_bytes();
-            let (whole, _) = rewritten(Part::Map, &[text], &mut Ids::default());
+            let (whole, _) = rewritten(PartKind::Map, &[text], &mut Ids::default());
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut % text.len()).collect();
             cuts.sort_unstable();
             let mut pieces = Vec::new();
@@ -257,7 +257,7 @@ mod tests {
                 pieces.push(&text[from..cut]);
                 from = cut;
             }
-            let (told, rewriter) = rewritten(Part::Map, &pieces, &mut Ids::default());
+            let (told, rewriter) = rewritten(PartKind::Map, &pieces, &mut Ids::default());
             prop_assert_eq!(told, whole);
             prop_assert!(rewriter.is_between());
         }

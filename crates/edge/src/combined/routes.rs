@@ -1,30 +1,44 @@
 //! The HTTP route of combined streams.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use std::rc::Rc;
 
-use crate::combined::join::Several;
-use crate::combined::rewrite::{Ids, Part};
-use crate::following::cursor_wait::INCOMPLETE;
-use crate::http::auth::query_of;
-use crate::http::open::{MAX_ID_BYTES, Shared, StreamQuery, open, readable, streamed};
-use crate::http::problem::{Answer, bad};
-use crate::inbox::routes::device_of;
-use crate::map::routes::{authorise, map_part};
-use crate::rooms::routes::visit_of;
-use crate::sse::hub::What;
+use actix_web::{HttpRequest, web};
 
-/// In place of an id: all that an inbox keeps.
+use crate::combined::join::{Combined, CombinedStreams};
+use crate::combined::rewrite::{Ids, PartKind};
+use crate::following::reset::INCOMPLETE;
+use crate::http::open::{Part, answer_stream, open};
+use crate::http::problem::{Answer, Problem};
+use crate::http::query::{MAX_ID_BYTES, StreamQuery, query_of};
+use crate::http::routes::readable;
+use crate::inbox::routes::InboxRoutes;
+use crate::map::routes::MapRoutes;
+use crate::rooms::routes::RoomRoutes;
+
+/// The id that stands for all that an inbox keeps.
 const OLDEST: &str = "oldest";
 
-pub(crate) fn configure(app: &mut web::ServiceConfig) {
-    app.service(readable("/v1/stream", stream));
+/// What the handler of combined streams needs, one per worker: the parts that each job offers.
+#[derive(Clone)]
+pub(crate) struct CombinedRoutes {
+    pub(crate) streams: Rc<CombinedStreams>,
+    pub(crate) map: MapRoutes,
+    pub(crate) rooms: RoomRoutes,
+    pub(crate) inbox: InboxRoutes,
 }
 
-async fn stream(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
-    streamed(&request, &shared, combine(&request, &shared).await)
+impl CombinedRoutes {
+    /// Registers the route of combined streams.
+    pub(crate) fn configure(self, app: &mut web::ServiceConfig) {
+        app.app_data(web::Data::new(self)).service(readable("/v1/stream", stream));
+    }
 }
 
-async fn combine(request: &HttpRequest, shared: &Shared) -> Answer {
+async fn stream(request: HttpRequest, routes: web::Data<CombinedRoutes>) -> Answer {
+    answer_stream(&request, &routes.map.shared, combine(&request, &routes).await)
+}
+
+async fn combine(request: &HttpRequest, routes: &CombinedRoutes) -> Answer {
     let query = StreamQuery::of(request)?;
     let last = &query.last_id;
     let parsed = last.as_deref().filter(|id| id.len() <= MAX_ID_BYTES).and_then(Ids::parse);
@@ -35,7 +49,7 @@ async fn combine(request: &HttpRequest, shared: &Shared) -> Answer {
     let mut shown = |part| {
         if lost && last.as_deref() == Some(OLDEST) {
             // Told in the id, too, until the inbox has told another.
-            return (part == Part::Inbox).then(|| {
+            return (part == PartKind::Inbox).then(|| {
                 ids.set(part, OLDEST);
                 OLDEST.to_owned()
             });
@@ -49,22 +63,24 @@ async fn combine(request: &HttpRequest, shared: &Shared) -> Answer {
     let asked = |name| query_of(request, name);
     let mut parts = Vec::new();
     if asked("inbox").is_some() {
-        let (device, expires) = device_of(request, shared, shown(Part::Inbox))?;
-        parts.push((Part::Inbox, What::Inbox(device), expires));
+        parts.push((PartKind::Inbox, routes.inbox.part(request, shown(PartKind::Inbox))?));
     }
     if let Some(room) = asked("room") {
-        let token = asked("ticket").ok_or_else(|| bad("room needs ticket, the token that joining gave"))?;
-        let (visit, exp) = visit_of(request, shared, &room, &token, shown(Part::Room)).await?;
-        parts.push((Part::Room, What::Room(visit), Some(exp.time_left())));
+        let token = asked("ticket")
+            .ok_or_else(|| Problem::bad_request("room needs ticket, the token that joining gave"))?;
+        let shown = shown(PartKind::Room);
+        parts.push((PartKind::Room, routes.rooms.part(request, &room, &token, shown).await?));
     }
     if asked("map").is_some() {
-        let expires = authorise(request, shared)?;
-        parts.push((Part::Map, map_part(request, shared, shown(Part::Map))?, expires));
+        parts.push((PartKind::Map, routes.map.part(request, shown(PartKind::Map))?));
     }
     if parts.is_empty() {
-        return Err(bad("say what the stream is to show: inbox, room=NAME&ticket=TOKEN, map, as ?inbox&map"));
+        let detail = "say what the stream is to show: inbox, room=NAME&ticket=TOKEN, map, as ?inbox&map";
+        return Err(Problem::bad_request(detail));
     }
-    ids.only(parts.iter().map(|(part, ..)| *part));
+    ids.only(parts.iter().map(|(kind, _)| *kind));
+    let (streams, combined) = (routes.streams.clone(), Combined { parts, ids });
+    let start = Box::new(move |stream, hello| streams.admit(stream, hello, combined));
     // Each part ends with its token.
-    Ok(open(request, shared, &query, None, What::Several(Several { parts, ids })))
+    Ok(open(request, &routes.map.shared, &query, Part { start, expires: None }, false))
 }

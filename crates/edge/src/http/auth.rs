@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::http::jwks::{self, Key, KeySet, MIN_SECRET_BYTES};
+use crate::http::query::query_of;
 use crate::metrics::Metrics;
 use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap, HeaderValue};
-use actix_web::{HttpMessage as _, HttpRequest, web};
+use actix_web::{HttpMessage as _, HttpRequest};
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation, decode, decode_header};
 use serde::{Deserialize, Deserializer};
 use tutti_service::{ExposeSecret as _, Settings};
@@ -297,12 +298,6 @@ impl Forged {
             }
         }
     }
-}
-
-/// The value of one parameter of the query.
-pub(crate) fn query_of(request: &HttpRequest, name: &str) -> Option<String> {
-    let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string()).ok()?;
-    pairs.into_inner().into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
 }
 
 /// A token's header, of which nothing must be understood that is not (RFC 7515, 4.1.11).

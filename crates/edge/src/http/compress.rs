@@ -1,4 +1,4 @@
-//! Documents, compressed for clients that take gzip. Streams are compressed otherwise: see [`crate::sse::coding`].
+//! Documents, compressed for clients that take gzip. Streams are compressed otherwise: see [`tutti_sse::coding`].
 
 use std::io::Write as _;
 

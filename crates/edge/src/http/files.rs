@@ -1,6 +1,6 @@
 //! Open files: each stream and each connection is one, and what else an edge needs must not want for them.
 
-use crate::sse::takeover::LINGERING;
+use tutti_sse::takeover::LINGERING;
 
 /// Files of an edge that are no clients': the admin port, Redis, the other services, the log.
 const OF_AN_EDGE: u64 = 256;

@@ -8,7 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 
-use crate::http::open::{Shared, readable};
+use crate::http::routes::readable;
+use crate::http::shared::Shared;
 
 /// The map listens to other edges too, of which it is told.
 static MAP: LazyLock<Page> = LazyLock::new(|| Page::new(include_str!("../../../../web/index.html"), "*"));
@@ -43,7 +44,7 @@ impl Page {
     /// Answers with the page, in which it writes how often an open stream brings an event at least. By that the
     /// page knows when its connection is dead.
     fn answer(&self, shared: &Shared) -> HttpResponse {
-        let seconds = shared.config.streams.heartbeat.as_secs();
+        let seconds = shared.streams.heartbeat.as_secs();
         let attribute = format!(r#"data-heartbeat-seconds="{seconds}""#);
         HttpResponse::Ok()
             .content_type("text/html; charset=utf-8")

@@ -1,129 +1,237 @@
-//! Answers that say no, as RFC 9457 wants them.
+//! Error responses: problem documents (RFC 9457).
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 
-use actix_web::HttpResponse;
-use actix_web::http::{StatusCode, header};
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::error::InternalError;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::middleware::Next;
+use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 use serde_json::json;
 use tonic::{Code, Status};
-use tutti_service::grpc;
+use tutti_service::{Failures, grpc};
 
 use crate::http::auth::Refusal;
-use crate::http::open::Shared;
 use crate::http::upstream::{is_passing, reason};
+use crate::metrics::Metrics;
 
-/// What clients are told where a service, or a Redis, behind this edge does not answer,
+/// The detail where a service or a Redis behind this edge does not answer.
 const AWAY: &str = "what is needed to answer does not answer at the moment; try again";
-/// and where something failed that will fail again.
-pub(crate) const FAILED: &str = "the server failed";
-/// The member of a problem document that names the line of the log that says more.
+/// The detail where something failed that will fail again.
+const FAILED: &str = "the server failed";
+/// The member of a problem document that names the line of the log with the details.
 const REQUEST_ID: &str = "requestId";
 
-/// What a handler answers, or why it does not.
-pub(crate) type Answer = Result<HttpResponse, HttpResponse>;
+/// A response, or the problem document in its place.
+pub(crate) type Answer = Result<HttpResponse, Problem>;
 
-pub(crate) fn either(answer: Answer) -> HttpResponse {
-    answer.unwrap_or_else(|refusal| refusal)
+/// Why a request is not answered as it asks. A handler returns it as its error; the client receives it as a problem
+/// document.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    detail: String,
+    /// Members beside those of RFC 9457.
+    members: Vec<(&'static str, String)>,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// What was asked for, as it is now.
-pub(crate) fn ok(body: &impl Serialize) -> HttpResponse {
+impl Problem {
+    /// A problem of this status. `detail` is a sentence that says what to do.
+    pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), members: Vec::new(), headers: Vec::new() }
+    }
+
+    /// A request that cannot be understood.
+    pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// A request that may be answered when it is repeated in a moment.
+    pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_later()
+    }
+
+    /// A request without the right to what it asks for, or whose right cannot be checked yet.
+    pub(crate) fn refused(metrics: &Metrics, refusal: &Refusal) -> Self {
+        let status = match refusal {
+            Refusal::Unchecked => return Self::unavailable(refusal.to_string()),
+            Refusal::Scope(_) => StatusCode::FORBIDDEN,
+            Refusal::Missing | Refusal::Invalid(_) => StatusCode::UNAUTHORIZED,
+        };
+        metrics.refused.inc();
+        Self::new(status, refusal.to_string())
+            .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+    }
+
+    /// The refusal of a gRPC service. Its message is meant for strangers only where the service names a reason; any
+    /// other message tells of the inside and goes to the log.
+    pub(crate) fn of_service(failures: &Failures, status: &Status) -> Self {
+        let Some(word) = reason(status) else {
+            return Self::failed(failures, !is_passing(status), "a call of a service", status);
+        };
+        let code = match (status.code(), word) {
+            (Code::Unavailable | Code::ResourceExhausted, _) => StatusCode::SERVICE_UNAVAILABLE,
+            // The holder of the token of a forgotten ticket has nothing any more.
+            (Code::NotFound, "no_ticket") => StatusCode::GONE,
+            (Code::NotFound, _) => StatusCode::NOT_FOUND,
+            (Code::FailedPrecondition, _) => StatusCode::CONFLICT,
+            (Code::InvalidArgument, _) => StatusCode::BAD_REQUEST,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let mut problem = Self::new(code, status.message());
+        if code == StatusCode::SERVICE_UNAVAILABLE {
+            // Programs get no reason: they try again, whatever it was.
+            problem = problem.retry_later();
+        } else {
+            problem.members.push(("reason", word.to_owned()));
+        }
+        let id = status.metadata().get(grpc::REQUEST_ID).and_then(|id| id.to_str().ok());
+        problem.members.extend(id.map(|id| (REQUEST_ID, id.to_owned())));
+        problem
+    }
+
+    /// A Redis behind this edge that could not be asked.
+    pub(crate) fn of_redis(failures: &Failures, doing: &str, error: &tutti_feed::Error) -> Self {
+        Self::failed(failures, error.is_internal(), doing, error)
+    }
+
+    /// A failure that is not the client's. The client gets a fixed sentence and a request id; the log has the error
+    /// under the same id.
+    fn failed(failures: &Failures, is_internal: bool, doing: &str, error: &dyn Display) -> Self {
+        let id = failures.log(doing, error);
+        let mut problem = if is_internal {
+            Self::new(StatusCode::INTERNAL_SERVER_ERROR, FAILED)
+        } else {
+            Self::unavailable(AWAY)
+        };
+        problem.members.push((REQUEST_ID, id));
+        problem
+    }
+
+    /// Adds a header to the response.
+    pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    fn retry_later(self) -> Self {
+        self.with_header(header::RETRY_AFTER, HeaderValue::from_static("2"))
+    }
+
+    /// Returns the status of the response.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Returns the sentence that says what is wrong.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Returns the document as JSON.
+    fn body(&self) -> String {
+        let mut body = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or("error"),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        for (name, value) in &self.members {
+            body[*name] = value.as_str().into();
+        }
+        body.to_string()
+    }
+}
+
+impl Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.status, self.detail)
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status);
+        response
+            .content_type("application/problem+json")
+            .insert_header((header::CACHE_CONTROL, "no-store"))
+            .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
+        for (name, value) in &self.headers {
+            response.insert_header((name.clone(), value.clone()));
+        }
+        response.body(self.body())
+    }
+}
+
+impl From<Problem> for HttpResponse {
+    fn from(problem: Problem) -> Self {
+        problem.error_response()
+    }
+}
+
+/// Returns the response to a question about the present: JSON that no cache keeps.
+pub(crate) fn json_now(body: &impl Serialize) -> HttpResponse {
     HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(body)
 }
 
-/// A request that cannot be meant.
-pub(crate) fn bad(why: &str) -> HttpResponse {
-    problem(StatusCode::BAD_REQUEST, why)
-}
-
-/// A problem, in a sentence.
-pub(crate) fn problem(status: StatusCode, detail: &str) -> HttpResponse {
-    problem_of(status, detail, &[])
-}
-
-/// The same, to be tried again in a moment.
-pub(crate) fn unavailable(detail: &str) -> HttpResponse {
-    retry_later(problem(StatusCode::SERVICE_UNAVAILABLE, detail))
-}
-
-/// A request without the right to what it asked for, or of which that cannot be told yet.
-pub(crate) fn refused(shared: &Shared, refusal: &Refusal) -> HttpResponse {
-    let status = match refusal {
-        Refusal::Unchecked => return unavailable(&refusal.to_string()),
-        Refusal::Scope(_) => StatusCode::FORBIDDEN,
-        Refusal::Missing | Refusal::Invalid(_) => StatusCode::UNAUTHORIZED,
+/// Middleware: makes a problem document of every error that a request meets before a handler is asked, such as a header
+/// that cannot be read or an origin that CORS forbids.
+pub(crate) async fn problem_documents<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let response = next.call(request).await.map_err(|error| {
+        let problem = problem_of_error(&error).unwrap_or_else(|| error.error_response());
+        InternalError::from_response(error, problem)
+    })?;
+    let Some(problem) = response.response().error().and_then(problem_of_error) else {
+        return Ok(response.map_into_boxed_body());
     };
-    shared.metrics.refused.inc();
-    let mut response = problem(status, &refusal.to_string());
-    response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
-    response
-}
-
-/// What one of the services says against it. Only where it gives a word for its reason the message is meant for
-/// strangers; any other tells of the inside and goes to the log.
-pub(crate) fn of_service(shared: &Shared, status: &Status) -> HttpResponse {
-    let Some(word) = reason(status) else {
-        return failed(shared, !is_passing(status), "a call of a service", status);
-    };
-    let code = match (status.code(), word) {
-        (Code::Unavailable | Code::ResourceExhausted, _) => StatusCode::SERVICE_UNAVAILABLE,
-        // Who holds the token of a ticket that is forgotten has nothing any more.
-        (Code::NotFound, "no_ticket") => StatusCode::GONE,
-        (Code::NotFound, _) => StatusCode::NOT_FOUND,
-        (Code::FailedPrecondition, _) => StatusCode::CONFLICT,
-        (Code::InvalidArgument, _) => StatusCode::BAD_REQUEST,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    let id = status.metadata().get(grpc::REQUEST_ID).and_then(|id| id.to_str().ok());
-    if code == StatusCode::SERVICE_UNAVAILABLE {
-        // No word for programs: they try again, whatever it was.
-        return retry_later(problem_of(code, status.message(), &[(REQUEST_ID, id)]));
-    }
-    problem_of(code, status.message(), &[("reason", Some(word)), (REQUEST_ID, id)])
-}
-
-/// What a Redis behind this edge could not be asked.
-pub(crate) fn of_redis(shared: &Shared, doing: &str, error: &tutti_feed::Error) -> HttpResponse {
-    failed(shared, error.is_internal(), doing, error)
-}
-
-/// A failure that is not the client's, which is told a fixed sentence and a request id; the log has the error.
-fn failed(shared: &Shared, is_internal: bool, doing: &str, error: &dyn Display) -> HttpResponse {
-    let id = shared.failures.log(doing, error);
-    let more = [(REQUEST_ID, Some(id.as_str()))];
-    if is_internal {
-        problem_of(StatusCode::INTERNAL_SERVER_ERROR, FAILED, &more)
-    } else {
-        retry_later(problem_of(StatusCode::SERVICE_UNAVAILABLE, AWAY, &more))
-    }
-}
-
-fn retry_later(mut response: HttpResponse) -> HttpResponse {
-    response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("2"));
-    response
-}
-
-fn problem_of(status: StatusCode, detail: &str, more: &[(&str, Option<&str>)]) -> HttpResponse {
-    HttpResponse::build(status)
-        .content_type("application/problem+json")
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .body(problem_text(status, detail, more))
-}
-
-/// The JSON of a problem, with the members of `more` that there are.
-pub(crate) fn problem_text(status: StatusCode, detail: &str, more: &[(&str, Option<&str>)]) -> String {
-    let mut body = json!({
-        "type": "about:blank",
-        "title": status.canonical_reason().unwrap_or("error"),
-        "status": status.as_u16(),
-        "detail": detail,
-    });
-    for (name, value) in more {
-        if let Some(value) = value {
-            body[*name] = (*value).into();
+    // Whether a page of another origin may read it was decided for the response that it replaces.
+    let kept = response.headers().clone();
+    let mut response = response.into_response(problem);
+    for (name, value) in kept {
+        if !response.headers().contains_key(&name) {
+            response.headers_mut().append(name, value);
         }
     }
-    body.to_string()
+    Ok(response)
+}
+
+/// Returns the problem document of an error of actix-web; `None` if the error is a [`Problem`], whose response is a
+/// document already.
+fn problem_of_error(error: &actix_web::Error) -> Option<HttpResponse> {
+    if error.as_error::<Problem>().is_some() {
+        return None;
+    }
+    let status = error.as_response_error().status_code();
+    // The text of a server's error tells of the inside.
+    let detail = if status.is_server_error() { FAILED.to_owned() } else { error.to_string() };
+    Some(Problem::new(status, detail).error_response())
+}
+
+/// Returns the whole response, head and body, to bytes that actix-web cannot read as a request.
+pub(crate) fn unreadable_request(status: StatusCode) -> String {
+    let detail = match status {
+        StatusCode::REQUEST_TIMEOUT => "the head of the request did not come in time",
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+            "the head of a request may have 128 KB and 96 header fields"
+        }
+        _ => "what was sent cannot be read as a request of HTTP/1.1",
+    };
+    let body = Problem::new(status, detail).body();
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
+        cache-control: no-store\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    head + &body
 }

@@ -3,21 +3,20 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use actix_web::rt::spawn;
 use bytes::Bytes;
 use rand::Rng as _;
 use serde_json::json;
 use tokio::time::Instant;
 use tutti_feed::{Cursor, Mailbox};
 
-use crate::following::cursor_wait::{INCOMPLETE, Patience, write_reset};
-use crate::inbox::devices::{Device, Post, Served};
+use crate::following::cursor_wait::CursorWait;
+use crate::following::reset::{INCOMPLETE, write_reset};
+use crate::inbox::devices::{Device, InboxStreams, Post, Served};
 use crate::inbox::events::{Shown, id_of, missed};
-use crate::sse::frame::Events;
-use crate::sse::hub::Hub;
-use crate::sse::limits::Whose;
-use crate::sse::stream::{End, Stream, Written};
 use tutti_model::events::{CONNECTED, ResetReason};
+use tutti_sse::events::Events;
+use tutti_sse::limits::Owner;
+use tutti_sse::stream::{CloseReason, Stream, WriteOutcome};
 
 /// Bytes written at once to who is behind, about.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -39,33 +38,31 @@ enum Join {
     Behind,
 }
 
-impl Hub {
+impl InboxStreams {
     /// Brings a device to where the others are, as a task of its own, and puts it among them.
-    pub(crate) fn serve_device(self: Rc<Self>, served: Served, rest: Bytes) {
-        spawn(async move {
-            self.metrics.behind.inc();
+    pub(crate) fn serve_device(self: &Rc<Self>, served: Served, rest: Bytes) {
+        let ours = self.clone();
+        self.hub.spawn_behind(async move {
             let (number, addresses) = (served.number, served.device.addresses.clone());
-            let brought = self.bring_device(served, rest).await;
-            self.metrics.behind.dec();
-            if let Err(end) = brought {
-                self.forget(number, &addresses);
-                self.ended(end);
+            let brought = ours.bring_device(served, rest).await;
+            if brought.is_err() {
+                ours.forget(number, &addresses);
             }
+            brought
         });
     }
 
-    async fn bring_device(&self, mut served: Served, rest: Bytes) -> Result<(), End> {
-        self.write(&mut served.stream, rest).await?;
+    async fn bring_device(&self, mut served: Served, rest: Bytes) -> Result<(), CloseReason> {
+        self.hub.write(&mut served.stream, rest).await?;
         let mut behind = 0;
         loop {
             if !self.show(&mut served).await? {
-                return Err(served.stream.close(self.retry()));
+                return Err(self.hub.close(served.stream));
             }
             match self.arrive(&mut served).await? {
                 Join::Yes => {
-                    if self.draining.is_cancelled() {
-                        served.stream.drain(self.drain_end());
-                    }
+                    // A stream that is in the list when the server drains has its end by then.
+                    self.hub.is_due(&mut served.stream);
                     self.post.borrow_mut().live.put(served);
                     return Ok(());
                 }
@@ -75,8 +72,8 @@ impl Hub {
                     // What this worker heard and Redis does not have was lost there; it will hear of that.
                     if behind > AT_ONCE {
                         let pause = RETRY.mul_f64(rand::rng().random_range(0.5..1.0));
-                        self.pause(&mut served.stream, Instant::now() + pause).await;
-                        self.keep_alive(&mut served.stream).await?;
+                        self.hub.pause(&mut served.stream, Instant::now() + pause).await;
+                        self.hub.keep_alive(&mut served.stream, "").await?;
                     }
                 }
             }
@@ -85,7 +82,7 @@ impl Hub {
 
     /// Shows a device what its mailboxes have that it lacks, one after the other and in parts, so that one
     /// that is slow is read for at its own pace; `false` if its time is over.
-    async fn show(&self, served: &mut Served) -> Result<bool, End> {
+    async fn show(&self, served: &mut Served) -> Result<bool, CloseReason> {
         let (mut events, mut told) = (Events::default(), false);
         served.breaks = self.post.borrow().breaks;
         let mut done = vec![false; served.device.addresses.len()];
@@ -115,8 +112,8 @@ impl Hub {
                 begun += 1;
                 if begun > AT_ONCE {
                     // Something is lost again and again; nobody is helped by haste.
-                    self.pause(&mut served.stream, Instant::now() + RETRY).await;
-                    self.keep_alive(&mut served.stream).await?;
+                    self.hub.pause(&mut served.stream, Instant::now() + RETRY).await;
+                    self.hub.keep_alive(&mut served.stream, "").await?;
                 }
                 continue;
             }
@@ -125,7 +122,7 @@ impl Hub {
             done[at] = rest.is_none() && !mailbox.more;
             drop(mailbox);
             if let Some(rest) = rest {
-                self.write(&mut served.stream, rest).await?;
+                self.hub.write(&mut served.stream, rest).await?;
             }
         }
         let status = self.post.borrow().status;
@@ -151,7 +148,7 @@ impl Hub {
 
     /// Waits until this worker has heard what the device was shown, but not for long. If the answer is
     /// yes there must be no await until the device is in the list: no step can come between.
-    async fn arrive(&self, served: &mut Served) -> Result<Join, End> {
+    async fn arrive(&self, served: &mut Served) -> Result<Join, CloseReason> {
         let until = Instant::now() + AGAIN;
         loop {
             let (join, stepped) = {
@@ -163,9 +160,9 @@ impl Hub {
             }
             tokio::select! {
                 () = stepped.notified() => {}
-                () = self.pause(&mut served.stream, until) => {}
+                () = self.hub.pause(&mut served.stream, until) => {}
             }
-            self.keep_alive(&mut served.stream).await?;
+            self.hub.keep_alive(&mut served.stream, "").await?;
             if served.stream.ends_at <= Instant::now() {
                 return Ok(Join::Behind);
             }
@@ -174,12 +171,9 @@ impl Hub {
 
     /// Reads a part of a mailbox from where the device stands, however long that takes; nothing if its
     /// time is over.
-    async fn read(&self, served: &mut Served, at: usize) -> Result<Option<Mailbox>, End> {
+    async fn read(&self, served: &mut Served, at: usize) -> Result<Option<Mailbox>, CloseReason> {
         loop {
-            if self.draining.is_cancelled() {
-                served.stream.drain(self.drain_end());
-            }
-            if served.stream.ends_at <= Instant::now() {
+            if self.hub.is_due(&mut served.stream) {
                 return Ok(None);
             }
             let Device { mailboxes, addresses, shown, .. } = &served.device;
@@ -187,22 +181,22 @@ impl Hub {
             // The first is the user's own mailbox.
             let owner = String::from_utf8_lossy(&addresses[0].name).into_owned();
             let reading = async || {
-                let _turn = self.reads.take(Whose::User(owner.clone())).await;
+                let _turn = self.reads.take(Owner::User(owner.clone())).await;
                 mailboxes.read_part(name, shown[at].since(), READ_BYTES).await
             };
             self.metrics.mailbox_reads.inc();
-            match self.meanwhile(&mut served.stream, reading).await? {
+            match self.hub.meanwhile(&mut served.stream, reading).await? {
                 None => return Ok(None),
                 Some(Ok(mailbox)) => {
-                    served.patience = Patience::default();
+                    served.patience = CursorWait::default();
                     return Ok(Some(mailbox));
                 }
                 Some(Err(error)) => {
                     tracing::debug!(%error, "a device waits for Redis");
                     let (_, events) = served.patience.wait(Instant::now(), &mut served.status);
                     self.hand_all(&mut served.stream, &events).await?;
-                    self.pause(&mut served.stream, Instant::now() + RETRY).await;
-                    self.keep_alive(&mut served.stream).await?;
+                    self.hub.pause(&mut served.stream, Instant::now() + RETRY).await;
+                    self.hub.keep_alive(&mut served.stream, "").await?;
                 }
             }
         }
@@ -216,7 +210,7 @@ impl Hub {
         mailbox: &Mailbox,
         events: &mut Events,
         told: &mut bool,
-    ) -> Result<Option<Bytes>, End> {
+    ) -> Result<Option<Bytes>, CloseReason> {
         let topic = served.device.addresses[at].topic.clone();
         for one in missed(mailbox, served.device.shown[at], topic.as_deref()) {
             *told = true;
@@ -238,21 +232,21 @@ impl Hub {
     }
 
     /// Writes what there is, if there is something, to its end.
-    async fn hand_all(&self, stream: &mut Stream, events: &Events) -> Result<(), End> {
+    async fn hand_all(&self, stream: &mut Stream, events: &Events) -> Result<(), CloseReason> {
         if events.is_empty() {
             return Ok(());
         }
         let bytes = stream.encode(&events.frame());
-        self.deliver_all(stream, bytes).await
+        self.hub.deliver_all(stream, bytes).await
     }
 
     /// Writes what there is as far as the socket takes it; what is left.
-    fn hand(&self, stream: &mut Stream, events: &mut Events) -> Result<Option<Bytes>, End> {
+    fn hand(&self, stream: &mut Stream, events: &mut Events) -> Result<Option<Bytes>, CloseReason> {
         let bytes = stream.encode(&std::mem::take(events).frame());
-        match self.deliver(stream, bytes) {
-            Written::All => Ok(None),
-            Written::Gone => Err(End::Left),
-            Written::Rest(rest) => Ok(Some(rest)),
+        match self.hub.deliver(stream, bytes) {
+            WriteOutcome::Complete => Ok(None),
+            WriteOutcome::Closed => Err(CloseReason::Left),
+            WriteOutcome::Partial(rest) => Ok(Some(rest)),
         }
     }
 }

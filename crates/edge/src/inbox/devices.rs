@@ -4,27 +4,34 @@
 //! who get it, only a line with the id goes before. Who is new, behind or resuming becomes a task, which
 //! reads the mailboxes from the device's place on until nothing is missing.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use actix_web::rt::spawn;
 use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::time::Instant;
+use tokio::task::spawn_local;
 use tutti_feed::{Cursor, MailboxChange, Mailboxes, Position};
+use tutti_sse::events::Events;
+use tutti_sse::frame::Frame;
+use tutti_sse::hub::{Hub, Job};
+use tutti_sse::stream::{CloseReason, Stream, WriteOutcome};
+use tutti_sse::turns::Turns;
 
-use crate::following::cursor_wait::Patience;
+use crate::following::cursor_wait::CursorWait;
+use crate::following::status::Status;
 use crate::inbox::connections::Connection;
-use crate::inbox::events::{Address, Shown, Told, id_of};
+use crate::inbox::events::{Address, EncodedLetter, Shown, id_of};
 use crate::inbox::follower::{Change, InboxStep};
 use crate::inbox::roster::Roster;
-use crate::map::tick::Status;
-use crate::sse::frame::{Events, Frame};
-use crate::sse::hub::Hub;
-use crate::sse::stream::{End, Stream, Written};
-use tutti_model::ResetReason;
+use crate::metrics::Metrics;
+use tutti_model::events::ResetReason;
+
+/// Devices of one worker that read from Redis at the same time. The others wait for their turn, which users get one
+/// after the other.
+const READS: usize = 64;
 
 /// On what terms a device gets a stream.
 pub(crate) struct Device {
@@ -54,7 +61,16 @@ pub(crate) struct Served {
     /// It has been shown a part of what follows a reset: it must not come back with another id.
     pub(crate) incomplete: bool,
     pub(crate) status: Option<Status>,
-    pub(crate) patience: Patience,
+    pub(crate) patience: CursorWait,
+}
+
+/// One worker's streams of inboxes.
+pub(crate) struct InboxStreams {
+    pub(crate) hub: Rc<Hub>,
+    pub(crate) metrics: Metrics,
+    pub(crate) post: RefCell<Post>,
+    /// Turns at reading mailboxes.
+    pub(crate) reads: Turns,
 }
 
 /// What a worker knows of the inboxes.
@@ -72,55 +88,63 @@ pub(crate) struct Post {
     /// or another history.
     pub(crate) breaks: u64,
     /// Who follows a mailbox: those among the others, and those in tasks.
-    pub(crate) followed: HashMap<Bytes, Followed>,
+    pub(crate) followed: HashMap<Bytes, AddressSubscribers>,
     /// Those that have been shown all.
     pub(crate) live: Roster,
     pub(crate) stepped: Rc<Notify>,
 }
 
-pub(crate) struct Followed {
+pub(crate) struct AddressSubscribers {
     bucket: usize,
     devices: BTreeSet<usize>,
     /// The last record that told of it, since the first of these came.
     pub(crate) last: Option<Position>,
 }
 
-impl Hub {
-    /// Hears what comes, for as long as the conductor tells.
-    pub(crate) fn hear_inboxes(self: &Rc<Self>, mut steps: broadcast::Receiver<Arc<InboxStep>>) {
-        let hub = self.clone();
-        spawn(async move {
+impl InboxStreams {
+    /// Starts a worker's streams of inboxes, which show the steps that `steps` brings.
+    pub(crate) fn start(
+        hub: Rc<Hub>,
+        metrics: Metrics,
+        mut steps: broadcast::Receiver<Arc<InboxStep>>,
+    ) -> Rc<Self> {
+        let reads = Turns::new(READS, metrics.sse.waiting_for("mailbox"));
+        let streams = Rc::new(Self { hub: hub.clone(), metrics, post: RefCell::default(), reads });
+        hub.add(streams.clone());
+        let ours = streams.clone();
+        spawn_local(async move {
             loop {
                 match steps.recv().await {
                     Ok(step) => {
-                        hub.step_inboxes(&step);
+                        ours.step(&step);
                         tokio::task::yield_now().await;
                     }
-                    // The number of the next one tells.
+                    // The number of the next step tells that some are missing.
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return,
                 }
             }
         });
+        streams
     }
 
-    /// Takes a device's stream over, its response head written.
-    pub(crate) fn admit_device(self: Rc<Self>, stream: Stream, hello: Bytes, device: Device) {
+    /// Takes a device's stream over.
+    pub(crate) fn admit(self: Rc<Self>, stream: Stream, hello: Bytes, device: Device) {
         let mut post = self.post.borrow_mut();
         let number = post.live.enter();
         for Address { name, bucket, .. } in device.addresses.iter() {
-            let new = || Followed { bucket: *bucket, devices: BTreeSet::new(), last: None };
+            let new = || AddressSubscribers { bucket: *bucket, devices: BTreeSet::new(), last: None };
             post.followed.entry(name.clone()).or_insert_with(new).devices.insert(number);
         }
         let incomplete = device.shown.contains(&Shown::Nothing);
-        let patience = Patience::default();
+        let patience = CursorWait::default();
         let (greeted, breaks, status) = (false, post.breaks, None);
         drop(post);
         let served = Served { stream, device, number, greeted, breaks, incomplete, status, patience };
         self.serve_device(served, hello);
     }
 
-    fn step_inboxes(self: &Rc<Self>, step: &InboxStep) {
+    fn step(self: &Rc<Self>, step: &InboxStep) {
         let mut post = self.post.borrow_mut();
         let post = &mut *post;
         post.places.resize(step.places.len(), None);
@@ -188,7 +212,13 @@ impl Hub {
     }
 
     /// The letters of a record to all who follow their addresses.
-    fn tell(self: &Rc<Self>, post: &mut Post, bucket: usize, before: Option<Position>, told: &[Arc<Told>]) {
+    fn tell(
+        self: &Rc<Self>,
+        post: &mut Post,
+        bucket: usize,
+        before: Option<Position>,
+        told: &[Arc<EncodedLetter>],
+    ) {
         let Post { followed, live, places, texts, .. } = post;
         let before_text = Cursor::text_of(before);
         for (at, one) in told.iter().enumerate() {
@@ -206,17 +236,17 @@ impl Hub {
                     let address = &served.device.addresses[at];
                     if later(address) { &before_text } else { &texts[address.bucket] }
                 });
-                match self.deliver_after(&mut served.stream, &id, frame) {
-                    Written::All => continue,
-                    Written::Rest(rest) => {
-                        self.metrics.fell_behind.inc();
+                match self.hub.deliver_after_id(&mut served.stream, &id, frame) {
+                    WriteOutcome::Complete => continue,
+                    WriteOutcome::Partial(rest) => {
+                        self.metrics.sse.fell_behind.inc();
                         let mut served = live.take(*number).expect("it was there a moment ago");
                         served.place(|address| if later(address) { before } else { places[address.bucket] });
-                        self.clone().serve_device(served, rest);
+                        self.serve_device(served, rest);
                     }
-                    Written::Gone => {
+                    WriteOutcome::Closed => {
                         let served = live.take(*number).expect("it was there a moment ago");
-                        self.lose(*number, served.device.addresses, End::Left);
+                        self.lose(*number, served.device.addresses, CloseReason::Left);
                     }
                 }
             }
@@ -229,20 +259,20 @@ impl Hub {
         for served in post.live.iter_mut() {
             served.status = Some(status);
             let bytes = served.stream.encode(frame);
-            match self.deliver(&mut served.stream, bytes) {
-                Written::All => {}
+            match self.hub.deliver(&mut served.stream, bytes) {
+                WriteOutcome::Complete => {}
                 written => off.push((served.number, written)),
             }
         }
         self.take_off(post, off);
     }
 
-    fn take_off(self: &Rc<Self>, post: &mut Post, off: Vec<(usize, Written)>) {
+    fn take_off(self: &Rc<Self>, post: &mut Post, off: Vec<(usize, WriteOutcome)>) {
         for (number, written) in off {
             let Some(served) = post.live.take(number) else { continue };
             match written {
-                Written::Rest(rest) => self.leave(served, &post.places, rest),
-                _ => self.lose(number, served.device.addresses, End::Left),
+                WriteOutcome::Partial(rest) => self.leave(served, &post.places, rest),
+                _ => self.lose(number, served.device.addresses, CloseReason::Left),
             }
         }
     }
@@ -250,16 +280,16 @@ impl Hub {
     /// Out of the list, with what it has been shown, to become a task.
     fn leave(self: &Rc<Self>, mut served: Served, places: &[Option<Position>], rest: Bytes) {
         served.place(|address| places[address.bucket]);
-        self.clone().serve_device(served, rest);
+        self.serve_device(served, rest);
     }
 
     /// A stream that was in the list has ended. What it followed is forgotten a moment later: who calls
     /// this may be walking through it.
-    fn lose(self: &Rc<Self>, number: usize, addresses: Rc<[Address]>, end: End) {
-        let hub = self.clone();
-        spawn(async move {
-            hub.forget(number, &addresses);
-            hub.ended(end);
+    fn lose(self: &Rc<Self>, number: usize, addresses: Rc<[Address]>, reason: CloseReason) {
+        let ours = self.clone();
+        spawn_local(async move {
+            ours.forget(number, &addresses);
+            ours.metrics.sse.ended(reason);
         });
     }
 
@@ -275,38 +305,37 @@ impl Hub {
             }
         }
     }
+}
 
-    /// Once a second: ends what is over, finds who left, sends heartbeats.
-    pub(crate) fn sweep_inboxes(self: &Rc<Self>) {
-        let now = Instant::now();
+impl Job for InboxStreams {
+    fn sweep(self: Rc<Self>) {
         let mut post = self.post.borrow_mut();
         let post = &mut *post;
         for served in post.live.take_if(|served| served.stream.is_over()) {
             let (number, addresses) = (served.number, served.device.addresses.clone());
-            let end = self.close(served.stream);
-            self.lose(number, addresses, end);
+            let reason = self.hub.close_swept(served.stream);
+            self.lose(number, addresses, reason);
         }
         let mut off = Vec::new();
         for served in post.live.iter_mut() {
-            if now - served.stream.last_write < self.config.heartbeat {
+            if !self.hub.is_heartbeat_due(&served.stream) {
                 continue;
             }
             // The feeds went on with what others were told.
             let id = id_of(&served.device.addresses, |at| &post.texts[served.device.addresses[at].bucket]);
             let heartbeat = Events::default().heartbeat().id(&id).frame();
             let bytes = served.stream.encode(&heartbeat);
-            match self.deliver(&mut served.stream, bytes) {
-                Written::All => {}
-                written => off.push((served.number, written)),
+            match self.hub.deliver(&mut served.stream, bytes) {
+                WriteOutcome::Complete => {}
+                outcome => off.push((served.number, outcome)),
             }
         }
         self.take_off(post, off);
     }
 
-    /// Gives each stream an end within the drain window.
-    pub(crate) fn drain_inboxes(&self) {
+    fn drain(&self) {
         for served in self.post.borrow_mut().live.iter_mut() {
-            served.stream.drain(self.drain_end());
+            self.hub.drain_stream(&mut served.stream);
         }
     }
 }

@@ -8,11 +8,12 @@ use prost::Message as _;
 use serde_json::json;
 use tutti_feed::{Cursor, Item, Letter, Mailbox, MailboxChange, Position, Since};
 use tutti_model::Notification;
-use tutti_model::events::{DELETED, NOTIFICATION, READ};
 use tutti_model::notification::{is_topic, to_json};
 
 use crate::metrics::Metrics;
-use crate::sse::frame::{Events, Frame};
+use tutti_model::events::{DELETED, NOTIFICATION, READ};
+use tutti_sse::events::Events;
+use tutti_sse::frame::Frame;
 
 /// A mailbox that a device follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,12 +109,12 @@ pub(crate) fn shown_of(id: &str, addresses: &[Address]) -> Option<Vec<Shown>> {
 /// What a record says to one address, and the event that tells it: written once, for all devices and
 /// workers, when the first needs it.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct EncodedLetter {
     pub(crate) letter: Letter,
     frame: OnceLock<Frame>,
 }
 
-impl Told {
+impl EncodedLetter {
     pub(crate) fn new(letter: Letter) -> Arc<Self> {
         Arc::new(Self { letter, frame: OnceLock::new() })
     }

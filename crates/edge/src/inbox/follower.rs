@@ -7,13 +7,12 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::warn;
 use tutti_feed::{ConnectionRegistry, Event, Head, Letter, Mailboxes, Position, follow_newest};
-use tutti_service::ExposeSecret as _;
+use tutti_service::{ExposeSecret as _, SecretString};
 
-use crate::config::Config;
+use crate::following::status::{Liveness, Status};
 use crate::inbox::client::Notify;
 use crate::inbox::connections::Connections;
-use crate::inbox::events::Told;
-use crate::map::tick::{STALE_AFTER, Status};
+use crate::inbox::events::EncodedLetter;
 use crate::metrics::Metrics;
 
 /// Events taken in before the workers are told of them. One may be for all devices of a worker, which does
@@ -47,14 +46,14 @@ pub(crate) struct InboxStep {
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     /// A record of a bucket's feed.
-    Record { bucket: usize, position: Position, told: Vec<Arc<Told>> },
+    Record { bucket: usize, position: Position, told: Vec<Arc<EncodedLetter>> },
     /// Who follows a mailbox of this bucket must read it: records are missing, or the history is another.
     Anew(usize),
 }
 
 /// Follows the feeds of all buckets.
-pub(crate) struct Conductor {
-    config: Arc<Config>,
+pub(crate) struct InboxFollower {
+    redis_url: SecretString,
     metrics: Metrics,
     mailboxes: Mailboxes,
     steps: broadcast::Sender<Arc<InboxStep>>,
@@ -62,22 +61,23 @@ pub(crate) struct Conductor {
     changes: Vec<Change>,
     places: Vec<Option<Position>>,
     status: Status,
-    heard_at: Option<Instant>,
+    /// Of all feeds together: their heads are asked for at once.
+    liveness: Liveness,
     /// Records that lie in Kafka and cannot be read yet, as each bucket's feed says.
     held_back: Vec<u64>,
 }
 
-impl Conductor {
+impl InboxFollower {
     pub(crate) fn new(
-        config: Arc<Config>,
+        redis_url: SecretString,
         metrics: Metrics,
         mailboxes: Mailboxes,
         steps: broadcast::Sender<Arc<InboxStep>>,
     ) -> Self {
         let places = vec![None; mailboxes.feeds().len()];
         let (status, held_back) = (Status::Stale { since_ms: None }, vec![0; places.len()]);
-        let (no, changes, heard_at) = (0, Vec::new(), None);
-        Self { config, metrics, mailboxes, steps, no, changes, places, status, heard_at, held_back }
+        let (no, changes, liveness) = (0, Vec::new(), Liveness::new(1));
+        Self { redis_url, metrics, mailboxes, steps, no, changes, places, status, liveness, held_back }
     }
 
     /// Runs for ever.
@@ -86,7 +86,7 @@ impl Conductor {
     /// If the URL of Redis is none.
     pub(crate) async fn run(mut self) -> Result<(), tutti_feed::Error> {
         let names = self.mailboxes.feeds();
-        let url = self.config.redis_url.expose_secret().to_owned();
+        let url = self.redis_url.expose_secret().to_owned();
         let mut watch = interval(Duration::from_secs(1));
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -112,7 +112,7 @@ impl Conductor {
     fn take(&mut self, event: Event) {
         match event {
             Event::Heads(heads) if heads.contains(&Head::Unknown) => {}
-            Event::Heads(_) => self.heard_at = Some(Instant::now()),
+            Event::Heads(_) => self.liveness.hear(0, None, Instant::now()),
             Event::HeldBack { feed, records } => self.held_back[feed] = records,
             Event::Reset { feed, .. } => self.begin_anew(feed),
             Event::Record { feed, record } => {
@@ -123,7 +123,7 @@ impl Conductor {
                     self.changes.push(Change::Anew(feed));
                     return;
                 };
-                let told = letters.into_iter().map(Told::new).collect();
+                let told = letters.into_iter().map(EncodedLetter::new).collect();
                 self.changes.push(Change::Record { bucket: feed, position, told });
             }
         }
@@ -138,11 +138,8 @@ impl Conductor {
     fn publish(&mut self) {
         // A partition says the same to all buckets.
         let records = self.held_back.iter().copied().max().unwrap_or(0);
-        let status = match self.heard_at {
-            _ if records > 0 => Status::HeldBack { since_ms: None, records },
-            Some(at) if at.elapsed() < STALE_AFTER => Status::Live,
-            _ => Status::Stale { since_ms: None },
-        };
+        self.liveness.hold_back(0, records);
+        let status = self.liveness.status(Instant::now());
         if self.changes.is_empty() && status == self.status && self.no > 0 {
             return;
         }

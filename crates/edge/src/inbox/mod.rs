@@ -9,3 +9,4 @@ pub(crate) mod follower;
 mod proto;
 pub(crate) mod roster;
 pub(crate) mod routes;
+pub(crate) mod settings;

@@ -23,7 +23,7 @@ const CELL_ZOOMS: u8 = 3;
 
 /// A place in the square of the world: fractions of 2^32 from its north-western corner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Spot {
+pub(crate) struct WorldPoint {
     x: u32,
     y: u32,
 }
@@ -35,7 +35,7 @@ pub(crate) type Cell = u32;
 /// A tile: its column from the west and its row from the north, at a zoom that the context tells.
 pub(crate) type Tile = (u32, u32);
 
-impl Spot {
+impl WorldPoint {
     pub(crate) fn of(latitude: f64, longitude: f64) -> Self {
         let latitude = latitude.clamp(-MAX_LATITUDE, MAX_LATITUDE).to_radians();
         let x = (longitude + 180.0) / 360.0;
@@ -91,8 +91,8 @@ impl Area {
     }
 
     fn at(zoom: u8, west: f64, south: f64, east: f64, north: f64) -> Self {
-        let (left, top) = Spot::of(north, west).tile(zoom);
-        let (right, bottom) = Spot::of(south, east).tile(zoom);
+        let (left, top) = WorldPoint::of(north, west).tile(zoom);
+        let (right, bottom) = WorldPoint::of(south, east).tile(zoom);
         // Around the world and into the tile where it began.
         let (left, right) = if west > east && left <= right { (0, (1 << zoom) - 1) } else { (left, right) };
         Self { zoom, west: left, north: top, east: right, south: bottom }
@@ -114,7 +114,7 @@ impl Area {
         self.columns().saturating_mul(self.south - self.north + 1)
     }
 
-    pub(crate) fn contains(&self, spot: Spot) -> bool {
+    pub(crate) fn contains(&self, spot: WorldPoint) -> bool {
         self.has_tile(spot.tile(self.zoom))
     }
 
@@ -220,12 +220,12 @@ mod tests {
     #[test]
     fn a_box_may_cross_the_antimeridian() {
         let area = Area::parse("170,-20,-170,20").unwrap();
-        assert!(area.contains(Spot::of(0.0, 179.9)) && area.contains(Spot::of(0.0, -179.9)));
-        assert!(area.contains(Spot::of(0.0, 180.0)) && area.contains(Spot::of(0.0, -180.0)));
-        assert!(!area.contains(Spot::of(0.0, 0.0)));
+        assert!(area.contains(WorldPoint::of(0.0, 179.9)) && area.contains(WorldPoint::of(0.0, -179.9)));
+        assert!(area.contains(WorldPoint::of(0.0, 180.0)) && area.contains(WorldPoint::of(0.0, -180.0)));
+        assert!(!area.contains(WorldPoint::of(0.0, 0.0)));
         assert_eq!(area.each().count() as u32, area.tiles());
         let around = Area::parse("10,-1,9,1").unwrap();
-        assert!((-180..=180).all(|degrees| around.contains(Spot::of(0.0, f64::from(degrees)))));
+        assert!((-180..=180).all(|degrees| around.contains(WorldPoint::of(0.0, f64::from(degrees)))));
     }
 
     #[test]
@@ -273,7 +273,7 @@ mod tests {
     fn the_world_and_a_point_are_boxes() {
         let world = Area::parse("-180,-90,180,90").unwrap();
         assert_eq!((world.zoom, world.tiles()), (2, 16));
-        assert!(world.contains(Spot::of(90.0, 180.0)) && world.contains(Spot::of(-90.0, -180.0)));
+        assert!(world.contains(WorldPoint::of(90.0, 180.0)) && world.contains(WorldPoint::of(-90.0, -180.0)));
         let point = Area::parse("8.5,47.4,8.5,47.4").unwrap();
         assert_eq!((point.zoom, point.tiles()), (MAX_ZOOM, 1));
     }
@@ -308,7 +308,7 @@ mod tests {
             let width = if west <= east { east - west } else { east - west + 360.0 };
             let longitude = west + width * across;
             let longitude = if longitude > 180.0 { longitude - 360.0 } else { longitude };
-            let inside = Spot::of(south + (north - south) * up, longitude);
+            let inside = WorldPoint::of(south + (north - south) * up, longitude);
             prop_assert!(area.contains(inside));
             let tiles: Vec<Tile> = area.each().collect();
             prop_assert!(tiles.contains(&inside.tile(area.zoom)) && tiles.iter().all(|tile| area.has_tile(*tile)));

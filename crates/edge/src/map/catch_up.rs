@@ -5,15 +5,17 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tutti_feed::Cursor;
 
-use crate::following::cursor_wait::{INCOMPLETE, Patience, write_reset};
+use crate::following::cursor_wait::CursorWait;
+use crate::following::reset::{INCOMPLETE, write_reset};
+use crate::following::status::Status;
 use crate::map::area::Area;
 use crate::map::replay::Replay;
-use crate::map::tick::{Status, Tick};
+use crate::map::tick::Tick;
 use crate::map::tile_updates::write_cells;
 use crate::map::view::Resume;
 use crate::metrics::Metrics;
-use crate::sse::frame::Events;
-use tutti_model::ResetReason;
+use tutti_model::events::ResetReason;
+use tutti_sse::events::Events;
 
 /// What a stream was shown so far.
 #[derive(Clone, Debug)]
@@ -36,13 +38,13 @@ impl Shown {
 }
 
 /// The way of one stream from what it was shown to a step: what to write next.
-pub(crate) struct Approach {
+pub(crate) struct CatchUp {
     shown: Shown,
     /// The status that it was told.
     status: Option<Status>,
     view: View,
-    pass: Option<Pass>,
-    patience: Patience,
+    pass: Option<ReplayRun>,
+    patience: CursorWait,
 }
 
 /// What part of the map a stream shows, and how.
@@ -80,7 +82,7 @@ impl View {
 }
 
 /// One replay to a target.
-struct Pass {
+struct ReplayRun {
     walk: Walk,
     /// What the client was shown before, if it is not shown everything.
     from: Option<Arc<Cursor>>,
@@ -105,9 +107,9 @@ pub(crate) enum NextWrite {
     Arrived,
 }
 
-impl Approach {
+impl CatchUp {
     pub(crate) fn new(shown: Shown, status: Option<Status>, view: View) -> Self {
-        Self { shown, status, view, pass: None, patience: Patience::default() }
+        Self { shown, status, view, pass: None, patience: CursorWait::default() }
     }
 
     /// The next events, given the newest step, if there was one yet.
@@ -130,7 +132,7 @@ impl Approach {
         if self.pass.is_none() {
             is_first = matches!(self.shown, Shown::Nothing);
             match self.begin(tick, now, &mut begun, metrics) {
-                Begin::Pass(pass) => self.pass = Some(pass),
+                Begin::ReplayRun(pass) => self.pass = Some(pass),
                 Begin::There => {}
                 Begin::Wait(until) if begun.is_empty() => return NextWrite::Wait(until),
                 Begin::Wait(_) => return NextWrite::Write(begun),
@@ -170,7 +172,7 @@ impl Approach {
 
     /// Whether what comes next looks at a few devices, not at the whole map.
     pub(crate) fn is_short(&self, tick: Option<&Tick>) -> bool {
-        if let Some(Pass { walk: Walk::Devices(replay), .. }) = &self.pass {
+        if let Some(ReplayRun { walk: Walk::Devices(replay), .. }) = &self.pass {
             return replay.is_short();
         }
         let Some(tick) = tick else { return true };
@@ -243,7 +245,7 @@ impl Approach {
             View::World | View::Area(_) => Walk::Devices(Replay::new(from, self.view.area(), &tick.view)),
             View::Clusters(area) => Walk::Cells(area),
         };
-        Begin::Pass(Pass {
+        Begin::ReplayRun(ReplayRun {
             walk,
             from: since,
             cursor: tick.cursor.clone(),
@@ -259,7 +261,7 @@ fn reset(reason: ResetReason, events: &mut Events, metrics: &Metrics) -> Option<
 }
 
 enum Begin {
-    Pass(Pass),
+    ReplayRun(ReplayRun),
     There,
     Wait(Instant),
 }
@@ -308,7 +310,7 @@ mod tests {
             Tick::new(&mut self.map, step)
         }
 
-        fn write(&self, approach: &mut Approach, tick: &Tick) -> String {
+        fn write(&self, approach: &mut CatchUp, tick: &Tick) -> String {
             match approach.next(Some(tick), Instant::now(), &self.metrics) {
                 NextWrite::Write(events) => events.into_text(),
                 NextWrite::Wait(_) => "wait".to_owned(),
@@ -331,7 +333,7 @@ mod tests {
         let mut edge = Edge::new();
         edge.apply(T0, many(T0));
         let tick = edge.tick();
-        let mut approach = Approach::new(Shown::Nothing, None, View::World);
+        let mut approach = CatchUp::new(Shown::Nothing, None, View::World);
         let first = edge.write(&mut approach, &tick);
         assert!(first.starts_with("event: status\ndata: {\"state\":\"live\"}\nid: 0\n\n"), "{first}");
         assert!(first.contains("m000") && !first.contains(&*tick.id));
@@ -352,8 +354,7 @@ mod tests {
         let before = edge.tick();
         edge.apply(T0 + S, many(T0 + S));
         let tick = edge.tick();
-        let mut approach =
-            Approach::new(Shown::UpTo(before.cursor, Some(0)), Some(Status::Live), View::World);
+        let mut approach = CatchUp::new(Shown::UpTo(before.cursor, Some(0)), Some(Status::Live), View::World);
         assert!(!edge.write(&mut approach, &tick).contains("reset"));
         // While its socket is full, a device ahead of the walk is removed and its tombstone goes.
         edge.apply(T0 + 2 * S, vec![removal("m399", ms(T0 + 2 * S))]);
@@ -368,7 +369,7 @@ mod tests {
         let mut edge = Edge::new();
         edge.apply(T0, many(T0));
         let tick = edge.tick();
-        let mut approach = Approach::new(Shown::Nothing, None, View::World);
+        let mut approach = CatchUp::new(Shown::Nothing, None, View::World);
         edge.write(&mut approach, &tick);
         edge.generation += 1;
         edge.apply(T0 + 1, vec![]);
@@ -383,7 +384,7 @@ mod tests {
         let mut edge = Edge::new();
         edge.apply(T0, vec![fix("a", ms(T0))]);
         let ahead = Cursor(vec![Some(Position { epoch: 1, seq: 2, time_us: T0 + S })]);
-        let mut early = Approach::new(Shown::UpTo(Arc::new(ahead), None), None, View::World);
+        let mut early = CatchUp::new(Shown::UpTo(Arc::new(ahead), None), None, View::World);
         assert!(matches!(early.next(None, Instant::now(), &edge.metrics), NextWrite::Wait(_)));
         edge.polls = 9;
         let tick = edge.tick();
@@ -398,8 +399,8 @@ mod tests {
         let mut edge = Edge::new();
         edge.apply(T0, vec![fix("a", ms(T0))]);
         let ahead = Cursor(vec![Some(Position { epoch: 1, seq: 2, time_us: T0 + S })]);
-        let mut patient = Approach::new(Shown::UpTo(Arc::new(ahead.clone()), None), None, View::World);
-        let mut hopeless = Approach::new(Shown::UpTo(Arc::new(ahead), None), None, View::World);
+        let mut patient = CatchUp::new(Shown::UpTo(Arc::new(ahead.clone()), None), None, View::World);
+        let mut hopeless = CatchUp::new(Shown::UpTo(Arc::new(ahead), None), None, View::World);
         for polls in 0..2 {
             edge.polls = polls;
             let tick = edge.tick();

@@ -18,8 +18,8 @@ use crate::map::area::Area;
 use crate::map::snapshot::{Form, MapCopy};
 use crate::map::tick::Tick;
 use crate::metrics::{Copied, Metrics};
-use crate::sse::limits::Whose;
-use crate::sse::turns::Turns;
+use tutti_sse::limits::Owner;
+use tutti_sse::turns::Turns;
 
 /// Bytes of the copies that clients may be taking at the same time, all together;
 const MAX_BYTES: usize = 256 << 20;
@@ -80,12 +80,12 @@ impl Drop for Joinable {
 }
 
 /// Bytes that are counted.
-struct Counted {
+struct Permit {
     bytes: Vec<u8>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl AsRef<[u8]> for Counted {
+impl AsRef<[u8]> for Permit {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -95,8 +95,8 @@ impl Copies {
     pub(crate) fn new(metrics: &Metrics) -> Self {
         Self(Arc::new(Inner {
             bytes: Arc::new(Semaphore::new(MAX_BYTES)),
-            large: Turns::new(1, metrics.waiting_for("map_copy")),
-            small: Turns::new(SMALL_AT_ONCE, metrics.waiting_for("small_map_copy")),
+            large: Turns::new(1, metrics.sse.waiting_for("map_copy")),
+            small: Turns::new(SMALL_AT_ONCE, metrics.sse.waiting_for("small_map_copy")),
             making: Default::default(),
             metrics: metrics.clone(),
         }))
@@ -131,7 +131,7 @@ impl Copies {
         let step = Arc::<OnceLock<u64>>::default();
         let (copies, joinable) = (self.clone(), Joinable { copies: self.clone(), form, step: step.clone() });
         let task = rt::spawn(async move {
-            let turn = copies.0.large.take(Whose::All).await;
+            let turn = copies.0.large.take(Owner::All).await;
             let tick = newest()?;
             joinable.step.get_or_init(|| tick.no);
             let made = web::block(move || {
@@ -153,7 +153,7 @@ impl Copies {
         &self,
         area: Area,
         form: Form,
-        whose: Whose,
+        whose: Owner,
         newest: impl Fn() -> Option<Arc<Tick>>,
     ) -> Result<MapCopy, Refusal> {
         let is_small = newest().is_some_and(|tick| tick.view.is_few(area, None));
@@ -178,7 +178,7 @@ impl Copies {
 
     /// Makes bytes of at most about this length, and counts those that there are in the end. Returns `None`, and
     /// makes nothing, if there are as many as there may be.
-    pub(crate) fn one_more(
+    pub(crate) fn acquire(
         &self,
         part: &'static str,
         most: usize,
@@ -191,7 +191,7 @@ impl Copies {
         if let Some(spare) = permit.num_permits().checked_sub(bytes.len()) {
             drop(permit.split(spare));
         }
-        Some(Bytes::from_owner(Counted { bytes, _permit: permit }))
+        Some(Bytes::from_owner(Permit { bytes, _permit: permit }))
     }
 }
 
@@ -268,8 +268,8 @@ mod tests {
         }
     }
 
-    fn address(n: u8) -> Whose {
-        Whose::Address(IpAddr::from([192, 0, 2, n]))
+    fn address(n: u8) -> Owner {
+        Owner::Address(IpAddr::from([192, 0, 2, n]))
     }
 
     /// Lets all tasks go on as far as they can.
@@ -287,7 +287,7 @@ mod tests {
     #[actix_web::test]
     async fn all_that_ask_for_the_whole_map_meanwhile_share_one_copy_of_the_newest_step() {
         let mut moving = Moving::new();
-        let turn = moving.copies.0.large.take(Whose::All).await;
+        let turn = moving.copies.0.large.take(Owner::All).await;
         let mut asked: Vec<_> = (0..20).map(|_| moving.ask(JSON)).collect();
         settle().await;
         moving.step();
@@ -312,7 +312,7 @@ mod tests {
     #[actix_web::test]
     async fn requests_that_wait_share_a_copy_also_where_the_map_moves_on_meanwhile() {
         let mut moving = Moving::new();
-        let turn = moving.copies.0.large.take(Whose::All).await;
+        let turn = moving.copies.0.large.take(Owner::All).await;
         let asked: Vec<_> = (0..20).map(|_| moving.ask(JSON)).collect();
         settle().await;
         drop(turn);
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn each_form_is_copied_once_and_counted_as_it_is_held() {
+    async fn each_form_is_copied_once_and_permit_as_it_is_held() {
         let mut moving = Moving::new();
         (0..40).for_each(|_| moving.step());
         let mut held = 0;
@@ -363,7 +363,7 @@ mod tests {
     #[actix_web::test]
     async fn an_area_with_few_devices_is_answered_while_whole_maps_wait() {
         let moving = Moving::new();
-        let turn = moving.copies.0.large.take(Whose::All).await;
+        let turn = moving.copies.0.large.take(Owner::All).await;
         let asked: Vec<_> = FORMS.into_iter().map(|form| moving.ask(form)).collect();
         settle().await;
         let area = Area::parse("8.5,47.35,8.6,47.4").unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tutti_model::Fix;
 use tutti_model::location::to_json;
 
-use crate::map::area::{Area, Cell, MAX_ZOOM, Spot};
+use crate::map::area::{Area, Cell, MAX_ZOOM, WorldPoint};
 
 pub(crate) type MediaId = Arc<str>;
 
@@ -28,7 +28,7 @@ pub(crate) struct Entry {
     /// The JSON object that clients get: the fix, or mediaId and timestamp of the removal.
     pub(crate) json: Box<str>,
     /// Where it is and was, the newest first; who was shown an older one was shown it in that tile.
-    sights: Box<[Sight]>,
+    sights: Box<[PastTile]>,
     /// It was nowhere before.
     knows_all: bool,
     /// Another feed's older word on it came later: who heard them in another order was shown it elsewhere.
@@ -37,15 +37,15 @@ pub(crate) struct Entry {
 
 /// Where a device was from a record on, exact to the smallest tile.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Sight {
-    spot: Spot,
+struct PastTile {
+    spot: WorldPoint,
     shard: usize,
     seq: u64,
 }
 
 impl Entry {
     pub(crate) fn fix(fix: &Fix, shard: usize, seq: u64) -> Self {
-        let spot = Spot::of(fix.latitude, fix.longitude);
+        let spot = WorldPoint::of(fix.latitude, fix.longitude);
         Self {
             timestamp_ms: fix.timestamp_ms,
             shard,
@@ -54,7 +54,7 @@ impl Entry {
             is_fix: true,
             removed: false,
             json: to_json(fix).into(),
-            sights: [Sight { spot, shard, seq }].into(),
+            sights: [PastTile { spot, shard, seq }].into(),
             knows_all: true,
             was_elsewhere: false,
         }
@@ -90,7 +90,7 @@ impl Entry {
         });
         let before = if stays { &held.sights[1..] } else { &held.sights[..] };
         // Who stays in a tile has been there since it came, but is to be found where it is now.
-        let here = here.map(|here| if stays { Sight { spot: here.spot, ..held.sights[0] } } else { here });
+        let here = here.map(|here| if stays { PastTile { spot: here.spot, ..held.sights[0] } } else { here });
         self.was_elsewhere = held.was_elsewhere;
         self.knows_all = held.knows_all && before.len() <= TRAIL;
         self.sights = here.into_iter().chain(before.iter().copied().take(TRAIL)).collect();
@@ -103,7 +103,7 @@ impl Entry {
     }
 
     /// Where it is, if it is on the map.
-    pub(crate) fn spot(&self) -> Option<Spot> {
+    pub(crate) fn spot(&self) -> Option<WorldPoint> {
         self.sights.first().filter(|_| !self.removed).map(|sight| sight.spot)
     }
 
@@ -135,7 +135,7 @@ impl Entry {
         if self.was_elsewhere {
             return true;
         }
-        for Sight { spot, shard, seq } in &self.sights {
+        for PastTile { spot, shard, seq } in &self.sights {
             if area.contains(*spot) {
                 return true;
             }

@@ -9,11 +9,12 @@ use tracing::{info, warn};
 use tutti_feed::{Event, Head, Position, connect, follow, wait_for_agreement};
 use tutti_model::ResetReason;
 use tutti_model::names;
-use tutti_service::{ExposeSecret as _, Latch};
+use tutti_service::{ExposeSecret as _, Latch, SecretString};
 
-use crate::config::Config;
+use crate::following::status::{Liveness, Status};
+use crate::map::settings::MapSettings;
 use crate::map::state::MapState;
-use crate::map::tick::{STALE_AFTER, Status, Step, Tick};
+use crate::map::tick::{Step, Tick};
 use crate::metrics::Metrics;
 
 /// Steps that a worker may be late by before its clients are served by replays.
@@ -25,16 +26,10 @@ const EVENTS_A_TURN: usize = 256;
 /// The heads of all feeds, as Redis had them.
 type Heads = Vec<Option<Position>>;
 
-/// One feed as it was last heard of.
-#[derive(Clone, Copy, Default)]
-struct Heard {
-    at: Option<Instant>,
-    /// The time of its newest record.
-    time_us: u64,
-}
-
-pub(crate) struct Conductor {
-    config: Arc<Config>,
+pub(crate) struct MapFollower {
+    settings: MapSettings,
+    redis_url: SecretString,
+    allow_eviction: bool,
     metrics: Metrics,
     ticks: broadcast::Sender<Arc<Tick>>,
     latch: Option<Latch>,
@@ -46,9 +41,7 @@ pub(crate) struct Conductor {
     /// Redis's heads at the last poll of this history.
     heads: Option<Heads>,
     polls: u64,
-    heard: Vec<Heard>,
-    /// Records of each feed that lie in Kafka and cannot be read yet.
-    held_back: Vec<u64>,
+    liveness: Liveness,
     status: Status,
     generation: u64,
     reset_reason: ResetReason,
@@ -66,17 +59,21 @@ enum Next {
     BeginAnew(ResetReason),
 }
 
-impl Conductor {
+impl MapFollower {
     pub(crate) fn new(
-        config: Arc<Config>,
+        settings: MapSettings,
+        redis_url: SecretString,
+        allow_eviction: bool,
         metrics: Metrics,
         ticks: broadcast::Sender<Arc<Tick>>,
         latch: Latch,
     ) -> Self {
-        let shards = config.locations.shards as usize;
+        let shards = settings.locations.shards as usize;
         Self {
-            map: empty_map(&config),
-            config,
+            map: empty_map(&settings),
+            settings,
+            redis_url,
+            allow_eviction,
             metrics,
             ticks,
             latch: Some(latch),
@@ -84,8 +81,7 @@ impl Conductor {
             caught_up: false,
             heads: None,
             polls: 0,
-            heard: vec![Heard::default(); shards],
-            held_back: vec![0; shards],
+            liveness: Liveness::new(shards),
             status: Status::Stale { since_ms: None },
             generation: 0,
             reset_reason: ResetReason::Start,
@@ -105,14 +101,13 @@ impl Conductor {
             let reason = self.follow_until_reset().await?;
             warn!(%reason, "the live map begins anew from the logs; its clients get a reset");
             // The last word of this generation: nothing is known of what Redis has now.
-            self.heard.fill(Heard::default());
-            self.held_back.fill(0);
+            self.liveness = Liveness::new(self.settings.locations.shards as usize);
             if self.caught_up {
                 self.publish();
             }
             self.generation += 1;
             self.reset_reason = reason;
-            self.map = empty_map(&self.config);
+            self.map = empty_map(&self.settings);
             self.caught_up = false;
             self.heads = None;
         }
@@ -121,26 +116,26 @@ impl Conductor {
     /// Waits for Redis, and compares the settings that all services must share; one that came
     /// back empty is told them anew.
     async fn agree(&self) -> Result<(), tutti_feed::Error> {
-        let redis = connect(self.config.redis_url.expose_secret())?;
+        let redis = connect(self.redis_url.expose_secret())?;
         // One that has come to evict since the start ends no stream.
-        let allow_eviction = self.config.allow_eviction || self.generation > 0;
+        let allow_eviction = self.allow_eviction || self.generation > 0;
         let waits = |why: &str| {
             if let Some(latch) = &self.latch {
                 latch.because(why);
             }
         };
-        let agreement = self.config.locations.agreement();
+        let agreement = self.settings.locations.agreement();
         wait_for_agreement(&redis.client, "locations", &agreement, allow_eviction, waits).await
     }
 
     async fn follow_until_reset(&mut self) -> Result<ResetReason, tutti_feed::Error> {
-        let names: Vec<String> = (0..self.config.locations.shards).map(names::locations_feed).collect();
-        let url = self.config.redis_url.expose_secret();
+        let names: Vec<String> = (0..self.settings.locations.shards).map(names::locations_feed).collect();
+        let url = self.redis_url.expose_secret();
         let mut following = follow(url, &names, self.metrics.follow.clone())?;
         let mut watch = interval(Duration::from_secs(1));
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let due = self.last_tick + self.config.tick;
+            let due = self.last_tick + self.settings.tick;
             tokio::select! {
                 events = following.next_few(EVENTS_A_TURN) => {
                     if events.is_empty() {
@@ -172,12 +167,12 @@ impl Conductor {
                     // Clients that wait for a poll learn of it by a tick.
                     self.dirty = true;
                 }
-                Event::HeldBack { feed, records } => self.held_back[feed] = records,
+                Event::HeldBack { feed, records } => self.liveness.hold_back(feed, records),
                 Event::Reset { reason, .. } => return Next::BeginAnew(reason),
                 Event::Record { feed, record } => {
                     let applied = self.map.apply(feed, &record);
                     let Position { seq, time_us, .. } = record.position;
-                    self.heard[feed] = Heard { at: Some(Instant::now()), time_us };
+                    self.liveness.hear(feed, Some((time_us / 1000) as i64), Instant::now());
                     self.dirty = true;
                     if self.caught_up {
                         self.metrics.record_age.observe(age_of(time_us));
@@ -217,19 +212,7 @@ impl Conductor {
 
     /// Stale where a feed that has records brings none, or not all that there are.
     fn watch_status(&mut self) {
-        let known: Vec<Heard> = self.heard.iter().copied().filter(|h| h.at.is_some()).collect();
-        let oldest = |heard: &mut dyn Iterator<Item = &Heard>| heard.map(|h| (h.time_us / 1000) as i64).min();
-        let since_ms =
-            oldest(&mut known.iter().filter(|h| h.at.is_some_and(|at| at.elapsed() >= STALE_AFTER)));
-        // The time since when stays the same while it lasts.
-        let lasts = |since_ms| self.status.since_ms().or(since_ms);
-        let records = self.held_back.iter().fold(0, |sum: u64, records| sum.saturating_add(*records));
-        let status = match since_ms {
-            _ if records > 0 => Status::HeldBack { since_ms: lasts(oldest(&mut known.iter())), records },
-            None if known.is_empty() => Status::Stale { since_ms: None },
-            None => Status::Live,
-            Some(_) => Status::Stale { since_ms: lasts(since_ms) },
-        };
+        let status = self.liveness.status(Instant::now());
         // Nobody misses what there never was.
         let unused = !self.used && self.heads.is_some();
         self.metrics.stale.set(i64::from(status != Status::Live && !unused));
@@ -271,8 +254,8 @@ impl Conductor {
     }
 }
 
-fn empty_map(config: &Config) -> MapState {
-    let locations = &config.locations;
+fn empty_map(settings: &MapSettings) -> MapState {
+    let locations = &settings.locations;
     MapState::new(locations.shards as usize, locations.stale_after, locations.log_age)
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod entry;
 pub(crate) mod follower;
 pub(crate) mod replay;
 pub(crate) mod routes;
+pub(crate) mod settings;
 pub(crate) mod snapshot;
 pub(crate) mod state;
 pub(crate) mod tick;

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use crate::map::area::Area;
 use crate::map::entry::{Entry, MediaId};
 use crate::map::view::MapView;
-use crate::sse::frame::Events;
 use tutti_model::events::{LIVE_MAP_LOCATION, LIVE_MAP_REMOVED};
+use tutti_sse::events::Events;
 
 /// Bytes of a chunk, about.
 pub(crate) const CHUNK_BYTES: usize = 16 * 1024;

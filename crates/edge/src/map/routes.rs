@@ -1,5 +1,6 @@
 //! The HTTP routes of the map.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,20 +9,22 @@ use actix_web::http::Method;
 use actix_web::http::header::{self, Accept, Header as _};
 use actix_web::{HttpRequest, HttpResponse, web};
 use tutti_feed::Cursor;
+use tutti_sse::hub::Start;
+use tutti_sse::limits::{Limits, Owner};
 
-use crate::following::cursor_wait::INCOMPLETE;
-use crate::http::auth::query_of;
+use crate::following::reset::INCOMPLETE;
 use crate::http::compress::takes_gzip;
-use crate::http::open::{MAX_ID_BYTES, Shared, StreamQuery, address_of, open, readable, streamed};
-use crate::http::problem::{Answer, bad, either, refused, unavailable};
+use crate::http::open::{Part, answer_stream, open};
+use crate::http::problem::{Answer, Problem};
+use crate::http::query::{MAX_ID_BYTES, StreamQuery, query_of};
+use crate::http::routes::readable;
+use crate::http::shared::Shared;
 use crate::map::area::Area;
 use crate::map::catch_up::{Shown, View};
-use crate::map::copies::{MAX_BYTES_OF_AN_ADDRESS, Refusal};
+use crate::map::copies::{Copies, MAX_BYTES_OF_AN_ADDRESS, Refusal};
 use crate::map::snapshot::{Form, Format, MapCopy};
-use crate::map::viewers::Look;
-use crate::sse::hub::What;
-use crate::sse::limits::Whose;
-use tutti_model::ResetReason;
+use crate::map::viewers::{Look, MapStreams};
+use tutti_model::events::ResetReason;
 
 /// The scope that reading the map needs, unless it is public.
 const MAP_READ: &str = "map:read";
@@ -29,40 +32,74 @@ const MAP_READ: &str = "map:read";
 /// A large body is handed over in parts of this size.
 const PART_BYTES: usize = 32 * 1024;
 
-pub(crate) fn configure(app: &mut web::ServiceConfig) {
-    app.service(readable("/v1/map/stream", async |r: HttpRequest, s: web::Data<Shared>| {
-        streamed(&r, &s, stream(&r, &s))
-    }))
-    .service(readable("/v1/map/locations", async |r, s| either(locations(r, s).await)));
+/// What the handlers of the map need, one per worker.
+#[derive(Clone)]
+pub(crate) struct MapRoutes {
+    pub(crate) shared: Shared,
+    pub(crate) streams: Rc<MapStreams>,
+    pub(crate) copies: Copies,
+    /// Bytes of documents with the map that are on their way to clients.
+    pub(crate) answers: Arc<Limits>,
+    /// Whether the map may be read without a token.
+    pub(crate) is_public: bool,
+    /// An area at this zoom or one further out is shown as clusters; `None`: never.
+    pub(crate) clusters_to_zoom: Option<u8>,
 }
 
-fn stream(request: &HttpRequest, shared: &Shared) -> Answer {
-    let expires = authorise(request, shared)?;
-    let query = StreamQuery::of(request)?;
-    let what = map_part(request, shared, query.last_id.clone())?;
-    Ok(open(request, shared, &query, expires, what))
-}
+impl MapRoutes {
+    /// Registers the routes of the map.
+    pub(crate) fn configure(self, app: &mut web::ServiceConfig) {
+        app.app_data(web::Data::new(self))
+            .service(readable("/v1/map/stream", stream))
+            .service(readable("/v1/map/locations", locations));
+    }
 
-/// What a client that came with this id is to be shown of the map.
-pub(crate) fn map_part(
-    request: &HttpRequest,
-    shared: &Shared,
-    id: Option<String>,
-) -> Result<What, HttpResponse> {
-    let view = match area_of(request)? {
-        None => View::World,
-        Some(area) if shared.config.clusters_to_zoom.is_some_and(|zoom| area.zoom() <= zoom) => {
-            View::Clusters(area)
+    /// Returns the part of the map that a request asks for, from what the client with `last_id` was shown on.
+    ///
+    /// # Errors
+    /// If the token does not allow the map, or the request asks for no part of the world.
+    pub(crate) fn part(&self, request: &HttpRequest, last_id: Option<String>) -> Result<Part, Problem> {
+        let expires = self.authorise(request)?;
+        Ok(Part { start: self.start(request, last_id)?, expires })
+    }
+
+    fn start(&self, request: &HttpRequest, last_id: Option<String>) -> Result<Start, Problem> {
+        let view = match area_of(request)? {
+            None => View::World,
+            Some(area) if self.clusters_to_zoom.is_some_and(|zoom| area.zoom() <= zoom) => {
+                View::Clusters(area)
+            }
+            Some(area) => View::Area(area),
+        };
+        let address = self.shared.address_of(request);
+        let look = Look { shown: map_shown(last_id, view), view, address };
+        let streams = self.streams.clone();
+        Ok(Box::new(move |stream, hello| streams.admit(stream, hello, look)))
+    }
+
+    /// Returns how long the token that the map needs is valid; `None` if none is needed.
+    fn authorise(&self, request: &HttpRequest) -> Result<Option<Duration>, Problem> {
+        if self.is_public {
+            return Ok(None);
         }
-        Some(area) => View::Area(area),
-    };
-    let address = address_of(request, &shared.config.http);
-    Ok(What::Map(Look { shown: map_shown(id, view), view, address }))
+        Ok(Some(self.shared.check(request, MAP_READ)?.time_left()))
+    }
+}
+
+async fn stream(request: HttpRequest, map: web::Data<MapRoutes>) -> Answer {
+    answer_stream(&request, &map.shared, open_stream(&request, &map))
+}
+
+fn open_stream(request: &HttpRequest, map: &MapRoutes) -> Answer {
+    let expires = map.authorise(request)?;
+    let query = StreamQuery::of(request)?;
+    let part = Part { start: map.start(request, query.last_id.clone())?, expires };
+    Ok(open(request, &map.shared, &query, part, true))
 }
 
 /// The part of the world that a request asks for.
-fn area_of(request: &HttpRequest) -> Result<Option<Area>, HttpResponse> {
-    query_of(request, "bbox").map(|text| Area::parse(&text)).transpose().map_err(bad)
+fn area_of(request: &HttpRequest) -> Result<Option<Area>, Problem> {
+    query_of(request, "bbox").map(|text| Area::parse(&text)).transpose().map_err(Problem::bad_request)
 }
 
 /// What a client that came with this id was shown of the map.
@@ -79,10 +116,18 @@ fn map_shown(id: Option<String>, view: View) -> Shown {
     }
 }
 
-async fn locations(request: HttpRequest, shared: web::Data<Shared>) -> Answer {
-    authorise(&request, &shared)?;
-    if shared.hub.current().is_none() {
-        return Err(unavailable("this edge has not read the map from Redis yet"));
+/// GeoJSON for who asks for that by its name.
+fn format_of(request: &HttpRequest) -> Format {
+    let wanted = Accept::parse(request).map(|accept| accept.ranked()).unwrap_or_default();
+    let named =
+        |wanted: &str| [Format::Json, Format::GeoJson].into_iter().find(|f| f.content_type() == wanted);
+    wanted.iter().find_map(|mime| named(mime.essence_str())).unwrap_or(Format::Json)
+}
+
+async fn locations(request: HttpRequest, map: web::Data<MapRoutes>) -> Answer {
+    map.authorise(&request)?;
+    if map.streams.current().is_none() {
+        return Err(Problem::unavailable("this edge has not read the map from Redis yet"));
     }
     let area = area_of(&request)?;
     let format = format_of(&request);
@@ -95,15 +140,15 @@ async fn locations(request: HttpRequest, shared: web::Data<Shared>) -> Answer {
     if request.method() == Method::HEAD {
         return Ok(answer.body(body::None::new()));
     }
-    let address = address_of(&request, &shared.config.http).map(Whose::Address);
-    let hub = shared.hub.clone();
-    let newest = move || hub.current();
+    let address = map.shared.address_of(&request).map(Owner::Address);
+    let streams = map.streams.clone();
+    let newest = move || streams.current();
     let made = match area {
-        None => shared.copies.whole(form, newest).await,
-        Some(area) => shared.copies.area(area, form, address.clone().unwrap_or(Whose::All), newest).await,
+        None => map.copies.whole(form, newest).await,
+        Some(area) => map.copies.area(area, form, address.clone().unwrap_or(Owner::All), newest).await,
     };
     let MapCopy { bytes: whole, gzip } = made.map_err(|refusal| {
-        unavailable(match refusal {
+        Problem::unavailable(match refusal {
             Refusal::Waiting => "as many requests of this address wait for a part of the map as there may be",
             Refusal::Busy => "as many copies of the map are made or taken as there may be",
         })
@@ -112,33 +157,15 @@ async fn locations(request: HttpRequest, shared: web::Data<Shared>) -> Answer {
         answer.insert_header((header::CONTENT_ENCODING, "gzip"));
     }
     let whose = address.into_iter().map(|address| (address, MAX_BYTES_OF_AN_ADDRESS)).collect();
-    let counted = shared.answers.more(whole.len(), whose);
-    let counted = counted
-        .map_err(|_| unavailable("as much of the map is on its way to this address as there may be"))?;
+    let permit = map.answers.acquire_many(whole.len(), whose);
+    let permit = permit.map_err(|_| {
+        Problem::unavailable("as much of the map is on its way to this address as there may be")
+    })?;
     let size = whole.len() as u64;
     // In parts, so that the socket of each is filled from the one copy.
     let parts = (0..whole.len()).step_by(PART_BYTES).map(move |at| {
-        let _until_the_last_is_taken = &counted;
+        let _until_the_last_is_taken = &permit;
         Ok::<_, std::io::Error>(whole.slice(at..whole.len().min(at + PART_BYTES)))
     });
     Ok(answer.body(SizedStream::new(size, futures_util::stream::iter(parts))))
-}
-
-/// GeoJSON for who asks for that by its name.
-fn format_of(request: &HttpRequest) -> Format {
-    let wanted = Accept::parse(request).map(|accept| accept.ranked()).unwrap_or_default();
-    let named =
-        |wanted: &str| [Format::Json, Format::GeoJson].into_iter().find(|f| f.content_type() == wanted);
-    wanted.iter().find_map(|mime| named(mime.essence_str())).unwrap_or(Format::Json)
-}
-
-/// How long the token that the map needs is valid, if one was needed.
-pub(crate) fn authorise(request: &HttpRequest, shared: &Shared) -> Result<Option<Duration>, HttpResponse> {
-    if shared.config.map_public {
-        return Ok(None);
-    }
-    match shared.config.verifier.check(request, MAP_READ) {
-        Ok(claims) => Ok(Some(claims.time_left())),
-        Err(refusal) => Err(refused(shared, &refusal)),
-    }
 }

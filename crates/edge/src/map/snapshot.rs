@@ -77,7 +77,7 @@ pub(crate) fn encode(
     let id = area.map_or_else(|| id.to_owned(), |area| format!("{id}.{area}"));
     let gzip = form.gzip && text_bytes >= MIN_COMPRESSED_BYTES;
     let part = if area.is_some() { "area" } else { "whole" };
-    let bytes = copies.one_more(part, text_bytes, || {
+    let bytes = copies.acquire(part, text_bytes, || {
         fixes.sort_by_key(|entry| entry.timestamp_ms);
         let written = if gzip {
             let mut coder = gzip_writer();

@@ -12,7 +12,7 @@ use tutti_feed::{Position, Record};
 use tutti_model::location::MAX_AHEAD_MS;
 use tutti_model::{Locations, change};
 
-use crate::map::area::Spot;
+use crate::map::area::WorldPoint;
 use crate::map::entry::{Entry, MediaId};
 use crate::map::view::MapView;
 
@@ -41,7 +41,7 @@ pub(crate) struct MapState {
     /// For each shard, its tombstones in the order in which they came.
     tombstones: Vec<VecDeque<(u64, u64, MediaId)>>,
     /// What changed, and where it was on the map before.
-    changed: BTreeMap<MediaId, Option<Spot>>,
+    changed: BTreeMap<MediaId, Option<WorldPoint>>,
 }
 
 impl MapState {
@@ -67,7 +67,7 @@ impl MapState {
     }
 
     /// The mediaIds whose entries changed since this was last asked, and where each was on the map then.
-    pub(crate) fn take_changed(&mut self) -> BTreeMap<MediaId, Option<Spot>> {
+    pub(crate) fn take_changed(&mut self) -> BTreeMap<MediaId, Option<WorldPoint>> {
         std::mem::take(&mut self.changed)
     }
 
@@ -238,7 +238,7 @@ pub(crate) mod tests {
         assert_eq!(alive(&map).len(), 1);
         map.apply(0, &record(3, T0 + 30_000_000, vec![]));
         assert!(alive(&map).is_empty());
-        assert_eq!(map.take_changed(), BTreeMap::from([("a".into(), Some(Spot::of(0.0, 0.0)))]));
+        assert_eq!(map.take_changed(), BTreeMap::from([("a".into(), Some(WorldPoint::of(0.0, 0.0)))]));
         assert_eq!(map.view.get("a").unwrap().seq, 3);
     }
 

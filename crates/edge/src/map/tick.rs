@@ -3,57 +3,19 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use serde_json::json;
 use tutti_feed::{Cursor, Position};
 
+use crate::following::status::Status;
 use crate::map::area::{Area, ByZoom, Tile};
 use crate::map::copies::Copies;
 use crate::map::snapshot::{self, Form, MapCopy};
 use crate::map::state::MapState;
 use crate::map::tile_updates::{Cells, Change, Tiles, cells_of, changed_cells, write_news};
 use crate::map::view::MapView;
-use crate::sse::frame::{Events, Frame};
-use tutti_model::events::{ResetReason, STATUS};
-
-/// What brought nothing for so long is stale: ingest and the waiting room write to each feed once a second.
-pub(crate) const STALE_AFTER: Duration = Duration::from_secs(5);
-
-/// Whether news arrives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Status {
-    /// It does.
-    Live,
-    /// Nothing was heard since then (milliseconds since 1970, by the feeds' time), if ever.
-    Stale { since_ms: Option<i64> },
-    /// `records` lie in Kafka and cannot be read yet, since about `since_ms` (milliseconds since 1970).
-    HeldBack { since_ms: Option<i64>, records: u64 },
-}
-
-impl Status {
-    /// As the event that clients get.
-    pub(crate) fn write(self, events: &mut Events) {
-        match self {
-            Self::Live => events.event(STATUS, r#"{"state":"live"}"#),
-            Self::Stale { since_ms } => {
-                events.event(STATUS, &format!(r#"{{"state":"stale","since":{}}}"#, json!(since_ms)))
-            }
-            Self::HeldBack { since_ms, records } => {
-                let since = json!(since_ms);
-                events.event(STATUS, &format!(r#"{{"state":"stale","since":{since},"lag":{records}}}"#))
-            }
-        };
-    }
-
-    /// Since when nothing was heard, where that is known.
-    pub(crate) fn since_ms(self) -> Option<i64> {
-        match self {
-            Self::Live => None,
-            Self::Stale { since_ms } | Self::HeldBack { since_ms, .. } => since_ms,
-        }
-    }
-}
+use tutti_model::events::ResetReason;
+use tutti_sse::events::Events;
+use tutti_sse::frame::Frame;
 
 /// One step of the map, the same for all clients.
 #[derive(Debug)]

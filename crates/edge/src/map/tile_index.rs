@@ -15,7 +15,7 @@ const MOST: usize = 4096;
 
 /// An index of the map's entries; a cheap clone shares all but what changed.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Places {
+pub(crate) struct TileIndex {
     /// Each mediaId in each cell where its entry remembers it.
     cells: OrdSet<(Cell, MediaId)>,
     /// Those that were in more tiles than are remembered, by feed and number of the oldest that is.
@@ -24,7 +24,7 @@ pub(crate) struct Places {
     anywhere: OrdSet<MediaId>,
 }
 
-impl Places {
+impl TileIndex {
     /// An entry takes the place of another; `None` is none.
     pub(crate) fn replace(&mut self, id: &MediaId, old: Option<&Entry>, new: Option<&Entry>) {
         let (was, is) =
@@ -60,12 +60,12 @@ impl Places {
         Some(ids)
     }
 
-    /// Whether [`Places::around`] finds few enough mediaIds to name them.
+    /// Whether [`TileIndex::around`] finds few enough mediaIds to name them.
     pub(crate) fn is_few(&self, area: Area, from: Option<&[u64]>) -> bool {
         self.candidates(area, from).nth(MOST).is_none()
     }
 
-    /// What [`Places::around`] names, perhaps more than once, in no order.
+    /// What [`TileIndex::around`] names, perhaps more than once, in no order.
     fn candidates<'a>(&'a self, area: Area, from: Option<&'a [u64]>) -> impl Iterator<Item = &'a MediaId> {
         let ranges = area.cells();
         let here = ranges.flat_map(move |cells: RangeInclusive<Cell>| {

@@ -6,12 +6,13 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::json;
 
-use crate::map::area::{Area, ByZoom, Spot, Tile, cell_zoom, centre_of};
+use crate::map::area::{Area, ByZoom, Tile, WorldPoint, cell_zoom, centre_of};
 use crate::map::entry::{Entry, MediaId};
 use crate::map::view::MapView;
 use crate::metrics::Metrics;
-use crate::sse::frame::{Events, Frame};
 use tutti_model::events::{LIVE_MAP_CLUSTER, LIVE_MAP_LOCATION, LIVE_MAP_REMOVED};
+use tutti_sse::events::Events;
+use tutti_sse::frame::Frame;
 
 /// An entry that changed in a step.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub(crate) struct Change {
     pub(crate) id: MediaId,
     pub(crate) entry: Arc<Entry>,
     /// Where it was on the map before.
-    pub(crate) was: Option<Spot>,
+    pub(crate) was: Option<WorldPoint>,
 }
 
 /// What one tile's clients are told of a step.

@@ -8,7 +8,7 @@ use tutti_feed::{Cursor, Position, Record};
 
 use crate::map::area::Area;
 use crate::map::entry::{Entry, MediaId};
-use crate::map::tile_index::Places;
+use crate::map::tile_index::TileIndex;
 
 /// One feed's part of the map: where it stands, and the times of its newest records.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +50,7 @@ impl Shard {
 #[derive(Clone, Debug)]
 pub(crate) struct MapView {
     entries: OrdMap<MediaId, Arc<Entry>>,
-    places: Places,
+    places: TileIndex,
     pub(crate) shards: Vec<Shard>,
 }
 
@@ -67,7 +67,7 @@ pub(crate) enum Resume {
 
 impl MapView {
     pub(crate) fn new(shards: usize) -> Self {
-        Self { entries: OrdMap::new(), places: Places::default(), shards: vec![Shard::default(); shards] }
+        Self { entries: OrdMap::new(), places: TileIndex::default(), shards: vec![Shard::default(); shards] }
     }
 
     /// The place up to which this is the fold.
@@ -90,12 +90,12 @@ impl MapView {
         self.places.replace(id, removed.as_deref(), None);
     }
 
-    /// As [`Places::around`].
+    /// As [`TileIndex::around`].
     pub(crate) fn around(&self, area: Area, from: Option<&[u64]>) -> Option<Vec<MediaId>> {
         self.places.around(area, from)
     }
 
-    /// As [`Places::is_few`].
+    /// As [`TileIndex::is_few`].
     pub(crate) fn is_few(&self, area: Area, from: Option<&[u64]>) -> bool {
         self.places.is_few(area, from)
     }

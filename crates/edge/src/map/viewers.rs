@@ -1,46 +1,114 @@
-//! A worker's streams of the map: viewers.
+//! One worker's streams of the map.
 //!
-//! Those that are at the newest step lie in one list; each step's bytes, encoded once for all who look at the
-//! same, are written to each of them without waiting. A viewer whose socket would block, that is new, or that
+//! Streams that are at the newest step lie in one list; each step's bytes, encoded once for all clients that look at the
+//! same, are written to each of them without waiting. A stream whose socket would block, that is new, or that
 //! resumes, leaves the list and becomes a task, until it has been brought to the newest step.
 
-use std::cell::LazyCell;
+use std::cell::{LazyCell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use actix_web::rt::spawn;
 use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::task::spawn_local;
 use tokio::time::Instant;
+use tutti_sse::events::Events;
+use tutti_sse::frame::Frame;
+use tutti_sse::hub::{Hub, Job};
+use tutti_sse::limits::Owner;
+use tutti_sse::live::{LiveList, Member};
+use tutti_sse::stream::{CloseReason, Stream, WriteOutcome};
+use tutti_sse::turns::{Turn, Turns};
 
-use crate::map::catch_up::{Approach, NextWrite, Shown, View};
+use crate::map::catch_up::{CatchUp, NextWrite, Shown, View};
 use crate::map::tick::Tick;
-use crate::sse::frame::{Events, Frame};
-use crate::sse::hub::Hub;
-use crate::sse::limits::Whose;
-use crate::sse::stream::{End, Stream, Written};
-use crate::sse::turns::Turn;
+use crate::metrics::Metrics;
 use tutti_model::events::VIEW;
+
+/// Replays of one worker that run at the same time, of the whole map and as many of few devices. The others wait for
+/// their turn, which addresses get one after the other. A replay that waits for its socket has no turn.
+const TURNS: usize = 2;
 
 /// What a client is to be shown of the map.
 pub(crate) struct Look {
-    /// What it was shown before.
+    /// What the client was shown before.
     pub(crate) shown: Shown,
     pub(crate) view: View,
     /// The client's network, whose viewers share their turns.
     pub(crate) address: Option<IpAddr>,
 }
 
-/// Who looks at the map.
-pub(crate) struct Viewer {
+/// A stream of the map, and what it shows.
+struct Viewer {
     stream: Stream,
     view: View,
     address: Option<IpAddr>,
 }
 
-impl Hub {
-    /// Takes a viewer's stream of the map over, its response head written.
-    pub(crate) fn admit_viewer(self: Rc<Self>, mut stream: Stream, hello: Bytes, look: Look) {
+impl Member for Viewer {
+    fn stream(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
+}
+
+/// One worker's streams of the map.
+pub(crate) struct MapStreams {
+    hub: Rc<Hub>,
+    metrics: Metrics,
+    live: RefCell<LiveList<Viewer>>,
+    current: RefCell<Option<Arc<Tick>>>,
+    /// Wakes tasks that wait for a step.
+    stepped: Notify,
+    /// Buffer in which what one step brings to one viewer is put together.
+    scratch: RefCell<Vec<u8>>,
+    /// Turns at replays that walk over the whole map.
+    replays: Turns,
+    /// Turns at replays of few devices.
+    short_replays: Turns,
+}
+
+impl MapStreams {
+    /// Starts a worker's streams of the map, which show the steps that `ticks` brings.
+    pub(crate) fn start(
+        hub: Rc<Hub>,
+        metrics: Metrics,
+        mut ticks: broadcast::Receiver<Arc<Tick>>,
+    ) -> Rc<Self> {
+        let turns = |what| Turns::new(TURNS, metrics.sse.waiting_for(what));
+        let streams = Rc::new(Self {
+            replays: turns("replay"),
+            short_replays: turns("short_replay"),
+            metrics,
+            live: RefCell::default(),
+            current: RefCell::default(),
+            stepped: Notify::new(),
+            scratch: RefCell::default(),
+            hub: hub.clone(),
+        });
+        hub.add(streams.clone());
+        let ours = streams.clone();
+        spawn_local(async move {
+            loop {
+                match ticks.recv().await {
+                    Ok(tick) => ours.step(&tick),
+                    // The next tick does not follow the current one: replays bring the streams there.
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        });
+        streams
+    }
+
+    /// Returns the newest step, if there was one yet.
+    pub(crate) fn current(&self) -> Option<Arc<Tick>> {
+        self.current.borrow().clone()
+    }
+
+    /// Takes a stream over.
+    pub(crate) fn admit(self: Rc<Self>, mut stream: Stream, hello: Bytes, look: Look) {
         let Look { shown, view, address } = look;
         let first = match view.area() {
             None => hello,
@@ -49,28 +117,28 @@ impl Hub {
                 [hello, stream.encode(&told)].concat().into()
             }
         };
-        self.serve(Viewer { stream, view, address }, first, Approach::new(shown, None, view));
+        self.serve(Viewer { stream, view, address }, first, CatchUp::new(shown, None, view));
     }
 
-    /// One step: its bytes to all that are at the step before.
-    pub(crate) fn step(self: &Rc<Self>, tick: &Arc<Tick>) {
+    /// Writes one step to all streams that are at the step before.
+    fn step(self: &Rc<Self>, tick: &Arc<Tick>) {
         let before = self.current.replace(Some(tick.clone()));
         self.stepped.notify_waiters();
-        let mut live = self.live.borrow_mut();
         let follows = before.as_ref().is_some_and(|b| b.no + 1 == tick.no && b.generation == tick.generation);
         if !follows {
-            for viewer in live.drain(..) {
-                let nothing = Approach::new(Shown::Nothing, None, viewer.view);
-                let approach = before.as_ref().map_or(nothing, |b| from(b, viewer.view));
-                self.clone().serve(viewer, Bytes::new(), approach);
+            let viewers = self.live.borrow_mut().take_all();
+            for viewer in viewers {
+                let nothing = CatchUp::new(Shown::Nothing, None, viewer.view);
+                let catch_up = before.as_ref().map_or(nothing, |b| from(b, viewer.view));
+                self.serve(viewer, Bytes::new(), catch_up);
             }
         } else if let Some(before) = before {
-            self.write_to_all(&mut live, tick, |viewer| self.news(viewer, &before, tick));
+            self.write(tick, |viewer| self.news(viewer, &before, tick));
         }
     }
 
-    /// What a step brings to one viewer: the same bytes for all who look at the whole world, and put
-    /// together out of shared frames for others.
+    /// Returns what a step brings to one viewer: the same bytes for all that look at the whole world, and for others
+    /// bytes put together out of shared frames.
     fn news(&self, viewer: &mut Viewer, before: &Tick, tick: &Tick) -> Option<Bytes> {
         let Viewer { stream, view, .. } = viewer;
         if *view == View::World {
@@ -78,7 +146,7 @@ impl Hub {
         }
         let mut scratch = self.scratch.borrow_mut();
         scratch.clear();
-        // Each has one event, and the id is that of the last.
+        // Each frame has one event, and the id is that of the last.
         let frames = match *view {
             View::World => Vec::new(),
             View::Area(area) => tick.tiles.frames(area, &self.metrics),
@@ -99,116 +167,48 @@ impl Hub {
         (!scratch.is_empty()).then(|| Bytes::copy_from_slice(&scratch))
     }
 
-    /// Writes to each viewer what there is for it.
-    fn write_to_all(
-        self: &Rc<Self>,
-        live: &mut Vec<Viewer>,
-        tick: &Tick,
-        what: impl Fn(&mut Viewer) -> Option<Bytes>,
-    ) {
-        let now = Instant::now();
-        let (mut frames, mut bytes, mut at) = (0, 0, 0);
-        while at < live.len() {
-            let Some(ours) = what(&mut live[at]) else {
-                at += 1;
-                continue;
-            };
-            let (viewer, length) = (&mut live[at], ours.len() as u64);
-            match viewer.stream.try_write(ours) {
-                Written::All => {
-                    viewer.stream.last_write = now;
-                    frames += 1;
-                    bytes += length;
-                    at += 1;
+    /// Writes to each stream that is at the step `tick` what there is for it.
+    fn write(self: &Rc<Self>, tick: &Tick, bytes_for: impl Fn(&mut Viewer) -> Option<Bytes>) {
+        let removed = self.live.borrow_mut().write(&self.hub, bytes_for);
+        for (viewer, outcome) in removed {
+            match outcome {
+                WriteOutcome::Partial(rest) => {
+                    let catch_up = from(tick, viewer.view);
+                    self.serve(viewer, rest, catch_up);
                 }
-                Written::Rest(rest) => {
-                    self.metrics.fell_behind.inc();
-                    let viewer = live.swap_remove(at);
-                    let approach = from(tick, viewer.view);
-                    self.clone().serve(viewer, rest, approach);
-                }
-                Written::Gone => {
-                    live.swap_remove(at);
-                    self.ended(End::Left);
-                }
+                _ => self.metrics.sse.ended(CloseReason::Left),
             }
-        }
-        self.metrics.deliveries.inc_by(frames);
-        self.metrics.delivered_bytes.inc_by(bytes);
-    }
-
-    /// Once a second: ends what is over, finds who left, sends heartbeats.
-    pub(crate) fn sweep_viewers(self: &Rc<Self>) {
-        let now = Instant::now();
-        let mut live = self.live.borrow_mut();
-        let mut at = 0;
-        while at < live.len() {
-            if live[at].stream.is_over() {
-                let end = self.close(live.swap_remove(at).stream);
-                self.ended(end);
-            } else {
-                at += 1;
-            }
-        }
-        let heartbeat = self.config.heartbeat;
-        if let Some(tick) = self.current() {
-            // The id moves along, so that a client that comes back after a quiet time is not taken for one from
-            // long ago.
-            let of = |id: &str| Events::default().heartbeat().id(id).frame();
-            let world = LazyCell::new(|| of(&tick.id));
-            self.write_to_all(&mut live, &tick, |Viewer { stream, view, .. }| {
-                (now - stream.last_write >= heartbeat).then(|| match view {
-                    View::World => stream.encode(&world),
-                    _ => stream.encode(&of(&view.id(&tick.id))),
-                })
-            });
-        }
-    }
-
-    /// Gives each viewer an end within the drain window. Those in tasks see it when they come back.
-    pub(crate) fn drain_viewers(&self) {
-        for viewer in self.live.borrow_mut().iter_mut() {
-            viewer.stream.drain(self.drain_end());
         }
     }
 
     /// Brings a stream to the newest step, as a task of its own, and back into the list.
-    fn serve(self: Rc<Self>, viewer: Viewer, rest: Bytes, approach: Approach) {
-        spawn(async move {
-            self.metrics.behind.inc();
-            let served = self.bring(viewer, rest, approach).await;
-            self.metrics.behind.dec();
-            if let Err(end) = served {
-                self.ended(end);
-            }
-        });
+    fn serve(self: &Rc<Self>, viewer: Viewer, rest: Bytes, catch_up: CatchUp) {
+        let ours = self.clone();
+        self.hub.spawn_behind(async move { ours.bring(viewer, rest, catch_up).await });
     }
 
-    async fn bring(&self, viewer: Viewer, rest: Bytes, mut approach: Approach) -> Result<(), End> {
+    async fn bring(&self, viewer: Viewer, rest: Bytes, mut catch_up: CatchUp) -> Result<(), CloseReason> {
         let Viewer { mut stream, view, address } = viewer;
-        self.write(&mut stream, rest).await?;
-        // Kept for a whole pass: if walks took turns with each chunk, a herd of them would each be
-        // overtaken by the next step before its end, and begin again for ever. Kept for no more than
-        // a pass: one that is overtaken all the same must let the others by. Short walks have turns of
+        self.hub.write(&mut stream, rest).await?;
+        // A turn is kept for a whole pass: if walks took turns with each chunk, a herd of them would each be
+        // overtaken by the next step before its end, and begin again for ever. It is kept for no more than
+        // a pass: a walk that is overtaken all the same must let the others by. Short walks have turns of
         // their own, so that they never wait for walks over the whole map; a walk that has become long
         // while it waited takes one of those.
         let mut turn = None;
         loop {
             if turn.is_none() {
-                let is_short = approach.is_short(self.current().as_deref());
+                let is_short = catch_up.is_short(self.current().as_deref());
                 turn = self.turn(&mut stream, is_short, address).await?;
-                if is_short && turn.is_some() && !approach.is_short(self.current().as_deref()) {
+                if is_short && turn.is_some() && !catch_up.is_short(self.current().as_deref()) {
                     turn = None;
                     continue;
                 }
             }
-            if self.draining.is_cancelled() {
-                stream.drain(self.drain_end());
+            if self.hub.is_due(&mut stream) {
+                return Err(self.hub.close(stream));
             }
-            if stream.ends_at <= Instant::now() {
-                return Err(stream.close(self.retry()));
-            }
-            match approach.next(self.current().as_deref(), Instant::now(), &self.metrics) {
+            match catch_up.next(self.current().as_deref(), Instant::now(), &self.metrics) {
                 NextWrite::Arrived => {
                     self.enlist(Viewer { stream, view, address });
                     return Ok(());
@@ -216,17 +216,19 @@ impl Hub {
                 NextWrite::Write(events) if events.is_empty() => {}
                 NextWrite::Write(events) => {
                     let bytes = stream.encode(&events.frame());
-                    match self.deliver(&mut stream, bytes) {
-                        Written::All if self.current().is_some_and(|tick| approach.is_at(&tick)) => {
+                    match self.hub.deliver(&mut stream, bytes) {
+                        WriteOutcome::Complete
+                            if self.current().is_some_and(|tick| catch_up.is_at(&tick)) =>
+                        {
                             self.enlist(Viewer { stream, view, address });
                             return Ok(());
                         }
-                        Written::All if approach.is_between_passes() => turn = None,
-                        Written::All => {}
-                        Written::Gone => return Err(End::Left),
-                        Written::Rest(rest) => {
+                        WriteOutcome::Complete if catch_up.is_between_passes() => turn = None,
+                        WriteOutcome::Complete => {}
+                        WriteOutcome::Closed => return Err(CloseReason::Left),
+                        WriteOutcome::Partial(rest) => {
                             turn = None;
-                            self.write(&mut stream, rest).await?;
+                            self.hub.write(&mut stream, rest).await?;
                         }
                     }
                 }
@@ -234,16 +236,16 @@ impl Hub {
                     turn = None;
                     tokio::select! {
                         () = self.stepped.notified() => {}
-                        () = self.pause(&mut stream, until) => {}
+                        () = self.hub.pause(&mut stream, until) => {}
                     }
-                    self.keep_alive(&mut stream).await?;
+                    self.hub.keep_alive(&mut stream, "").await?;
                 }
             }
             tokio::task::yield_now().await;
         }
     }
 
-    /// Puts a stream among those that are at the current step. There must be no await since that
+    /// Puts a stream among those that are at the current step. There must be no await since the current step
     /// was read: no other can have come.
     fn enlist(&self, viewer: Viewer) {
         self.live.borrow_mut().push(viewer);
@@ -255,16 +257,41 @@ impl Hub {
         stream: &mut Stream,
         is_short: bool,
         address: Option<IpAddr>,
-    ) -> Result<Option<Turn>, End> {
+    ) -> Result<Option<Turn>, CloseReason> {
         let turns = if is_short { &self.short_replays } else { &self.replays };
-        let whose = address.map_or(Whose::All, Whose::Address);
-        self.meanwhile(stream, async || turns.take(whose.clone()).await).await
+        let owner = address.map_or(Owner::All, Owner::Address);
+        self.hub.meanwhile(stream, async || turns.take(owner.clone()).await).await
     }
 }
 
-/// From this step on.
-fn from(tick: &Tick, view: View) -> Approach {
-    Approach::new(Shown::UpTo(tick.cursor.clone(), Some(tick.generation)), Some(tick.status), view)
+impl Job for MapStreams {
+    fn sweep(self: Rc<Self>) {
+        let over = self.live.borrow_mut().take_over();
+        for viewer in over {
+            let reason = self.hub.close_swept(viewer.stream);
+            self.metrics.sse.ended(reason);
+        }
+        let Some(tick) = self.current() else { return };
+        // The id moves along, so that a client that comes back after a quiet time is not taken for one from
+        // long ago.
+        let heartbeat = |id: &str| Events::default().heartbeat().id(id).frame();
+        let world = LazyCell::new(|| heartbeat(&tick.id));
+        self.write(&tick, |Viewer { stream, view, .. }| {
+            self.hub.is_heartbeat_due(stream).then(|| match view {
+                View::World => stream.encode(&world),
+                _ => stream.encode(&heartbeat(&view.id(&tick.id))),
+            })
+        });
+    }
+
+    fn drain(&self) {
+        self.live.borrow_mut().drain(&self.hub);
+    }
+}
+
+/// Catches up from this step on.
+fn from(tick: &Tick, view: View) -> CatchUp {
+    CatchUp::new(Shown::UpTo(tick.cursor.clone(), Some(tick.generation)), Some(tick.status), view)
 }
 
 #[cfg(test)]
@@ -272,22 +299,20 @@ mod tests {
     use std::cell::RefCell;
     use std::time::Duration;
 
-    use actix_web::rt::task::JoinHandle;
     use prometheus_client::registry::Registry;
     use tokio::sync::broadcast;
+    use tokio::task::JoinHandle;
     use tutti_model::{Change, Fix, change};
     use tutti_service::CancellationToken;
 
     use super::*;
-    use crate::config::Streams;
     use crate::map::area::Area;
     use crate::map::state::tests::{map, record};
     use crate::map::tick::Step;
-    use crate::metrics::Metrics;
-    use crate::sse::coding::Coding;
-    use crate::sse::hub::What;
-    use crate::sse::pipe::pipe;
-    use crate::sse::stream::Socket;
+    use tutti_sse::coding::Coding;
+    use tutti_sse::hub::Timeouts;
+    use tutti_sse::pipe::pipe;
+    use tutti_sse::socket::Socket;
 
     const T0: u64 = 1_700_000_000_000_000;
 
@@ -302,36 +327,26 @@ mod tests {
         Change { change: Some(change::Change::Fix(fix)) }
     }
 
-    /// A worker's hub, at a step with a thousand devices, three of them in a district.
-    fn hub() -> Rc<Hub> {
+    /// A worker's streams of the map, at a step with a thousand devices, three of them in a district.
+    fn map_streams() -> Rc<MapStreams> {
         let (ticks, _) = broadcast::channel(16);
-        let (letters, _) = broadcast::channel(16);
         let hour = Duration::from_secs(3600);
-        let config = Streams {
-            max: 100,
-            max_per_address: 0,
-            max_per_user: 0,
-            compress: false,
-            heartbeat: hour,
-            life: hour,
-            stall: hour,
-            drain: hour,
-        };
         let metrics = Metrics::new(&mut Registry::default());
-        let hub =
-            Hub::start(config, metrics, ticks.subscribe(), letters.subscribe(), CancellationToken::new());
+        let timeouts = Timeouts { heartbeat: hour, stall: hour, drain: hour };
+        let hub = Hub::start(timeouts, metrics.sse.clone(), CancellationToken::new());
+        let streams = MapStreams::start(hub, metrics, ticks.subscribe());
         let mut map = map(1);
         let mut fixes: Vec<Change> =
             (0..1000).map(|n| fix_at(&format!("far-{n}"), -30.0, f64::from(n) / 10.0)).collect();
         fixes.extend((0..3).map(|n| fix_at(&format!("near-{n}"), 47.37, 8.54)));
         map.apply(0, &record(1, T0, fixes));
-        hub.step(&Arc::new(Tick::new(&mut map, Step::numbered(1))));
-        hub
+        streams.step(&Arc::new(Tick::new(&mut map, Step::numbered(1))));
+        streams
     }
 
     /// Opens a stream whose client reads all that comes, and notes its name once it was shown everything.
     fn open(
-        hub: &Rc<Hub>,
+        streams: &Rc<MapStreams>,
         name: &'static str,
         address: u8,
         view: View,
@@ -340,22 +355,16 @@ mod tests {
         // More than a client is shown, so that none waits for its own.
         let (writer, reader) = pipe(1 << 20);
         let (now, hour) = (Instant::now(), Duration::from_secs(3600));
-        let stream = Stream {
-            socket: Socket::Part(writer),
-            chunked: false,
-            coding: Coding::Identity,
-            sum: None,
-            ends_at: now + hour,
-            end: End::Life,
-            last_write: now,
-            drained: false,
-            _counted: None,
-        };
+        let ends_at = now + hour;
+        let socket = Socket::Part(writer);
+        let stream = Stream::new(socket, false, Coding::Identity, ends_at, CloseReason::Life, None);
         let look = Look { shown: Shown::Nothing, view, address: Some([192, 0, 2, address].into()) };
-        hub.clone().take_over(stream, What::Map(look), None);
-        let last_id = format!("id: {}\n", view.id(&hub.current().unwrap().id));
+        let ours = streams.clone();
+        let start = Box::new(move |stream, hello| ours.admit(stream, hello, look));
+        streams.hub.open(stream, start, None);
+        let last_id = format!("id: {}\n", view.id(&streams.current().unwrap().id));
         let order = order.clone();
-        spawn(async move {
+        spawn_local(async move {
             let mut text: Vec<u8> = Vec::new();
             let mut looked_at = 0;
             while !text[looked_at..].windows(last_id.len()).any(|bytes| bytes == last_id.as_bytes()) {
@@ -371,11 +380,11 @@ mod tests {
 
     #[actix_web::test]
     async fn viewers_of_one_address_that_walk_over_the_whole_map_delay_no_other_address() {
-        let (hub, order) = (hub(), Rc::default());
-        let mut clients: Vec<_> = (0..20).map(|_| open(&hub, "crowd", 1, View::World, &order)).collect();
+        let (streams, order) = (map_streams(), Rc::default());
+        let mut clients: Vec<_> = (0..20).map(|_| open(&streams, "crowd", 1, View::World, &order)).collect();
         let district = Area::parse("8.5,47.35,8.6,47.4").unwrap();
-        clients.push(open(&hub, "district", 2, View::Area(district), &order));
-        clients.push(open(&hub, "whole map", 3, View::World, &order));
+        clients.push(open(&streams, "district", 2, View::Area(district), &order));
+        clients.push(open(&streams, "whole map", 3, View::World, &order));
         for client in clients {
             client.await.unwrap();
         }
@@ -384,15 +393,15 @@ mod tests {
         // Two walks over the whole map have begun before either asks, and may end before.
         assert!(place("district") <= 2, "{order:?}");
         assert!(place("whole map") <= 5, "{order:?}");
-        assert_eq!(hub.metrics.waiting_for("replay").get(), 0);
+        assert_eq!(streams.metrics.sse.waiting_for("replay").get(), 0);
     }
 
     #[actix_web::test]
     async fn a_district_does_not_wait_for_whole_maps_of_its_own_address() {
-        let (hub, order) = (hub(), Rc::default());
-        let mut clients: Vec<_> = (0..20).map(|_| open(&hub, "crowd", 1, View::World, &order)).collect();
+        let (streams, order) = (map_streams(), Rc::default());
+        let mut clients: Vec<_> = (0..20).map(|_| open(&streams, "crowd", 1, View::World, &order)).collect();
         let district = Area::parse("8.5,47.35,8.6,47.4").unwrap();
-        clients.push(open(&hub, "district", 1, View::Area(district), &order));
+        clients.push(open(&streams, "district", 1, View::Area(district), &order));
         for client in clients {
             client.await.unwrap();
         }

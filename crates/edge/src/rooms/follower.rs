@@ -12,11 +12,10 @@ use tracing::{info, warn};
 use tutti_feed::{Cursor, Event, follow_from};
 use tutti_model::names;
 use tutti_model::queue::RoomName;
-use tutti_service::ExposeSecret as _;
+use tutti_service::{ExposeSecret as _, SecretString};
 
-use crate::config::Config;
+use crate::following::status::{Liveness, Status};
 use crate::http::upstream::is_passing;
-use crate::map::tick::{STALE_AFTER, Status};
 use crate::metrics::Metrics;
 use crate::rooms::client::Queue;
 use crate::rooms::presence::{Presence, report};
@@ -42,7 +41,7 @@ pub(crate) struct RoomStep {
 }
 
 /// A room that is being followed.
-pub(crate) struct Followed {
+pub(crate) struct RoomFeed {
     pub(crate) name: Arc<str>,
     /// `None` until its first snapshot.
     pub(crate) steps: watch::Receiver<Option<Arc<RoomStep>>>,
@@ -53,33 +52,33 @@ pub(crate) struct Followed {
 /// All rooms that this edge follows.
 pub(crate) struct Rooms {
     pub(crate) queue: Queue,
-    config: Arc<Config>,
+    redis_url: SecretString,
     metrics: Metrics,
     /// Where the tasks run: streams live on threads of their own.
     runtime: Handle,
-    followed: Mutex<HashMap<String, Arc<Followed>>>,
+    followed: Mutex<HashMap<String, Arc<RoomFeed>>>,
 }
 
 impl Rooms {
     /// None yet. Needs a runtime.
-    pub(crate) fn new(config: Arc<Config>, queue: Queue, metrics: Metrics) -> Self {
-        Self { queue, config, metrics, runtime: Handle::current(), followed: Mutex::default() }
+    pub(crate) fn new(redis_url: SecretString, queue: Queue, metrics: Metrics) -> Self {
+        Self { queue, redis_url, metrics, runtime: Handle::current(), followed: Mutex::default() }
     }
 
     /// A room, followed from now on if it was not.
-    pub(crate) fn follow(self: &Arc<Self>, name: &str) -> Arc<Followed> {
+    pub(crate) fn follow(self: &Arc<Self>, name: &str) -> Arc<RoomFeed> {
         let mut all = self.followed();
         if let Some(followed) = all.get(name) {
             return followed.clone();
         }
         let (steps, receiver) = watch::channel(None);
         let followed =
-            Arc::new(Followed { name: name.into(), steps: receiver, presence: Presence::default() });
+            Arc::new(RoomFeed { name: name.into(), steps: receiver, presence: Presence::default() });
         all.insert(name.to_owned(), followed.clone());
         self.metrics.rooms.inc();
         let (rooms, ours) = (self.clone(), followed.clone());
         self.runtime.spawn(async move {
-            let conductor = Conductor {
+            let conductor = RoomFollower {
                 rooms: &rooms,
                 room: &ours,
                 steps,
@@ -96,12 +95,12 @@ impl Rooms {
         followed
     }
 
-    fn followed(&self) -> MutexGuard<'_, HashMap<String, Arc<Followed>>> {
+    fn followed(&self) -> MutexGuard<'_, HashMap<String, Arc<RoomFeed>>> {
         self.followed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until a room has had no stream for a while, and takes it off the list.
-    async fn until_unused(&self, room: &Arc<Followed>) {
+    async fn until_unused(&self, room: &Arc<RoomFeed>) {
         let mut idle_since = Instant::now();
         loop {
             sleep(LINGER / 10).await;
@@ -118,9 +117,9 @@ impl Rooms {
 }
 
 /// Follows one room.
-struct Conductor<'a> {
+struct RoomFollower<'a> {
     rooms: &'a Rooms,
-    room: &'a Followed,
+    room: &'a RoomFeed,
     steps: watch::Sender<Option<Arc<RoomStep>>>,
     status: Status,
     generation: u64,
@@ -134,7 +133,7 @@ enum Ended {
     Reset,
 }
 
-impl Conductor<'_> {
+impl RoomFollower<'_> {
     async fn run(mut self) -> std::convert::Infallible {
         loop {
             let Some(view) = self.snapshot().await else {
@@ -182,12 +181,15 @@ impl Conductor<'_> {
     }
 
     async fn follow(&mut self, mut view: RoomView) -> Result<Ended, tutti_feed::Error> {
-        let url = self.rooms.config.redis_url.expose_secret();
+        let url = self.rooms.redis_url.expose_secret();
         let feed = names::room_feed(&self.room.name);
         let mut following = follow_from(url, &feed, view.version, self.rooms.metrics.follow_rooms.clone())?;
         let mut watch = interval(Duration::from_secs(1));
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut heard_at, mut published_at, mut dirty) = (Instant::now(), Instant::now(), false);
+        let mut liveness = Liveness::new(1);
+        let time_ms = |view: &RoomView| Some((view.version.time_us / 1000) as i64);
+        liveness.hear(0, time_ms(&view), Instant::now());
+        let (mut published_at, mut dirty) = (Instant::now(), false);
         // A snapshot may be of any age only as a reset would make it: it is Redis's own.
         self.status = Status::Live;
         self.publish(Some(&view));
@@ -197,10 +199,9 @@ impl Conductor<'_> {
                     None | Some(Event::Reset { .. }) => return Ok(Ended::Reset),
                     Some(Event::Heads(_) | Event::HeldBack { .. }) => {}
                     Some(Event::Record { record, .. }) => {
-                        heard_at = Instant::now();
                         dirty = true;
                         match view.apply(&record) {
-                            Applied::Folded => {}
+                            Applied::Folded => liveness.hear(0, time_ms(&view), Instant::now()),
                             Applied::Opened => return Ok(Ended::Anew),
                             Applied::Unreadable => {
                                 self.rooms.metrics.cannot_read(&feed, record.position.seq);
@@ -215,10 +216,11 @@ impl Conductor<'_> {
                     (published_at, dirty) = (Instant::now(), false);
                 }
                 _ = watch.tick() => {
+                    let status = liveness.status(Instant::now());
                     // A closed room has no pulse.
-                    let quiet = heard_at.elapsed() >= STALE_AFTER && view.mode != tutti_model::Mode::Closed;
-                    if quiet && self.status == Status::Live {
-                        self.status = Status::Stale { since_ms: Some((view.version.time_us / 1000) as i64) };
+                    let is_quiet = status != Status::Live && view.mode != tutti_model::Mode::Closed;
+                    if is_quiet && self.status == Status::Live {
+                        self.status = status;
                         self.publish(Some(&view));
                     }
                 }

@@ -5,6 +5,8 @@ pub(crate) mod follower;
 pub(crate) mod presence;
 mod proto;
 pub(crate) mod routes;
+pub(crate) mod settings;
+pub(crate) mod settle;
 pub(crate) mod state;
 pub(crate) mod tickets;
 pub(crate) mod visitor;

@@ -13,7 +13,7 @@ use tutti_model::queue::PresenceRequest;
 use uuid::Uuid;
 
 use crate::rooms::client::Queue;
-use crate::rooms::follower::Followed;
+use crate::rooms::follower::RoomFeed;
 
 /// Changes go out once in this time, and so does a sign of life.
 const REPORT: Duration = Duration::from_secs(1);
@@ -36,7 +36,7 @@ struct State {
 
 /// One stream of a ticket, for as long as this is kept.
 pub(crate) struct Present {
-    room: Arc<Followed>,
+    room: Arc<RoomFeed>,
     ticket: u64,
 }
 
@@ -89,7 +89,7 @@ impl Presence {
 }
 
 impl Present {
-    pub(crate) fn new(room: Arc<Followed>, ticket: u64) -> Self {
+    pub(crate) fn new(room: Arc<RoomFeed>, ticket: u64) -> Self {
         let mut state = room.presence.state();
         let streams = state.streams.entry(ticket).or_default();
         *streams += 1;
@@ -116,7 +116,7 @@ impl Drop for Present {
 }
 
 /// Reports for ever.
-pub(crate) async fn report(queue: &Queue, room: &Followed) -> Infallible {
+pub(crate) async fn report(queue: &Queue, room: &RoomFeed) -> Infallible {
     let edge = Uuid::from_u128(rand::random()).to_string();
     let mut reports = interval(REPORT);
     reports.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -6,20 +6,21 @@ use std::sync::Arc;
 use serde_json::json;
 use tonic::Status as Refused;
 use tutti_feed::{Cursor, Position};
-use tutti_model::events::{
-    END, QUEUE_ADMITTED, QUEUE_CLOSED, QUEUE_LOST, QUEUE_UPDATE, RESET, ResetReason, reset_data,
-};
 use tutti_model::queue::{Ticket, TicketId};
 use tutti_model::{Mode, TicketState};
 
+use crate::following::status::Status;
 use crate::http::upstream::reason;
-use crate::map::tick::Status;
 use crate::rooms::client::position;
 use crate::rooms::follower::{RoomStep, Rooms};
 use crate::rooms::presence::Present;
 use crate::rooms::state::{Rank, RoomView};
-use crate::sse::frame::Events;
-use crate::sse::stream::Stream;
+use tutti_model::events::{
+    END, QUEUE_ADMITTED, QUEUE_CLOSED, QUEUE_LOST, QUEUE_UPDATE, RESET, ResetReason, reset_data,
+};
+use tutti_sse::events::Events;
+use tutti_sse::live::Member;
+use tutti_sse::stream::Stream;
 
 /// One visitor's stream.
 pub(crate) struct Visitor {
@@ -30,7 +31,7 @@ pub(crate) struct Visitor {
     pub(crate) before: Option<Position>,
     pub(crate) status: Option<Status>,
     /// What it was told of its place.
-    pub(crate) told: Option<Told>,
+    pub(crate) told: Option<LastUpdate>,
     /// The pass was sent, in this state.
     pub(crate) passed: Option<TicketState>,
     pub(crate) generation: u64,
@@ -38,9 +39,15 @@ pub(crate) struct Visitor {
     pub(crate) address: Option<IpAddr>,
 }
 
+impl Member for Visitor {
+    fn stream(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
+}
+
 /// What a visitor is told of a place in line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct LastUpdate {
     pub(crate) rank: Option<Rank>,
     pub(crate) mode: Mode,
     /// Until the opening: how many wait, and when it is.
@@ -60,8 +67,8 @@ impl Visitor {
         self.tell_status(step.status, &mut events);
         let rank = view.rank(key);
         let early = rank.is_none().then(|| (view.waiting(), view.opens_at_ms));
-        let told = Told { rank, mode: view.mode, early };
-        let position_of = |told: Told| told.rank.map(|rank| rank.position);
+        let told = LastUpdate { rank, mode: view.mode, early };
+        let position_of = |told: LastUpdate| told.rank.map(|rank| rank.position);
         let moved = self.told.map(position_of) != Some(position_of(told));
         if moved || (all && self.told != Some(told)) {
             self.told = Some(told);

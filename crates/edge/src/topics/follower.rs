@@ -10,11 +10,11 @@ use tracing::warn;
 use tutti_feed::{Event, Position, follow};
 use tutti_model::ResetReason;
 use tutti_model::names;
-use tutti_service::ExposeSecret as _;
+use tutti_service::{ExposeSecret as _, SecretString};
 
-use crate::config::Config;
-use crate::map::tick::{STALE_AFTER, Status};
+use crate::following::status::{Liveness, Status};
 use crate::metrics::Metrics;
+use crate::topics::settings::TopicSettings;
 use crate::topics::state::TopicView;
 
 /// Records taken in before a topic's streams are told of them.
@@ -37,29 +37,32 @@ pub(crate) struct TopicStep {
 /// The steps of each topic, by name; `None` until its log has been read.
 pub(crate) type Topics = BTreeMap<Arc<str>, watch::Receiver<Option<Arc<TopicStep>>>>;
 
-struct Followed {
+struct TopicFeed {
     name: Arc<str>,
     steps: watch::Sender<Option<Arc<TopicStep>>>,
     step: TopicStep,
-    heard_at: Option<Instant>,
-    /// Records that lie in Kafka and cannot be read yet.
-    held_back: u64,
+    liveness: Liveness,
     caught_up: bool,
     dirty: bool,
 }
 
 /// Follows the topics of the configuration.
-pub(crate) struct Conductor {
-    config: Arc<Config>,
+pub(crate) struct TopicFollower {
+    redis_url: SecretString,
+    memory_bytes: usize,
     metrics: Metrics,
-    topics: Vec<Followed>,
+    topics: Vec<TopicFeed>,
 }
 
-impl Conductor {
+impl TopicFollower {
     /// And where its steps can be seen.
-    pub(crate) fn new(config: Arc<Config>, metrics: Metrics) -> (Self, Arc<Topics>) {
+    pub(crate) fn new(
+        redis_url: SecretString,
+        settings: &TopicSettings,
+        metrics: Metrics,
+    ) -> (Self, Arc<Topics>) {
         let mut topics = Topics::new();
-        let followed = config.topics.iter().map(|name| {
+        let followed = settings.names.iter().map(|name| {
             let (steps, receiver) = watch::channel(None);
             let name: Arc<str> = name.as_str().into();
             topics.insert(name.clone(), receiver);
@@ -71,10 +74,10 @@ impl Conductor {
                 head: None,
                 polls: 0,
             };
-            Followed { name, steps, step, heard_at: None, held_back: 0, caught_up: false, dirty: false }
+            TopicFeed { name, steps, step, liveness: Liveness::new(1), caught_up: false, dirty: false }
         });
         let followed = followed.collect();
-        (Self { config, metrics, topics: followed }, Arc::new(topics))
+        (Self { redis_url, memory_bytes: settings.memory_bytes, metrics, topics: followed }, Arc::new(topics))
     }
 
     /// Runs for ever.
@@ -83,7 +86,7 @@ impl Conductor {
     /// If the URL of Redis is none.
     pub(crate) async fn run(mut self) -> Result<(), tutti_feed::Error> {
         let names: Vec<String> = self.topics.iter().map(|topic| names::topic_feed(&topic.name)).collect();
-        let url = self.config.redis_url.expose_secret().to_owned();
+        let url = self.redis_url.expose_secret().to_owned();
         let mut watch = interval(Duration::from_secs(1));
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -98,12 +101,12 @@ impl Conductor {
                     }
                     _ = watch.tick() => {}
                 }
-                self.topics.iter_mut().for_each(Followed::publish);
+                self.topics.iter_mut().for_each(TopicFeed::publish);
             }
             warn!("following the topics ended by itself; beginning anew");
             for topic in &mut self.topics {
                 topic.begin_anew(ResetReason::FollowerEnded);
-                topic.held_back = 0;
+                topic.liveness.hold_back(0, 0);
             }
         }
     }
@@ -119,13 +122,13 @@ impl Conductor {
                     topic.dirty = true;
                 }
             }
-            Event::HeldBack { feed, records } => self.topics[feed].held_back = records,
+            Event::HeldBack { feed, records } => self.topics[feed].liveness.hold_back(0, records),
             Event::Reset { feed, reason } => self.topics[feed].begin_anew(reason),
             Event::Record { feed, record } => {
                 let topic = &mut self.topics[feed];
-                topic.heard_at = Some(Instant::now());
+                topic.liveness.hear(0, Some((record.position.time_us / 1000) as i64), Instant::now());
                 topic.dirty = true;
-                if !topic.step.view.push(&record, self.config.topic_max_bytes) {
+                if !topic.step.view.push(&record, self.memory_bytes) {
                     self.metrics.cannot_read(&names::topic_feed(&topic.name), record.position.seq);
                 }
             }
@@ -133,7 +136,7 @@ impl Conductor {
     }
 }
 
-impl Followed {
+impl TopicFeed {
     /// The history is another: what was shown may be void, and the log follows from its oldest record.
     fn begin_anew(&mut self, reason: ResetReason) {
         warn!(topic = &*self.name, %reason, "the topic begins anew from its log; its clients get a reset");
@@ -141,18 +144,11 @@ impl Followed {
         self.step.reset_reason = reason;
         self.step.view = TopicView::default();
         self.caught_up = false;
-        self.heard_at = None;
+        self.liveness.forget();
     }
 
     fn publish(&mut self) {
-        let newest_ms = || self.step.view.position().map(|p| (p.time_us / 1000) as i64);
-        // The time since when stays the same while it lasts.
-        let since_ms = self.step.status.since_ms().or_else(newest_ms);
-        let status = match self.heard_at {
-            _ if self.held_back > 0 => Status::HeldBack { since_ms, records: self.held_back },
-            Some(at) if at.elapsed() < STALE_AFTER => Status::Live,
-            _ => Status::Stale { since_ms },
-        };
+        let status = self.liveness.status(Instant::now());
         self.dirty |= status != self.step.status;
         self.step.status = status;
         if self.caught_up && std::mem::take(&mut self.dirty) {

@@ -3,24 +3,27 @@
 //! Who has heard all that there is lies in one list a topic, and gets the same bytes as all others.
 //! Who is new, behind or resuming is brought there by a task, out of the topic's newest records.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use actix_web::rt::spawn;
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
+use tokio::task::spawn_local;
 use tokio::time::Instant;
+use tutti_sse::events::Events;
+use tutti_sse::hub::{Hub, Job};
+use tutti_sse::live::{LiveList, Member};
+use tutti_sse::stream::{CloseReason, Stream, WriteOutcome};
 
-use crate::following::cursor_wait::{Patience, write_reset};
-use crate::map::tick::Status;
+use crate::following::cursor_wait::CursorWait;
+use crate::following::reset::write_reset;
+use crate::following::status::Status;
 use crate::metrics::Metrics;
-use crate::sse::frame::Events;
-use crate::sse::hub::Hub;
-use crate::sse::stream::{End, Stream, Written};
 use crate::topics::follower::TopicStep;
 use crate::topics::state::{Place, Resume};
-use tutti_model::ResetReason;
+use tutti_model::events::ResetReason;
 
 /// Bytes written at once to who is behind, about.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -31,12 +34,12 @@ pub(crate) struct Listen {
     pub(crate) steps: watch::Receiver<Option<Arc<TopicStep>>>,
     /// Only events of this key.
     pub(crate) key: Option<Bytes>,
-    pub(crate) from: From,
+    pub(crate) from: StartAt,
 }
 
 /// Where a listener begins.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum From {
+pub(crate) enum StartAt {
     /// With what comes from now on.
     Now,
     /// After what it has heard, perhaps from another edge.
@@ -52,23 +55,30 @@ struct Listener {
     stream: Stream,
     topic: Arc<str>,
     key: Option<Bytes>,
-    from: From,
+    from: StartAt,
     /// The generation that `from` is of; `None` if it came from the client.
     generation: Option<u64>,
     status: Option<Status>,
-    patience: Patience,
+    patience: CursorWait,
 }
 
-/// The listeners of all topics.
-#[derive(Default)]
-pub(crate) struct Audience {
-    topics: BTreeMap<Arc<str>, Topic>,
+/// One worker's streams of topics.
+pub(crate) struct TopicStreams {
+    hub: Rc<Hub>,
+    metrics: Metrics,
+    topics: RefCell<BTreeMap<Arc<str>, Topic>>,
+}
+
+impl Member for Listener {
+    fn stream(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
 }
 
 /// The listeners of one topic, once there was one.
 struct Topic {
     step: Option<Arc<TopicStep>>,
-    live: Vec<Listener>,
+    live: LiveList<Listener>,
     stepped: Rc<Notify>,
 }
 
@@ -79,24 +89,29 @@ enum NextWrite {
     Arrived,
 }
 
-impl Hub {
-    /// Takes a listener's stream over, its response head written.
-    pub(crate) fn admit_listener(self: Rc<Self>, stream: Stream, hello: Bytes, listen: Listen) {
+impl TopicStreams {
+    /// The streams of a worker that has none yet.
+    pub(crate) fn new(hub: Rc<Hub>, metrics: Metrics) -> Rc<Self> {
+        let streams = Rc::new(Self { hub: hub.clone(), metrics, topics: RefCell::default() });
+        hub.add(streams.clone());
+        streams
+    }
+
+    /// Takes a listener's stream over.
+    pub(crate) fn admit(self: Rc<Self>, stream: Stream, hello: Bytes, listen: Listen) {
         let Listen { topic, mut steps, key, from } = listen;
-        let mut audience = self.audience.borrow_mut();
-        audience.topics.entry(topic.clone()).or_insert_with(|| {
+        self.topics.borrow_mut().entry(topic.clone()).or_insert_with(|| {
             let step = steps.borrow_and_update().clone();
-            let (hub, name) = (Rc::downgrade(&self), topic.clone());
-            spawn(async move {
+            let (streams, name) = (Rc::downgrade(&self), topic.clone());
+            spawn_local(async move {
                 while steps.changed().await.is_ok() {
-                    let Some(hub) = hub.upgrade() else { return };
+                    let Some(streams) = streams.upgrade() else { return };
                     let step = steps.borrow_and_update().clone();
-                    hub.step_topic(&name, step);
+                    streams.step(&name, step);
                 }
             });
-            Topic { step, live: Vec::new(), stepped: Rc::default() }
+            Topic { step, live: LiveList::default(), stepped: Rc::default() }
         });
-        drop(audience);
         let listener = Listener {
             stream,
             topic,
@@ -104,15 +119,15 @@ impl Hub {
             from,
             generation: None,
             status: None,
-            patience: Patience::default(),
+            patience: CursorWait::default(),
         };
-        self.serve_listener(listener, hello);
+        self.serve(listener, hello);
     }
 
-    /// A topic moved on.
-    fn step_topic(self: &Rc<Self>, name: &str, step: Option<Arc<TopicStep>>) {
-        let mut audience = self.audience.borrow_mut();
-        let Some(topic) = audience.topics.get_mut(name) else { return };
+    /// Writes what one step of a topic brings to the streams that are at the step before.
+    fn step(self: &Rc<Self>, name: &str, step: Option<Arc<TopicStep>>) {
+        let mut topics = self.topics.borrow_mut();
+        let Some(topic) = topics.get_mut(name) else { return };
         let before = std::mem::replace(&mut topic.step, step);
         topic.stepped.notify_waiters();
         let (Some(before), Some(step)) = (before, topic.step.clone()) else { return };
@@ -121,133 +136,103 @@ impl Hub {
             _ => None,
         };
         let Some(index) = from.filter(|_| before.status == step.status) else {
-            for listener in topic.live.drain(..) {
-                self.clone().serve_listener(listener, Bytes::new());
+            for listener in topic.live.take_all() {
+                self.serve(listener, Bytes::new());
             }
             return;
         };
-        let fresh = step.view.from(index);
-        let place = Place::after(step.view.position());
-        let mut at = 0;
-        'listeners: while let Some(listener) = topic.live.get_mut(at) {
-            for entry in &fresh {
-                let bytes = match &listener.key {
+        for entry in &step.view.from(index) {
+            let removed = topic.live.write(&self.hub, |listener| {
+                // What was written, or begun, has been heard.
+                listener.from = StartAt::After(Place::after(Some(entry.position)));
+                match &listener.key {
                     None => entry.frame().map(|frame| listener.stream.encode(frame)),
                     Some(key) => {
                         let events = entry.text(0, Some(key));
                         (!events.is_empty()).then(|| listener.stream.encode(&events.frame()))
                     }
-                };
-                // What was written, or begun, has been heard.
-                listener.from = From::After(Place::after(Some(entry.position)));
-                let Some(bytes) = bytes else { continue };
-                match self.deliver(&mut listener.stream, bytes) {
-                    Written::All => {}
-                    Written::Rest(rest) => {
-                        self.metrics.fell_behind.inc();
-                        self.clone().serve_listener(topic.live.swap_remove(at), rest);
-                        continue 'listeners;
-                    }
-                    Written::Gone => {
-                        topic.live.swap_remove(at);
-                        self.ended(End::Left);
-                        continue 'listeners;
-                    }
                 }
-            }
-            listener.from = From::After(place);
-            at += 1;
+            });
+            self.serve_removed(removed);
+        }
+        let place = Place::after(step.view.position());
+        for listener in topic.live.iter_mut() {
+            listener.from = StartAt::After(place);
         }
     }
 
-    /// Once a second: ends what is over, finds who left, sends heartbeats.
-    pub(crate) fn sweep_topics(self: &Rc<Self>) {
-        let now = Instant::now();
-        let mut audience = self.audience.borrow_mut();
-        for topic in audience.topics.values_mut() {
-            for listener in topic.live.extract_if(.., |listener| listener.stream.is_over()) {
-                let end = self.close(listener.stream);
-                self.ended(end);
+    /// Brings the streams whose socket was full to where the others are, and ends those that are closed.
+    fn serve_removed(self: &Rc<Self>, removed: Vec<(Listener, WriteOutcome)>) {
+        for (listener, outcome) in removed {
+            match outcome {
+                WriteOutcome::Partial(rest) => self.serve(listener, rest),
+                _ => self.metrics.sse.ended(CloseReason::Left),
             }
-            let Some(step) = &topic.step else { continue };
-            let id = Place::after(step.view.position()).to_text();
-            let heartbeat = Events::default().heartbeat().id(&id).frame();
-            let mut at = 0;
-            while let Some(listener) = topic.live.get_mut(at) {
-                if now - listener.stream.last_write < self.config.heartbeat {
-                    at += 1;
-                    continue;
-                }
-                let bytes = listener.stream.encode(&heartbeat);
-                match self.deliver(&mut listener.stream, bytes) {
-                    Written::All => at += 1,
-                    Written::Rest(rest) => {
-                        self.clone().serve_listener(topic.live.swap_remove(at), rest);
-                    }
-                    Written::Gone => {
-                        topic.live.swap_remove(at);
-                        self.ended(End::Left);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Gives each stream an end within the drain window.
-    pub(crate) fn drain_topics(&self) {
-        let mut audience = self.audience.borrow_mut();
-        for listener in audience.topics.values_mut().flat_map(|topic| &mut topic.live) {
-            listener.stream.drain(self.drain_end());
         }
     }
 
     /// Brings a listener to where the others are, as a task of its own, and puts it among them.
-    fn serve_listener(self: Rc<Self>, listener: Listener, rest: Bytes) {
-        spawn(async move {
-            self.metrics.behind.inc();
-            let served = self.bring_listener(listener, rest).await;
-            self.metrics.behind.dec();
-            if let Err(end) = served {
-                self.ended(end);
-            }
-        });
+    fn serve(self: &Rc<Self>, listener: Listener, rest: Bytes) {
+        let ours = self.clone();
+        self.hub.spawn_behind(async move { ours.bring(listener, rest).await });
     }
 
-    async fn bring_listener(&self, mut listener: Listener, rest: Bytes) -> Result<(), End> {
-        self.write(&mut listener.stream, rest).await?;
+    async fn bring(&self, mut listener: Listener, rest: Bytes) -> Result<(), CloseReason> {
+        self.hub.write(&mut listener.stream, rest).await?;
         loop {
-            if self.draining.is_cancelled() {
-                listener.stream.drain(self.drain_end());
-            }
-            if listener.stream.ends_at <= Instant::now() {
-                return Err(listener.stream.close(self.retry()));
+            if self.hub.is_due(&mut listener.stream) {
+                return Err(self.hub.close(listener.stream));
             }
             let (step, stepped) = {
-                let audience = self.audience.borrow();
-                let topic = audience.topics.get(&listener.topic).expect("a topic that was heard of stays");
+                let topics = self.topics.borrow();
+                let topic = topics.get(&listener.topic).expect("a topic that was heard of stays");
                 (topic.step.clone(), topic.stepped.clone())
             };
             match listener.next(step.as_deref(), Instant::now(), &self.metrics) {
                 NextWrite::Arrived => {
-                    let mut audience = self.audience.borrow_mut();
-                    let topic =
-                        audience.topics.get_mut(&listener.topic).expect("a topic that was heard of stays");
+                    let mut topics = self.topics.borrow_mut();
+                    let topic = topics.get_mut(&listener.topic).expect("a topic that was heard of stays");
                     topic.live.push(listener);
                     return Ok(());
                 }
                 NextWrite::Write(events) => {
                     let bytes = listener.stream.encode(&events.frame());
-                    self.deliver_all(&mut listener.stream, bytes).await?;
+                    self.hub.deliver_all(&mut listener.stream, bytes).await?;
                 }
                 NextWrite::Wait(until) => {
                     tokio::select! {
                         () = stepped.notified() => {}
-                        () = self.pause(&mut listener.stream, until) => {}
+                        () = self.hub.pause(&mut listener.stream, until) => {}
                     }
-                    self.keep_alive(&mut listener.stream).await?;
+                    self.hub.keep_alive(&mut listener.stream, "").await?;
                 }
             }
             tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Job for TopicStreams {
+    fn sweep(self: Rc<Self>) {
+        for topic in self.topics.borrow_mut().values_mut() {
+            for listener in topic.live.take_over() {
+                let reason = self.hub.close_swept(listener.stream);
+                self.metrics.sse.ended(reason);
+            }
+            let Some(step) = &topic.step else { continue };
+            let id = Place::after(step.view.position()).to_text();
+            let heartbeat = Events::default().heartbeat().id(&id).frame();
+            let removed = topic.live.write(&self.hub, |listener| {
+                let is_due = self.hub.is_heartbeat_due(&listener.stream);
+                is_due.then(|| listener.stream.encode(&heartbeat))
+            });
+            self.serve_removed(removed);
+        }
+    }
+
+    fn drain(&self) {
+        for topic in self.topics.borrow_mut().values_mut() {
+            topic.live.drain(&self.hub);
         }
     }
 }
@@ -258,23 +243,23 @@ impl Listener {
         let mut events = Events::default();
         let Some(step) = step else { return self.wait(now) };
         if self.generation.is_some_and(|generation| generation != step.generation) {
-            self.from = From::Lost(step.reset_reason);
+            self.from = StartAt::Lost(step.reset_reason);
         }
         let mut placed = false;
         let (index, mut had) = match self.from {
-            From::Now => {
+            StartAt::Now => {
                 let place = Place::after(step.view.position());
                 placed = true;
-                self.from = From::After(place);
+                self.from = StartAt::After(place);
                 (usize::MAX, 0)
             }
-            From::Oldest => (0, 0),
-            From::Lost(reason) => {
+            StartAt::Oldest => (0, 0),
+            StartAt::Lost(reason) => {
                 placed = true;
                 write_reset(reason, &mut events, metrics);
                 (0, 0)
             }
-            From::After(place) => match step.view.resume(place) {
+            StartAt::After(place) => match step.view.resume(place) {
                 Resume::From(index, had) => (index, had),
                 Resume::TooOld => {
                     placed = true;
@@ -313,7 +298,7 @@ impl Listener {
             // Also where there was no event: who comes back has heard it all.
             events.id(&last.to_text());
         }
-        self.from = From::After(last);
+        self.from = StartAt::After(last);
         if events.is_empty() && !more { NextWrite::Arrived } else { NextWrite::Write(events) }
     }
 

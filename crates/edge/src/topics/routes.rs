@@ -1,77 +1,95 @@
 //! The HTTP routes of topics.
 
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::{StatusCode, header};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, web};
 use bytes::Bytes;
 use serde_json::json;
 
-use crate::following::cursor_wait::INCOMPLETE;
-use crate::http::auth::{Refusal, query_of};
-use crate::http::open::{MAX_ID_BYTES, Shared, StreamQuery, open, readable, streamed};
-use crate::http::problem::{Answer, problem, refused};
-use crate::sse::hub::What;
-use crate::topics::listeners::{From, Listen};
+use crate::following::reset::INCOMPLETE;
+use crate::http::auth::Refusal;
+use crate::http::open::{Part, answer_stream, open};
+use crate::http::problem::{Answer, Problem, json_now};
+use crate::http::query::{MAX_ID_BYTES, StreamQuery, query_of};
+use crate::http::routes::readable;
+use crate::http::shared::Shared;
+use crate::topics::follower::Topics;
+use crate::topics::listeners::{Listen, StartAt, TopicStreams};
 use crate::topics::state::Place;
-use tutti_model::ResetReason;
+use tutti_model::events::ResetReason;
 
 /// The scope that reading a topic needs, unless it is public; `topics:read:NAME` is good for one.
 const READ: &str = "topics:read";
 
-pub(crate) fn configure(app: &mut web::ServiceConfig) {
-    app.service(readable("/v1/topics", list)).service(readable("/v1/topics/{name}/stream", stream));
+/// What the handlers of topics need, one per worker.
+#[derive(Clone)]
+pub(crate) struct TopicRoutes {
+    pub(crate) shared: Shared,
+    pub(crate) streams: Rc<TopicStreams>,
+    pub(crate) topics: Arc<Topics>,
+    /// The topics that may be read without a token.
+    pub(crate) public: Arc<[String]>,
 }
 
-/// Those that the request may read.
-async fn list(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
-    match shared.config.verifier.claims(&request) {
-        Ok(_) | Err(Refusal::Missing) => {}
-        Err(refusal) => return refused(&shared, &refusal),
+impl TopicRoutes {
+    /// Registers the routes of topics.
+    pub(crate) fn configure(self, app: &mut web::ServiceConfig) {
+        app.app_data(web::Data::new(self))
+            .service(readable("/v1/topics", list))
+            .service(readable("/v1/topics/{name}/stream", stream));
     }
-    let names: Vec<&str> = shared
-        .topics
-        .keys()
-        .map(|name| &**name)
-        .filter(|name| may_read(&request, &shared, name).is_ok())
-        .collect();
-    HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(json!({ "topics": names }))
+
+    /// Returns how long the token is valid by which a request may read a topic; `None` if none is needed.
+    fn authorise(&self, request: &HttpRequest, name: &str) -> Result<Option<Duration>, Refusal> {
+        if self.public.iter().any(|public| public == name) {
+            return Ok(None);
+        }
+        let claims = self.shared.verifier.claims(request)?;
+        if claims.may(READ) || claims.may(&format!("{READ}:{name}")) {
+            Ok(Some(claims.time_left()))
+        } else {
+            Err(Refusal::Scope(READ))
+        }
+    }
 }
 
-async fn stream(request: HttpRequest, shared: web::Data<Shared>, path: web::Path<String>) -> HttpResponse {
-    streamed(&request, &shared, listen(&request, &shared, &path))
+/// Lists the topics that the request may read.
+async fn list(request: HttpRequest, topics: web::Data<TopicRoutes>) -> Answer {
+    match topics.shared.verifier.claims(&request) {
+        Ok(_) | Err(Refusal::Missing) => {}
+        Err(refusal) => return Err(topics.shared.refused(&refusal)),
+    }
+    let names = topics.topics.keys().map(|name| &**name);
+    let readable: Vec<&str> = names.filter(|name| topics.authorise(&request, name).is_ok()).collect();
+    Ok(json_now(&json!({ "topics": readable })))
 }
 
-fn listen(request: &HttpRequest, shared: &Shared, name: &str) -> Answer {
-    // Who may not read it does not hear whether it is there.
-    let expires = may_read(request, shared, name).map_err(|refusal| refused(shared, &refusal))?;
-    let (topic, steps) = shared.topics.get_key_value(name).ok_or_else(|| {
-        problem(StatusCode::NOT_FOUND, "this edge does not serve that topic: see topics.names")
+async fn stream(request: HttpRequest, topics: web::Data<TopicRoutes>, path: web::Path<String>) -> Answer {
+    answer_stream(&request, &topics.shared, open_stream(&request, &topics, &path))
+}
+
+fn open_stream(request: &HttpRequest, routes: &TopicRoutes, name: &str) -> Answer {
+    // A client that may not read a topic does not learn whether it exists.
+    let expires = routes.authorise(request, name).map_err(|refusal| routes.shared.refused(&refusal))?;
+    let (topic, steps) = routes.topics.get_key_value(name).ok_or_else(|| {
+        Problem::new(StatusCode::NOT_FOUND, "this edge does not serve that topic: see topics.names")
     })?;
     let query = StreamQuery::of(request)?;
     let from = match query.last_id.clone() {
-        None => From::Now,
-        Some(id) if id == "oldest" => From::Oldest,
-        Some(id) if id == INCOMPLETE => From::Lost(ResetReason::Incomplete),
+        None => StartAt::Now,
+        Some(id) if id == "oldest" => StartAt::Oldest,
+        Some(id) if id == INCOMPLETE => StartAt::Lost(ResetReason::Incomplete),
         Some(id) => match (id.len() <= MAX_ID_BYTES).then(|| Place::parse(&id)).flatten() {
-            Some(place) => From::After(place),
-            None => From::Lost(ResetReason::UnknownId),
+            Some(place) => StartAt::After(place),
+            None => StartAt::Lost(ResetReason::UnknownId),
         },
     };
     let key = query_of(request, "key").map(Bytes::from);
     let listen = Listen { topic: topic.clone(), steps: steps.clone(), key, from };
-    Ok(open(request, shared, &query, expires, What::Topic(listen)))
-}
-
-/// How long the token is valid, if one was needed.
-fn may_read(request: &HttpRequest, shared: &Shared, name: &str) -> Result<Option<Duration>, Refusal> {
-    if shared.config.public_topics.iter().any(|public| public == name) {
-        return Ok(None);
-    }
-    let claims = shared.config.verifier.claims(request)?;
-    if claims.may(READ) || claims.may(&format!("{READ}:{name}")) {
-        Ok(Some(claims.time_left()))
-    } else {
-        Err(Refusal::Scope(READ))
-    }
+    let streams = routes.streams.clone();
+    let start = Box::new(move |stream, hello| streams.admit(stream, hello, listen));
+    Ok(open(request, &routes.shared, &query, Part { start, expires }, false))
 }

@@ -8,17 +8,18 @@ use bytes::Bytes;
 use imbl::Vector;
 use prost::Message as _;
 use tutti_feed::{Cursor, Position, Record};
-use tutti_model::events::{BASE64_SUFFIX, EMPTY_SUFFIX, NULL_SUFFIX, RESET, ResetReason, reset_data};
 use tutti_model::{TopicEvent, TopicRecords};
 
-use crate::sse::frame::{Events, Frame};
+use tutti_model::events::{BASE64_SUFFIX, EMPTY_SUFFIX, NULL_SUFFIX, RESET, ResetReason, reset_data};
+use tutti_sse::events::Events;
+use tutti_sse::frame::Frame;
 
 /// One record of the feed.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) position: Position,
     prev_time_us: u64,
-    events: Vec<Told>,
+    events: Vec<EncodedEvent>,
     bytes: usize,
     /// For who hears all keys: encoded once.
     frame: OnceLock<Option<Frame>>,
@@ -26,7 +27,7 @@ pub(crate) struct Entry {
 
 /// One event, as it is written.
 #[derive(Debug)]
-struct Told {
+struct EncodedEvent {
     /// `None` for what everybody must hear.
     key: Option<Bytes>,
     text: Events,
@@ -106,17 +107,17 @@ impl Entry {
         if records.gap.is_some() {
             let mut text = Events::default();
             text.event(RESET, &reset_data(ResetReason::Gap)).id(&place());
-            events.push(Told { key: None, text });
+            events.push(EncodedEvent { key: None, text });
         }
         for event in records.events {
             let mut text = Events::default();
             write(&event, &mut text);
             text.id(&place());
             // A copy: a part of the payload would keep all of it.
-            events.push(Told { key: Some(Bytes::copy_from_slice(&event.key)), text });
+            events.push(EncodedEvent { key: Some(Bytes::copy_from_slice(&event.key)), text });
         }
         // The text is there twice: for who hears of one key only, and in the frame for all others.
-        let of = |told: &Told| 2 * told.text.len() + told.key.as_ref().map_or(0, Bytes::len) + 160;
+        let of = |told: &EncodedEvent| 2 * told.text.len() + told.key.as_ref().map_or(0, Bytes::len) + 160;
         let bytes = events.iter().map(of).sum();
         Some(Self {
             position: record.position,

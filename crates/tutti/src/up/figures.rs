@@ -54,8 +54,8 @@ impl Figures {
             let topic = tutti_ingest::Topic { topic: TOPIC.to_owned() };
             let records = self.metrics.ingest.applied.get_or_create(&topic).get();
             let sum = |of: fn(&tutti_edge::Metrics) -> i64| self.metrics.edges.iter().map(of).sum::<i64>();
-            let streams = sum(|m| m.streams.get());
-            let deliveries = sum(|m| m.deliveries.get() as i64);
+            let streams = sum(|m| m.sse.streams.get());
+            let deliveries = sum(|m| m.sse.deliveries.get() as i64);
             let devices = self.metrics.edges.iter().map(|m| m.devices.get()).max().unwrap_or(0);
             let lag: i64 = (0..PARTITIONS)
                 .map(|partition| PartitionLabel { topic: TOPIC.to_owned(), partition })

@@ -8,11 +8,14 @@ use bytes::Bytes;
 use crc32fast::Hasher;
 use flate2::{Compress, Compression, FlushCompress};
 
-/// Of a stream.
+/// How a stream is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Coding {
+pub enum Coding {
+    /// Not at all.
     Identity,
+    /// Gzip, RFC 1952.
     Gzip,
+    /// Zstandard, RFC 8878.
     Zstd,
 }
 
@@ -20,13 +23,13 @@ pub(crate) enum Coding {
 const DEFLATE_LEVEL: u32 = 3;
 /// Of the same 2.4 KB in 0.06 ms; 3, the default, 2.5 KB in 0.08 ms.
 const ZSTD_LEVEL: i32 = 1;
-/// What does not pay is stored as it is.
+/// A shorter text is stored as it is: compressing it does not pay.
 const SMALL: usize = 200;
 /// The longest that a block can store.
 const STORED: usize = 0xffff;
 
 /// Deflate, no flags, no time, no name.
-pub(crate) const GZIP_HEADER: &[u8] = &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+pub const GZIP_HEADER: &[u8] = &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 /// An empty stored block. Decoders that are not zlib (Go's, for one) hand a stored block on only when they have
 /// read another one; a full flush ends with one like this.
 const EMPTY_BLOCK: &[u8] = &[0, 0, 0, 0xff, 0xff];
@@ -34,8 +37,8 @@ const EMPTY_BLOCK: &[u8] = &[0, 0, 0, 0xff, 0xff];
 const LAST_BLOCK: &[u8] = &[3, 0];
 
 impl Coding {
-    /// As the header `Content-Encoding` has it.
-    pub(crate) fn name(self) -> Option<&'static str> {
+    /// Returns the name in the header `Content-Encoding`.
+    pub fn name(self) -> Option<&'static str> {
         match self {
             Self::Identity => None,
             Self::Gzip => Some("gzip"),
@@ -43,8 +46,8 @@ impl Coding {
         }
     }
 
-    /// A text as a stream of this coding carries it.
-    pub(crate) fn encode(self, text: &Bytes) -> Bytes {
+    /// Returns a text as a stream of this coding carries it.
+    pub fn encode(self, text: &Bytes) -> Bytes {
         match self {
             Self::Identity => text.clone(),
             Self::Gzip => deflate(text).into(),
@@ -94,23 +97,25 @@ fn raw(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The sum over all that a client of gzip got.
+/// The CRC-32 of all text that a client of gzip got.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Sum(Hasher);
+pub struct Sum(Hasher);
 
 impl Sum {
-    pub(crate) fn of(text: &[u8]) -> Self {
+    /// The sum of a text.
+    pub fn of(text: &[u8]) -> Self {
         let mut sum = Hasher::new();
         sum.update(text);
         Self(sum)
     }
 
-    pub(crate) fn add(&mut self, other: &Self) {
+    /// Adds the sum of the text that follows.
+    pub fn add(&mut self, other: &Self) {
         self.0.combine(&other.0);
     }
 
-    /// The end of a stream of so many bytes of text.
-    pub(crate) fn trailer(&self, length: u64) -> Vec<u8> {
+    /// Returns the end of a stream whose text had `length` bytes.
+    pub fn trailer(&self, length: u64) -> Vec<u8> {
         let sum = self.0.clone().finalize();
         [LAST_BLOCK, &sum.to_le_bytes(), &(length as u32).to_le_bytes()].concat()
     }

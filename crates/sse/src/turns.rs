@@ -8,28 +8,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::oneshot;
 
-use crate::sse::limits::Whose;
+use crate::limits::Owner;
 
 /// A number of turns. Clones share them, on any thread.
 #[derive(Clone)]
-pub(crate) struct Turns(Arc<Queue>);
+pub struct Turns(Arc<Queue>);
 
-/// One turn, for as long as this is kept.
-pub(crate) struct Turn(Option<Arc<Queue>>);
+/// One turn. Dropping it passes the turn on.
+pub struct Turn(Option<Arc<Queue>>);
 
 struct Queue {
     state: Mutex<State>,
-    /// Those that wait, as a metric.
+    /// Metric: the number of waiters.
     waiting: Gauge,
 }
 
 struct State {
-    /// Turns that nobody has. While there are any, nobody waits.
+    /// Turns that are free. While there are any, nobody waits.
     free: usize,
-    /// The owners of those that wait, each once, in the order of their next turns.
-    owners: VecDeque<Whose>,
-    /// Those that wait, by owner. Owners without any are removed.
-    waiting: HashMap<Whose, VecDeque<Waiter>>,
+    /// The owners of the waiters, each once, in the order of their next turns.
+    owners: VecDeque<Owner>,
+    /// The waiters by owner. Owners without any are removed.
+    waiting: HashMap<Owner, VecDeque<Waiter>>,
     /// The number of the next waiter.
     next: u64,
 }
@@ -41,14 +41,14 @@ struct Waiter {
 
 impl Turns {
     /// At most `at_once` turns are taken at the same time; `waiting` counts the requests that wait for one.
-    pub(crate) fn new(at_once: usize, waiting: Gauge) -> Self {
+    pub fn new(at_once: usize, waiting: Gauge) -> Self {
         let (owners, waiters) = (VecDeque::new(), HashMap::new());
         let state = State { free: at_once, owners, waiting: waiters, next: 0 };
         Self(Arc::new(Queue { state: Mutex::new(state), waiting }))
     }
 
     /// Waits for a turn. The queue is as long as there are callers: bound those.
-    pub(crate) async fn take(&self, whose: Whose) -> Turn {
+    pub async fn take(&self, owner: Owner) -> Turn {
         let (grant, granted) = oneshot::channel();
         let number = {
             let mut state = self.0.state();
@@ -58,20 +58,20 @@ impl Turns {
             }
             let number = state.next;
             state.next += 1;
-            let waiters = state.waiting.entry(whose.clone()).or_default();
+            let waiters = state.waiting.entry(owner.clone()).or_default();
             waiters.push_back(Waiter { number, grant });
             if waiters.len() == 1 {
-                state.owners.push_back(whose.clone());
+                state.owners.push_back(owner.clone());
             }
             number
         };
-        let _place = Place::new(&self.0, &whose, number);
+        let _place = Place::new(&self.0, &owner, number);
         granted.await.expect("a waiter is dropped by itself alone")
     }
 
     /// Requests of an owner that wait for a turn.
-    pub(crate) fn waiting_of(&self, whose: &Whose) -> usize {
-        self.0.state().waiting.get(whose).map_or(0, VecDeque::len)
+    pub fn waiting_of(&self, owner: &Owner) -> usize {
+        self.0.state().waiting.get(owner).map_or(0, VecDeque::len)
     }
 }
 
@@ -83,13 +83,13 @@ impl Queue {
     /// Removes the waiter that gets the next turn. If nobody waits, the turn is free.
     fn next(&self) -> Option<oneshot::Sender<Turn>> {
         let mut state = self.state();
-        let next = state.owners.pop_front().and_then(|whose| {
-            let waiters = state.waiting.get_mut(&whose)?;
+        let next = state.owners.pop_front().and_then(|owner| {
+            let waiters = state.waiting.get_mut(&owner)?;
             let next = waiters.pop_front();
             if waiters.is_empty() {
-                state.waiting.remove(&whose);
+                state.waiting.remove(&owner);
             } else {
-                state.owners.push_back(whose);
+                state.owners.push_back(owner);
             }
             next
         });
@@ -100,13 +100,13 @@ impl Queue {
     }
 
     /// Removes a waiter that gives up, unless it has been given a turn.
-    fn give_up(&self, whose: &Whose, number: u64) {
+    fn give_up(&self, owner: &Owner, number: u64) {
         let mut state = self.state();
-        let Some(waiters) = state.waiting.get_mut(whose) else { return };
+        let Some(waiters) = state.waiting.get_mut(owner) else { return };
         waiters.retain(|waiter| waiter.number != number);
         if waiters.is_empty() {
-            state.waiting.remove(whose);
-            state.owners.retain(|owner| owner != whose);
+            state.waiting.remove(owner);
+            state.owners.retain(|other| other != owner);
         }
     }
 }
@@ -128,21 +128,21 @@ impl Drop for Turn {
 /// A waiter's place in the queue, which it leaves with a turn or without.
 struct Place<'a> {
     queue: &'a Queue,
-    whose: &'a Whose,
+    owner: &'a Owner,
     number: u64,
 }
 
 impl<'a> Place<'a> {
-    fn new(queue: &'a Queue, whose: &'a Whose, number: u64) -> Self {
+    fn new(queue: &'a Queue, owner: &'a Owner, number: u64) -> Self {
         queue.waiting.inc();
-        Self { queue, whose, number }
+        Self { queue, owner, number }
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.queue.waiting.dec();
-        self.queue.give_up(self.whose, self.number);
+        self.queue.give_up(self.owner, self.number);
     }
 }
 
@@ -154,8 +154,8 @@ mod tests {
     use std::pin::Pin;
     use std::task::{Context, Poll, Waker};
 
-    fn address(n: u8) -> Whose {
-        Whose::Address(IpAddr::from([192, 0, 2, n]))
+    fn address(n: u8) -> Owner {
+        Owner::Address(IpAddr::from([192, 0, 2, n]))
     }
 
     type Waiting<'a> = Pin<Box<dyn Future<Output = Turn> + 'a>>;

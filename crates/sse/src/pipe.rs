@@ -8,11 +8,11 @@ use std::task::{Poll, Waker};
 
 struct Shared {
     bytes: Vec<u8>,
-    /// Bytes held at most for a reader that is slow.
+    /// The most bytes that are held for a reader that is slow.
     most: usize,
     /// One of the ends is gone.
     is_closed: bool,
-    /// The other end, where it waits.
+    /// Wakes the other end, if it waits.
     waiting: Option<Waker>,
 }
 
@@ -30,13 +30,13 @@ impl Shared {
 }
 
 /// The end that is written to.
-pub(crate) struct PipeWriter(Rc<RefCell<Shared>>);
+pub struct PipeWriter(Rc<RefCell<Shared>>);
 
 /// The end that is read from.
-pub(crate) struct PipeReader(Rc<RefCell<Shared>>);
+pub struct PipeReader(Rc<RefCell<Shared>>);
 
-/// A pipe that holds so many bytes for a reader that is slow.
-pub(crate) fn pipe(most: usize) -> (PipeWriter, PipeReader) {
+/// Makes a pipe that holds `most` bytes for a reader that is slow.
+pub fn pipe(most: usize) -> (PipeWriter, PipeReader) {
     let shared = Shared { bytes: Vec::new(), most, is_closed: false, waiting: None };
     let shared = Rc::new(RefCell::new(shared));
     (PipeWriter(shared.clone()), PipeReader(shared))
@@ -47,7 +47,7 @@ impl PipeWriter {
     ///
     /// # Errors
     /// `WouldBlock` while nothing is taken, `BrokenPipe` once nobody reads any more.
-    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut shared = self.0.borrow_mut();
         if shared.is_closed {
             return Err(io::ErrorKind::BrokenPipe.into());
@@ -62,12 +62,12 @@ impl PipeWriter {
     }
 
     /// Returns whether nobody reads any more.
-    pub(crate) fn is_closed(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         self.0.borrow().is_closed
     }
 
-    /// Waits until it takes more, or nobody reads any more.
-    pub(crate) async fn writable(&self) {
+    /// Waits until the pipe takes more bytes, or nobody reads any more.
+    pub async fn writable(&self) {
         poll_fn(|cx| {
             let mut shared = self.0.borrow_mut();
             if shared.is_closed || shared.bytes.len() < shared.most {
@@ -81,8 +81,8 @@ impl PipeWriter {
 }
 
 impl PipeReader {
-    /// Takes all that was written. `None` while that is nothing; nothing at all once there will be no more.
-    pub(crate) fn try_take(&self) -> Option<Vec<u8>> {
+    /// Takes all bytes that were written. Returns `None` while there are none, and no bytes once the writer is gone.
+    pub fn try_take(&self) -> Option<Vec<u8>> {
         let mut shared = self.0.borrow_mut();
         if shared.bytes.is_empty() && !shared.is_closed {
             return None;
@@ -91,8 +91,8 @@ impl PipeReader {
         Some(std::mem::take(&mut shared.bytes))
     }
 
-    /// Waits until there is something, or will be no more.
-    pub(crate) async fn readable(&self) {
+    /// Waits until there are bytes, or the writer is gone.
+    pub async fn readable(&self) {
         poll_fn(|cx| {
             let mut shared = self.0.borrow_mut();
             if shared.is_closed || !shared.bytes.is_empty() {

@@ -1,0 +1,62 @@
+//! What the handlers of all jobs share.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use actix_web::HttpRequest;
+use tutti_service::Failures;
+use tutti_sse::limits::Limits;
+
+use crate::http::auth::{Claims, Refusal, Verifier};
+use crate::http::client_address::{client_address, network_of};
+use crate::http::problem::Problem;
+use crate::http::settings::{Http, Streams};
+use crate::metrics::Metrics;
+
+/// What the handlers of all jobs share. Clones share it, on any thread.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) http: Arc<Http>,
+    pub(crate) streams: Arc<Streams>,
+    pub(crate) verifier: Verifier,
+    pub(crate) metrics: Metrics,
+    /// Counts the streams of all workers.
+    pub(crate) open_streams: Arc<Limits>,
+    pub(crate) failures: Failures,
+}
+
+impl Shared {
+    /// Returns the network of a request's client, which shares limits and turns; `None` if it is not known.
+    pub(crate) fn address_of(&self, request: &HttpRequest) -> Option<IpAddr> {
+        let peer = request.peer_addr()?;
+        // One word of garbage must not hide what a proxy of ours wrote behind it.
+        let lines: Vec<_> = request
+            .headers()
+            .get_all("x-forwarded-for")
+            .map(|line| String::from_utf8_lossy(line.as_bytes()))
+            .collect();
+        let lines = lines.iter().map(AsRef::as_ref);
+        Some(network_of(client_address(peer.ip(), lines, &self.http.trusted_proxies)))
+    }
+
+    /// Returns the claims of a request's token, whatever they allow.
+    ///
+    /// # Errors
+    /// If there is no valid token.
+    pub(crate) fn claims(&self, request: &HttpRequest) -> Result<Claims, Problem> {
+        self.verifier.claims(request).map_err(|refusal| self.refused(&refusal))
+    }
+
+    /// Returns the claims of a request's token, which must allow `scope`.
+    ///
+    /// # Errors
+    /// If there is no valid token, or it does not allow that.
+    pub(crate) fn check(&self, request: &HttpRequest, scope: &'static str) -> Result<Claims, Problem> {
+        self.verifier.check(request, scope).map_err(|refusal| self.refused(&refusal))
+    }
+
+    /// Returns the problem of a request that is refused, and counts it.
+    pub(crate) fn refused(&self, refusal: &Refusal) -> Problem {
+        Problem::refused(&self.metrics, refusal)
+    }
+}

@@ -1,0 +1,213 @@
+//! Finds out where a visitor belongs, and puts it there: asks the service after the ticket, tells the visitor the answer,
+//! and waits until this edge has seen as much of the room as the answer.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tonic::Status as Refused;
+use tutti_feed::Position;
+use tutti_model::queue::Ticket;
+use tutti_sse::events::Events;
+use tutti_sse::limits::Owner;
+use tutti_sse::stream::{CloseReason, WriteOutcome};
+
+use crate::following::status::Status;
+use crate::http::upstream::is_passing;
+use crate::rooms::client::position;
+use crate::rooms::follower::RoomStep;
+use crate::rooms::visitor::{Settled, Visitor};
+use crate::rooms::visitors::RoomStreams;
+
+/// Between two questions about the same visitor.
+const RETRY: Duration = Duration::from_secs(1);
+/// An edge that has not caught up with an answer after so long asks again.
+const CATCH_UP: Duration = Duration::from_secs(10);
+
+/// Why a visitor's stream is over.
+enum Stop {
+    /// Its client is gone, or a frame is half written.
+    Cut(CloseReason),
+    /// It was to end, between two frames.
+    Close(CloseReason),
+}
+
+impl From<CloseReason> for Stop {
+    fn from(end: CloseReason) -> Self {
+        Self::Cut(end)
+    }
+}
+
+impl RoomStreams {
+    /// Finds out where a visitor belongs, as a task of its own, and puts it there.
+    pub(crate) fn settle(self: &Rc<Self>, visitor: Visitor, rest: Bytes) {
+        let ours = self.clone();
+        self.hub.spawn_behind(async move {
+            let name = visitor.id.room.clone();
+            let Err((visitor, stop)) = ours.settle_in(visitor, rest).await else { return Ok(()) };
+            let reason = match stop {
+                Stop::Cut(reason) => reason,
+                Stop::Close(reason) => {
+                    let mut stream = visitor.stream;
+                    stream.close_reason = reason;
+                    ours.hub.close(stream)
+                }
+            };
+            drop(visitor.present);
+            ours.forget(&name);
+            Err(reason)
+        });
+    }
+
+    /// Puts a visitor among the others.
+    ///
+    /// # Errors
+    /// The visitor, and how its stream ends.
+    async fn settle_in(
+        self: &Rc<Self>,
+        mut visitor: Visitor,
+        mut rest: Bytes,
+    ) -> Result<(), (Visitor, Stop)> {
+        loop {
+            let settled = match self.hub.write(&mut visitor.stream, std::mem::take(&mut rest)).await {
+                Ok(()) => self.find_out(&mut visitor).await,
+                Err(reason) => Err(reason.into()),
+            };
+            match settled {
+                Ok(settled) => match self.place(visitor, &settled) {
+                    Ok(()) => return Ok(()),
+                    Err(back) => visitor = *back,
+                },
+                Err(stop) => return Err((visitor, stop)),
+            }
+        }
+    }
+
+    /// Puts a visitor where it belongs, if the room is still as it was found.
+    fn place(self: &Rc<Self>, mut visitor: Visitor, settled: &Settled) -> Result<(), Box<Visitor>> {
+        let mut rooms = self.rooms.borrow_mut();
+        let Some(room) = rooms.get_mut(&*visitor.id.room) else { return Err(Box::new(visitor)) };
+        let Some(step) = room.step.clone() else { return Err(Box::new(visitor)) };
+        let Some(view) = step.view.as_ref() else { return Err(Box::new(visitor)) };
+        match settled {
+            Settled::Inside => room.inside.push(visitor),
+            Settled::Waiting => {
+                let key = view.key_of(visitor.id.number);
+                let events = visitor.news(key, view, &step, true);
+                match self.write_visitor(&mut visitor, &events) {
+                    WriteOutcome::Complete => {
+                        room.wait(key, visitor);
+                    }
+                    WriteOutcome::Partial(rest) => {
+                        self.metrics.sse.fell_behind.inc();
+                        self.settle(visitor, rest);
+                    }
+                    WriteOutcome::Closed => return Err(Box::new(visitor)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks after a visitor until this edge knows as much as the answer.
+    async fn find_out(&self, visitor: &mut Visitor) -> Result<Settled, Stop> {
+        let mut misses = 0;
+        loop {
+            if self.hub.is_due(&mut visitor.stream) {
+                return Err(Stop::Close(visitor.stream.close_reason));
+            }
+            self.hub.keep_alive(&mut visitor.stream, "").await?;
+            // Before the answer, so that what comes between is not missed.
+            let generation = self.room_step(&visitor.id.room).map_or(0, |step| step.generation);
+            let answer = self.ask(visitor).await?;
+            let mut events = Events::default();
+            match answer {
+                Err(status) if is_passing(&status) => {
+                    visitor.tell_status(Status::Stale { since_ms: None }, &mut events);
+                    self.write_events(visitor, &events).await?;
+                    self.hub.pause(&mut visitor.stream, Instant::now() + RETRY).await;
+                }
+                Err(status) => {
+                    visitor.tell_end(&status, &mut events);
+                    self.write_events(visitor, &events).await?;
+                    return Err(Stop::Close(CloseReason::Over));
+                }
+                Ok(ticket) => {
+                    let Some(settled) = visitor.hear(&ticket, &mut events) else {
+                        self.write_events(visitor, &events).await?;
+                        return Err(Stop::Close(CloseReason::Over));
+                    };
+                    self.write_events(visitor, &events).await?;
+                    visitor.generation = generation;
+                    if self.caught_up(visitor, position(ticket.version), &settled).await? {
+                        return Ok(settled);
+                    }
+                    // It has moved on since, or we see it otherwise: not to be asked in a loop.
+                    misses += 1;
+                    let pause = (RETRY / 10 * misses).min(RETRY);
+                    self.hub.pause(&mut visitor.stream, Instant::now() + pause).await;
+                }
+            }
+        }
+    }
+
+    /// Asks after a visitor, whose stream is kept alive meanwhile.
+    async fn ask(&self, visitor: &mut Visitor) -> Result<Result<Ticket, Refused>, Stop> {
+        let Visitor { stream, rooms, id, address, .. } = visitor;
+        let owner = address.map_or(Owner::All, Owner::Address);
+        let asking = async || {
+            let _turn = self.questions.take(owner.clone()).await;
+            rooms.queue.ask(id.clone(), |mut q, id| async move { q.get_ticket(id).await }).await
+        };
+        let answer = self.hub.meanwhile(stream, asking).await?;
+        answer.ok_or(Stop::Close(stream.close_reason))
+    }
+
+    /// Waits until this edge has what the answer had. Whether it then says the same.
+    async fn caught_up(
+        &self,
+        visitor: &mut Visitor,
+        answer: Position,
+        settled: &Settled,
+    ) -> Result<bool, CloseReason> {
+        let until = Instant::now() + CATCH_UP;
+        loop {
+            let Some(stepped) = self.rooms.borrow().get(&*visitor.id.room).map(|r| r.stepped.clone()) else {
+                return Ok(false);
+            };
+            if let Some(step) = self.room_step(&visitor.id.room)
+                && let Some(view) = &step.view
+                && view.version.covers(answer)
+            {
+                let number = visitor.id.number;
+                return Ok(step.generation == visitor.generation
+                    && match settled {
+                        Settled::Waiting => view.is_waiting(view.key_of(number)),
+                        Settled::Inside => view.is_inside(number),
+                    });
+            }
+            if Instant::now() >= until || visitor.stream.ends_at <= Instant::now() {
+                return Ok(false);
+            }
+            tokio::select! {
+                () = stepped.notified() => {}
+                () = self.hub.pause(&mut visitor.stream, until) => {}
+            }
+            self.hub.keep_alive(&mut visitor.stream, "").await?;
+        }
+    }
+
+    fn room_step(&self, name: &str) -> Option<Arc<RoomStep>> {
+        self.rooms.borrow().get(name)?.step.clone()
+    }
+
+    async fn write_events(&self, visitor: &mut Visitor, events: &Events) -> Result<(), CloseReason> {
+        match self.write_visitor(visitor, events) {
+            WriteOutcome::Complete => Ok(()),
+            WriteOutcome::Closed => Err(CloseReason::Left),
+            WriteOutcome::Partial(rest) => self.hub.write(&mut visitor.stream, rest).await,
+        }
+    }
+}
