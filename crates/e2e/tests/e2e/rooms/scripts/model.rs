@@ -179,7 +179,7 @@ impl Model {
             (TicketAction::Get, TicketStatus::Waiting) => self.seen(n),
             (TicketAction::Leave, TicketStatus::Waiting) => self.go(n, GoneReason::Left),
             (TicketAction::Leave, TicketStatus::Admitted | TicketStatus::Claimed) => {
-                self.go(n, GoneReason::Released)
+                self.go(n, GoneReason::Released);
             }
             _ => {}
         }
