@@ -9,20 +9,28 @@ use tutti_structure::rings::rings;
 
 /// Lines that a source file has, at most.
 const MAX_LINES: usize = 400;
-/// Crates whose modules are being untangled, and are not checked for rings and long files until that is done.
-const NOT_YET: [&str; 1] = ["edge"];
+/// Rings that are still there. One that is gone must go from this list, too.
+const KNOWN_RINGS: [&str; 5] = [
+    "edge/src: http::auth -> http::query -> http::problem -> http::auth",
+    "edge/src: inbox::devices -> inbox::roster -> inbox::devices",
+    "edge/src: map::copies -> map::snapshot -> map::copies",
+    "edge/src: map::tick -> map::copies -> map::tick",
+    "edge/src: rooms::follower -> rooms::presence -> rooms::follower",
+];
+/// Files that are still longer. One that is short must go from this list, too.
+const KNOWN_LONG_FILES: [&str; 3] =
+    ["edge/src/http/auth.rs", "edge/src/map/catch_up.rs", "edge/src/map/viewers.rs"];
 /// The folders of jobs in the edge, none of which may name another.
 const JOBS: [&str; 4] = ["map", "rooms", "inbox", "topics"];
 /// The folders of the edge that all jobs stand on, none of which may name a job.
-const BELOW_JOBS: [&str; 2] = ["http", "sse"];
+const BELOW_JOBS: [&str; 2] = ["http", "following"];
 
-/// The folders of all crates that are checked.
+/// The folders of all crates.
 fn crates() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut crates: Vec<PathBuf> =
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     crates.retain(|folder| folder.join("Cargo.toml").is_file());
-    crates.retain(|folder| !NOT_YET.iter().any(|name| folder.ends_with(name)));
     crates.sort();
     assert!(crates.len() > 8, "{crates:?}");
     crates
@@ -47,6 +55,10 @@ fn no_module_imports_itself() {
         let shown: PathBuf = shown.into_iter().rev().collect();
         found.extend(rings(&graph(&root)).into_iter().map(|ring| format!("{}: {ring}", shown.display())));
     }
+    let gone =
+        KNOWN_RINGS.iter().filter(|known| !found.iter().any(|ring| ring == *known)).collect::<Vec<_>>();
+    assert!(gone.is_empty(), "these rings are gone; take them from KNOWN_RINGS: {gone:#?}");
+    found.retain(|ring| !KNOWN_RINGS.contains(&ring.as_str()));
     assert!(
         found.is_empty(),
         "modules import themselves; move what both sides of a ring need into a module that names neither:\n{}",
@@ -55,7 +67,6 @@ fn no_module_imports_itself() {
 }
 
 #[test]
-#[ignore = "the folders of the edge are being made"]
 fn no_job_of_the_edge_names_another_and_what_they_stand_on_names_none() {
     let graph = graph(&Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("edge").join("src"));
     let mut found = Vec::new();
@@ -66,7 +77,11 @@ fn no_job_of_the_edge_names_another_and_what_they_stand_on_names_none() {
             found.push(format!("{} names {}", name(from), name(to)));
         }
     }
-    assert!(found.is_empty(), "move what both need into http, sse or a crate below:\n{}", found.join("\n"));
+    assert!(
+        found.is_empty(),
+        "move what both need into http, following or a crate below:\n{}",
+        found.join("\n")
+    );
     for folder in JOBS {
         assert!(
             graph.keys().any(|module| module.len() > 1 && module[0] == folder),
@@ -94,5 +109,10 @@ fn no_source_file_is_long() {
         }
     }
     assert!(files > 100, "{files} files were read");
+    let is_known = |known: &str, found: &str| found.contains(&format!("/crates/{known} has "));
+    let gone: Vec<_> =
+        KNOWN_LONG_FILES.iter().filter(|known| !found.iter().any(|found| is_known(known, found))).collect();
+    assert!(gone.is_empty(), "these files are short now; take them from KNOWN_LONG_FILES: {gone:?}");
+    found.retain(|found| !KNOWN_LONG_FILES.iter().any(|known| is_known(known, found)));
     assert!(found.is_empty(), "split by subject what has more than {MAX_LINES} lines:\n{}", found.join("\n"));
 }
