@@ -10,32 +10,13 @@ use crate::following::reset::{INCOMPLETE, write_reset};
 use crate::following::status::Status;
 use crate::map::area::Area;
 use crate::map::replay::Replay;
+use crate::map::shown::{Shown, View};
 use crate::map::tick::Tick;
 use crate::map::tile_updates::write_cells;
 use crate::map::view::Resume;
 use crate::metrics::Metrics;
 use tutti_model::events::ResetReason;
 use tutti_sse::events::Events;
-
-/// What a stream was shown so far.
-#[derive(Clone, Debug)]
-pub(crate) enum Shown {
-    /// Nothing.
-    Nothing,
-    /// What this cursor covers, under this generation; `None` if the cursor came from the client,
-    /// perhaps from another edge.
-    UpTo(Arc<Cursor>, Option<u64>),
-    /// Something that we cannot tell: begin with a reset.
-    Lost(ResetReason),
-}
-
-impl Shown {
-    /// Whether that is all of this step, but for its status.
-    fn is_all_of(&self, tick: &Tick) -> bool {
-        matches!(self, Self::UpTo(cursor, Some(generation))
-            if *cursor == tick.cursor && *generation == tick.generation)
-    }
-}
 
 /// The way of one stream from what it was shown to a step: what to write next.
 pub(crate) struct CatchUp {
@@ -45,40 +26,6 @@ pub(crate) struct CatchUp {
     view: View,
     pass: Option<ReplayRun>,
     patience: CursorWait,
-}
-
-/// What part of the map a stream shows, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum View {
-    /// All of it.
-    World,
-    /// The devices of an area.
-    Area(Area),
-    /// How many devices each cell of an area has.
-    Clusters(Area),
-}
-
-impl View {
-    pub(crate) fn area(self) -> Option<Area> {
-        match self {
-            Self::World => None,
-            Self::Area(area) | Self::Clusters(area) => Some(area),
-        }
-    }
-
-    /// What ids of this part end with, after a point.
-    pub(crate) fn mark(self) -> Option<String> {
-        match self {
-            Self::World => None,
-            Self::Area(area) => Some(area.to_string()),
-            Self::Clusters(area) => Some(format!("c{area}")),
-        }
-    }
-
-    /// An id of the world, as one of this part.
-    pub(crate) fn id(self, id: &str) -> String {
-        self.mark().map_or_else(|| id.to_owned(), |mark| format!("{id}.{mark}"))
-    }
 }
 
 /// One replay to a target.

@@ -8,6 +8,7 @@ pub(crate) mod follower;
 pub(crate) mod replay;
 pub(crate) mod routes;
 pub(crate) mod settings;
+pub(crate) mod shown;
 pub(crate) mod snapshot;
 pub(crate) mod state;
 pub(crate) mod tick;
