@@ -1,5 +1,5 @@
-//! A part of the world: the tiles that touch a box. They are those of maps on the web (web mercator, XYZ),
-//! so that many who look at about the same place share what is encoded for each.
+//! Areas of the world: the tiles that touch a box. The tiles are those of maps on the web (web mercator, XYZ), so
+//! that clients that look at about the same place share what is encoded for each tile.
 
 use std::collections::BTreeSet;
 use std::f64::consts::PI;
@@ -7,63 +7,69 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 
-/// An area has at most so many tiles.
+/// Maximum number of tiles of an area.
 const MAX_TILES: u32 = 16;
-/// The deepest zoom of an area, and of what is remembered of where devices were: a tile is 600 m wide there
-/// at the equator.
+/// The deepest zoom of an area, and the zoom of the tiles in which entries remember where devices were. A tile of
+/// this zoom is 600 m wide at the equator.
 pub(crate) const MAX_ZOOM: u8 = 16;
-/// One of each zoom that an area may have, made when it is first needed.
+/// One value for each zoom that an area may have, computed when it is first needed.
 pub(crate) type ByZoom<T> = [OnceLock<T>; MAX_ZOOM as usize + 1];
-/// Web mercator ends here.
+/// The latitude in degrees at which web mercator ends.
 const MAX_LATITUDE: f64 = 85.051_128_779_806_6;
-/// The zoom of the cells by which devices are found: a cell is 5 km wide at the equator.
+/// The zoom of the cells by which devices are indexed. A cell is 5 km wide at the equator.
 const FINDING_ZOOM: u8 = 13;
-/// Cells of clusters are so many zooms deeper than their area.
+/// Number of zooms by which the cells of clusters are deeper than their area.
 const CELL_ZOOMS: u8 = 3;
 
-/// A place in the square of the world: fractions of 2^32 from its north-western corner.
+/// A point of the world: distances from the north-western corner of the world's square, in units of 2^-32 of its
+/// side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WorldPoint {
     x: u32,
     y: u32,
 }
 
-/// A tile of the zoom by which devices are found, as a number: those of any tile of a smaller zoom follow one
-/// another (Morton's order: the bits of column and row in turn).
+/// A tile of the zoom by which devices are indexed, as a number. The cells of a tile of a smaller zoom have
+/// consecutive numbers (Morton order: the bits of column and row alternate).
 pub(crate) type Cell = u32;
 
-/// A tile: its column from the west and its row from the north, at a zoom that the context tells.
+/// A tile: the column from the west and the row from the north. The zoom follows from the context.
 pub(crate) type Tile = (u32, u32);
 
 impl WorldPoint {
+    /// Returns the point at a latitude and longitude in degrees. Latitudes beyond the map's edge are moved to the
+    /// edge.
     pub(crate) fn of(latitude: f64, longitude: f64) -> Self {
         let latitude = latitude.clamp(-MAX_LATITUDE, MAX_LATITUDE).to_radians();
         let x = (longitude + 180.0) / 360.0;
         let y = (1.0 - latitude.tan().asinh() / PI) / 2.0;
-        // Casts end at the bounds: 180 degrees east is in the last column.
+        // The casts saturate, so 180 degrees east is in the last column.
         Self { x: (x * 4_294_967_296.0) as u32, y: (y * 4_294_967_296.0) as u32 }
     }
 
+    /// Returns the tile of this zoom that contains the point.
     pub(crate) fn tile(self, zoom: u8) -> Tile {
         let at = |n: u32| (u64::from(n) >> (32 - u32::from(zoom))) as u32;
         (at(self.x), at(self.y))
     }
 
+    /// Returns the cell that contains the point.
     pub(crate) fn cell(self) -> Cell {
         cell_of(self.tile(FINDING_ZOOM))
     }
 }
 
+/// Returns the number of a tile of [`FINDING_ZOOM`].
 fn cell_of((x, y): Tile) -> Cell {
     (0..FINDING_ZOOM)
         .fold(0, |cell, bit| cell | (x >> bit & 1) << (2 * bit) | (y >> bit & 1) << (2 * bit + 1))
 }
 
-/// What covers a box: columns and rows of tiles, both ends included.
+/// The tiles that cover a box: columns and rows at one zoom, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Area {
     zoom: u8,
-    /// Beyond the eastern one where it crosses the antimeridian.
+    /// The first column. It is larger than `east` if the area crosses the antimeridian.
     west: u32,
     north: u32,
     east: u32,
@@ -71,14 +77,16 @@ pub(crate) struct Area {
 }
 
 impl Area {
-    /// Reads `west,south,east,north`, in degrees, as libraries for maps write them: longitudes may lie in any copy
-    /// of the world, a box may be wider than the world, and latitudes may lie beyond the poles.
+    /// Parses `west,south,east,north` in degrees, as map libraries write them: longitudes may lie in any copy of the
+    /// world, a box may be wider than the world, and latitudes may lie beyond the poles. Returns the tiles of the
+    /// deepest zoom at which at most [`MAX_TILES`] cover the box.
     ///
     /// # Errors
-    /// What to write instead.
+    /// Returns a text that says what to write instead, if `text` is not four numbers or south is above north.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
-        const WANTED: &str = "bbox is west,south,east,north, four numbers in degrees, south not above north, as \
-                              bbox=8.4,47.3,8.6,47.5; west may be larger than east: across the antimeridian";
+        const WANTED: &str = "bbox must be west,south,east,north: four numbers in degrees, south not above north, \
+                              for example bbox=8.4,47.3,8.6,47.5; west may be larger than east, to cross the \
+                              antimeridian";
         let numbers: Vec<f64> =
             text.split(',').map(|n| n.trim().parse()).collect::<Result<_, _>>().map_err(|_| WANTED)?;
         let [west, south, east, north] = numbers[..] else { return Err(WANTED) };
@@ -90,14 +98,16 @@ impl Area {
         Ok(deepest.find(|area| area.tiles() <= MAX_TILES).expect("at zoom 0 there is one tile"))
     }
 
+    /// Returns the tiles of one zoom that cover a box.
     fn at(zoom: u8, west: f64, south: f64, east: f64, north: f64) -> Self {
         let (left, top) = WorldPoint::of(north, west).tile(zoom);
         let (right, bottom) = WorldPoint::of(south, east).tile(zoom);
-        // Around the world and into the tile where it began.
+        // The box goes around the world and ends in the tile in which it begins.
         let (left, right) = if west > east && left <= right { (0, (1 << zoom) - 1) } else { (left, right) };
         Self { zoom, west: left, north: top, east: right, south: bottom }
     }
 
+    /// Returns the zoom of the area's tiles.
     pub(crate) fn zoom(&self) -> u8 {
         self.zoom
     }
@@ -114,6 +124,7 @@ impl Area {
         self.columns().saturating_mul(self.south - self.north + 1)
     }
 
+    /// Whether the area contains a point.
     pub(crate) fn contains(&self, spot: WorldPoint) -> bool {
         self.has_tile(spot.tile(self.zoom))
     }
@@ -127,13 +138,13 @@ impl Area {
         column && (self.north..=self.south).contains(&y)
     }
 
-    /// Its tiles.
+    /// Returns the tiles of the area, each once.
     pub(crate) fn each(self) -> impl Iterator<Item = Tile> {
         let columns = (0..self.columns()).map(move |n| (self.west + n) & ((1 << self.zoom) - 1));
         columns.flat_map(move |x| (self.north..=self.south).map(move |y| (x, y)))
     }
 
-    /// The cells that cover it, perhaps with some around it.
+    /// Returns ranges of cells that cover the area, and perhaps some cells around it.
     pub(crate) fn cells(self) -> impl Iterator<Item = RangeInclusive<Cell>> {
         let (deeper, up) = (FINDING_ZOOM.saturating_sub(self.zoom), self.zoom.saturating_sub(FINDING_ZOOM));
         let firsts: BTreeSet<Cell> =
@@ -141,7 +152,8 @@ impl Area {
         firsts.into_iter().map(move |first| first..=first + ((1 << (2 * deeper)) - 1))
     }
 
-    /// What its clients are told of it.
+    /// Returns the JSON object that tells a client what the area covers: the box of its tiles, their zoom and their
+    /// number.
     pub(crate) fn json(&self) -> String {
         let Self { zoom, west, north, east, south } = *self;
         let (top, left) = degrees_of(f64::from(west), f64::from(north), zoom);
@@ -151,7 +163,7 @@ impl Area {
     }
 }
 
-/// The longitudes of a box, as those of -180 to 180 that mean the same.
+/// Returns the longitudes of a box, in degrees, as the equivalent ones from -180 to 180.
 fn in_one_world(west: f64, east: f64) -> (f64, f64) {
     let is_in = |degrees: f64| (-180.0..=180.0).contains(&degrees);
     let wrap = |degrees: f64| (degrees + 180.0).rem_euclid(360.0) - 180.0;
@@ -163,18 +175,18 @@ fn in_one_world(west: f64, east: f64) -> (f64, f64) {
     } else if width < 0.0 {
         (wrap(west), wrap(east))
     } else {
-        // 200 to 540 ends at 180, and not in the column where -180 is.
+        // 200 to 540 ends at 180, not in the column of -180.
         let east = wrap(west) + width;
         (wrap(west), if east > 180.0 { east - 360.0 } else { east })
     }
 }
 
-/// The zoom of the cells of an area's clusters.
+/// Returns the zoom of the cells of clusters in an area with this zoom.
 pub(crate) fn cell_zoom(zoom: u8) -> u8 {
     zoom + CELL_ZOOMS
 }
 
-/// As it stands in ids, after a point.
+/// Writes the area as it stands in ids, after the point.
 impl fmt::Display for Area {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { zoom, west, north, east, south } = self;
@@ -182,12 +194,13 @@ impl fmt::Display for Area {
     }
 }
 
-/// The centre of a tile: latitude and longitude in degrees.
+/// Returns the centre of a tile: latitude and longitude in degrees.
 pub(crate) fn centre_of((x, y): Tile, zoom: u8) -> (f64, f64) {
     degrees_of(f64::from(x) + 0.5, f64::from(y) + 0.5, zoom)
 }
 
-/// Latitude and longitude of what is so many columns from the west and so many rows from the north.
+/// Returns latitude and longitude in degrees of the point that is `column` tiles from the west and `row` tiles from
+/// the north.
 fn degrees_of(column: f64, row: f64, zoom: u8) -> (f64, f64) {
     let side = f64::from(1u32 << zoom);
     ((PI * (1.0 - 2.0 * row / side)).sinh().atan().to_degrees(), column / side * 360.0 - 180.0)

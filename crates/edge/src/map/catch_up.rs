@@ -1,4 +1,5 @@
-//! The way of one client from what it was shown to the newest step: pure, one write at a time.
+//! Decides what one stream writes next, from what its client was shown to the newest step. It is pure and goes one
+//! write at a time.
 
 use std::sync::Arc;
 
@@ -18,48 +19,56 @@ use crate::metrics::Metrics;
 use tutti_model::events::ResetReason;
 use tutti_sse::events::Events;
 
-/// The way of one stream from what it was shown to a step: what to write next.
+/// The progress of one stream from what its client was shown to the newest step.
 pub(crate) struct CatchUp {
     shown: Shown,
-    /// The status that it was told.
+    /// The status that the client received last.
     status: Option<Status>,
     view: View,
+    /// The replay in progress.
     pass: Option<ReplayRun>,
+    /// The wait for a cursor that this edge has not reached yet.
     patience: CursorWait,
 }
 
-/// One replay to a target.
+/// One replay, from its beginning to the step that it leads to.
 struct ReplayRun {
     walk: Walk,
-    /// What the client was shown before, if it is not shown everything.
+    /// The cursor from which the client resumes. `None` if the client is shown everything.
     from: Option<Arc<Cursor>>,
+    /// The cursor of the step that the run leads to.
     cursor: Arc<Cursor>,
+    /// The text of that cursor.
     id: Arc<str>,
+    /// The generation in which the run began.
     generation: u64,
 }
 
+/// The content of a replay.
 enum Walk {
+    /// Devices, chunk by chunk.
     Devices(Replay),
-    /// They are few: told of at once.
+    /// The cells of an area. They are few, and are written at once.
     Cells(Area),
 }
 
-/// What comes next on the way.
+/// What a stream does next.
 pub(crate) enum NextWrite {
-    /// These events.
+    /// Write these events.
     Write(Events),
-    /// Nothing, until another step comes, or until then.
+    /// Wait for the next step, at most until this time.
     Wait(Instant),
-    /// It is at the current step.
+    /// Join the streams that are at the newest step.
     Arrived,
 }
 
 impl CatchUp {
+    /// Creates the progress of a stream whose client was shown `shown` and received `status` last.
     pub(crate) fn new(shown: Shown, status: Option<Status>, view: View) -> Self {
         Self { shown, status, view, pass: None, patience: CursorWait::default() }
     }
 
-    /// The next events, given the newest step, if there was one yet.
+    /// Returns what the stream does next. `tick` is the newest step, or `None` if there was none yet.
     pub(crate) fn next(&mut self, tick: Option<&Tick>, now: Instant, metrics: &Metrics) -> NextWrite {
         let Some(tick) = tick else {
             let (until, events) = self.patience.wait(now, &mut self.status);
@@ -100,7 +109,8 @@ impl CatchUp {
                     replay.is_done()
                 }
                 Walk::Cells(area) => {
-                    // Those of this step, which may be a later one than the pass began for.
+                    // The cells are those of the newest step, which may be later than the step at which the run
+                    // began.
                     (pass.cursor, pass.id) = (tick.cursor.clone(), tick.id.clone());
                     write_cells(tick.cells(area.zoom()), *area, &mut events);
                     true
@@ -117,14 +127,14 @@ impl CatchUp {
         NextWrite::Write(events)
     }
 
-    /// Whether what comes next looks at a few devices, not at the whole map.
+    /// Whether the next write looks at a few devices, not at the whole map.
     pub(crate) fn is_short(&self, tick: Option<&Tick>) -> bool {
         if let Some(ReplayRun { walk: Walk::Devices(replay), .. }) = &self.pass {
             return replay.is_short();
         }
         let Some(tick) = tick else { return true };
         match self.view {
-            // Cells are counted once for all.
+            // Cells are counted once for all clients.
             View::Clusters(_) => true,
             _ if self.shown.is_all_of(tick) => true,
             View::World => false,
@@ -141,26 +151,27 @@ impl CatchUp {
         }
     }
 
-    /// Whether a pass has ended and none has begun since.
+    /// Whether no replay is in progress.
     pub(crate) fn is_between_passes(&self) -> bool {
         self.pass.is_none()
     }
 
-    /// Whether the client was shown all of this step.
+    /// Whether the client was shown everything of a step, including its status.
     pub(crate) fn is_at(&self, tick: &Tick) -> bool {
         self.pass.is_none() && self.shown.is_all_of(tick) && self.status == Some(tick.status)
     }
 
-    /// How to get from what was shown to this step.
+    /// Begins a replay from what the client was shown to a step, unless the client is there or must wait. Appends a
+    /// reset, or the status while the stream waits, to `events`.
     fn begin(&mut self, tick: &Tick, now: Instant, events: &mut Events, metrics: &Metrics) -> Begin {
         if self.shown.is_all_of(tick) {
             return Begin::There;
         }
         let mut since = None;
-        // Nothing: it is shown all.
+        // `None` shows the client everything.
         let from = match &self.shown {
             Shown::Nothing => None,
-            // Nobody remembers what the cells were.
+            // What the cells were is not remembered.
             Shown::UpTo(..) if matches!(self.view, View::Clusters(_)) => {
                 reset(ResetReason::Clusters, events, metrics)
             }
@@ -202,14 +213,19 @@ impl CatchUp {
     }
 }
 
+/// Appends a reset, and returns the numbers to replay from: none, so that the client is shown everything.
 fn reset(reason: ResetReason, events: &mut Events, metrics: &Metrics) -> Option<Vec<u64>> {
     write_reset(reason, events, metrics);
     None
 }
 
+/// How a stream gets to a step.
 enum Begin {
+    /// By a replay.
     ReplayRun(ReplayRun),
+    /// The client was shown everything of the step already.
     There,
+    /// The stream waits for a later step, at most until this time.
     Wait(Instant),
 }
 
@@ -270,7 +286,7 @@ mod tests {
         (time_us / 1000) as i64
     }
 
-    /// More than one chunk.
+    /// Returns fixes that fill more than one chunk.
     fn many(time_us: u64) -> Vec<tutti_model::Change> {
         (0..400).map(|i| fix(&format!("m{i:03}"), ms(time_us))).collect()
     }
@@ -303,7 +319,7 @@ mod tests {
         let tick = edge.tick();
         let mut approach = CatchUp::new(Shown::UpTo(before.cursor, Some(0)), Some(Status::Live), View::World);
         assert!(!edge.write(&mut approach, &tick).contains("reset"));
-        // While its socket is full, a device ahead of the walk is removed and its tombstone goes.
+        // While the socket is full, a device ahead of the walk is removed, and then its tombstone.
         edge.apply(T0 + 2 * S, vec![removal("m399", ms(T0 + 2 * S))]);
         edge.apply(T0 + 123 * S, vec![]);
         let tick = edge.tick();

@@ -1,9 +1,9 @@
-//! Who makes copies of the map, when, and how many may be held.
+//! Copies of the map: when they are made, who shares them, and how many may be held.
 //!
-//! A copy of the whole map is made once a step and form, for all who ask for it: a request joins the copy that is
-//! being made if that shows the step that the request found, or a later one, and else the next copy, which shows
-//! the newest step when its turn comes. A copy of an area is one request's own. The whole map and areas with many
-//! devices share one turn, which addresses get one after the other; areas with few devices have turns of their own.
+//! A copy of the whole map is made once for each step and form, for all requests. A request joins the copy that is
+//! being made if that copy shows the step that the request found, or a later one. Otherwise it joins the next copy,
+//! which shows the step that is the newest when its turn comes. A copy of an area is made for one request. The whole
+//! map and areas with many devices share one turn, which addresses get in rotation. Other areas have their own turns.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -21,29 +21,30 @@ use crate::metrics::{Copied, Metrics};
 use tutti_sse::limits::Owner;
 use tutti_sse::turns::Turns;
 
-/// Bytes of the copies that clients may be taking at the same time, all together;
+/// Maximum bytes of all copies that clients are receiving at the same time.
 const MAX_BYTES: usize = 256 << 20;
-/// and those of one address.
+/// Maximum bytes of copies that the clients of one address are receiving at the same time.
 pub(crate) const MAX_BYTES_OF_AN_ADDRESS: usize = MAX_BYTES / 4;
-/// Copies of areas with few devices that are made at the same time.
+/// Number of copies of areas with few devices that are made at the same time.
 const SMALL_AT_ONCE: usize = 2;
-/// An address may wait for about this many copies of areas at the same time.
+/// Approximate number of copies of areas for which one address may wait at the same time.
 const MAX_WAITING_OF_AN_ADDRESS: usize = 64;
-/// A request waits this long for its copy.
+/// Maximum time that a request waits for its turn at a copy of an area, or for a copy of the whole map.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// Makes copies of the map, away from the threads that write streams; and counts the bytes of each for as long as
-/// somebody holds it: a slow client must not make the edge hold more and more of them. Cheap to clone.
+/// Makes copies of the map, away from the threads that write streams. The bytes of a copy are counted for as long as
+/// anything holds it, so that slow clients cannot make the edge hold more and more copies. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Copies(Arc<Inner>);
 
 struct Inner {
+    /// Bytes that further copies may have.
     bytes: Arc<Semaphore>,
     /// Turns at copies of the whole map and of areas with many devices.
     large: Turns,
     /// Turns at copies of areas with few devices.
     small: Turns,
-    /// By form, the copy of the whole map that is being made or waits for its turn.
+    /// The copy of the whole map that is being made or waits for its turn, by form.
     making: [Mutex<Option<Making>>; Form::COUNT],
     metrics: Metrics,
 }
@@ -51,21 +52,22 @@ struct Inner {
 /// Why there is no copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// The address waits for as many as it may.
+    /// The address waits for as many copies as it may.
     Waiting,
-    /// Clients are taking as many copies as there may be, or the copy took too long.
+    /// Clients are receiving as many copies as there may be, or the copy took too long.
     Busy,
 }
 
 /// A copy of the whole map that is being made or waits for its turn.
 #[derive(Clone)]
 struct Making {
-    /// The number of the step that it shows, once it is being made.
+    /// The number of the step that the copy shows. Set when its turn has come.
     step: Arc<OnceLock<u64>>,
+    /// The copy, shared by all requests that join it. `None` if it was not made.
     made: Shared<BoxFuture<'static, Option<MapCopy>>>,
 }
 
-/// Ends the copy's time as the one to join, also where its task is given up.
+/// Removes a copy from those that requests may join, when dropped: also if the copy's task is cancelled.
 struct Joinable {
     copies: Copies,
     form: Form,
@@ -79,7 +81,7 @@ impl Drop for Joinable {
     }
 }
 
-/// Bytes that are counted.
+/// The bytes of a copy, which are counted until they are dropped.
 struct Permit {
     bytes: Vec<u8>,
     _permit: OwnedSemaphorePermit,
@@ -92,6 +94,7 @@ impl AsRef<[u8]> for Permit {
 }
 
 impl Copies {
+    /// Creates the copies of one edge. At first none is made or held.
     pub(crate) fn new(metrics: &Metrics) -> Self {
         Self(Arc::new(Inner {
             bytes: Arc::new(Semaphore::new(MAX_BYTES)),
@@ -102,11 +105,11 @@ impl Copies {
         }))
     }
 
-    /// A copy of the whole map at about the newest step; workers see a step at slightly different moments. Call it
-    /// on a worker's thread; `newest` gives the newest step.
+    /// Returns a copy of the whole map at about the newest step: workers see a step at slightly different times. Must
+    /// be called on a worker's thread. `newest` returns the newest step.
     ///
     /// # Errors
-    /// If there are as many copies as there may be.
+    /// Returns [`Refusal::Busy`] if there is no room for the copy, if it takes too long, or if there is no step yet.
     pub(crate) async fn whole(
         &self,
         form: Form,
@@ -126,7 +129,7 @@ impl Copies {
         timeout(WAIT, made).await.ok().flatten().ok_or(Refusal::Busy)
     }
 
-    /// Begins a copy of the whole map, as a task, which goes on if all who asked have gone.
+    /// Starts a task that makes a copy of the whole map. The task goes on if all its requests are gone.
     fn begin(&self, form: Form, newest: impl Fn() -> Option<Arc<Tick>> + 'static) -> Making {
         let step = Arc::<OnceLock<u64>>::default();
         let (copies, joinable) = (self.clone(), Joinable { copies: self.clone(), form, step: step.clone() });
@@ -145,47 +148,49 @@ impl Copies {
         Making { step, made: task.map(|made| made.ok().flatten()).boxed().shared() }
     }
 
-    /// A copy of an area at the newest step.
+    /// Returns a copy of an area at the newest step. `owner` is the address that waits for it.
     ///
     /// # Errors
-    /// If there are as many copies as there may be.
+    /// Returns [`Refusal::Waiting`] if the owner waits for as many copies as it may. Returns [`Refusal::Busy`] if there
+    /// is no room for the copy, if the turn does not come in time, or if there is no step yet.
     pub(crate) async fn area(
         &self,
         area: Area,
         form: Form,
-        whose: Owner,
+        owner: Owner,
         newest: impl Fn() -> Option<Arc<Tick>>,
     ) -> Result<MapCopy, Refusal> {
         let is_small = newest().is_some_and(|tick| tick.view.is_few(area, None));
         let turns = if is_small { &self.0.small } else { &self.0.large };
-        if turns.waiting_of(&whose) >= MAX_WAITING_OF_AN_ADDRESS {
+        if turns.waiting_of(&owner) >= MAX_WAITING_OF_AN_ADDRESS {
             return Err(Refusal::Waiting);
         }
-        let turn = timeout(WAIT, turns.take(whose)).await.map_err(|_| Refusal::Busy)?;
+        let turn = timeout(WAIT, turns.take(owner)).await.map_err(|_| Refusal::Busy)?;
         let tick = newest().ok_or(Refusal::Busy)?;
         let copies = self.clone();
         let made = web::block(move || {
-            // Kept to the end, also if the client has gone meanwhile.
+            // The turn is held until the copy is made, even if the client has left.
             let _turn = turn;
             tick.make_copy_of(area, form, &copies)
         });
         made.await.ok().flatten().ok_or(Refusal::Busy)
     }
 
+    /// Locks the copy of the whole map that is being made in this form.
     fn making(&self, form: Form) -> MutexGuard<'_, Option<Making>> {
         self.0.making[form.index()].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes bytes of at most about this length, and counts those that there are in the end. Returns `None`, and
-    /// makes nothing, if there are as many as there may be.
+    /// Calls `make`, which returns about `max_bytes` at most, and counts its bytes until they are dropped. Returns
+    /// `None` without calling `make` if the copies that are held leave no room for `max_bytes`.
     pub(crate) fn acquire(
         &self,
         part: &'static str,
-        most: usize,
+        max_bytes: usize,
         make: impl FnOnce() -> Vec<u8>,
     ) -> Option<Bytes> {
-        // One that is larger than all may be is served where there is no other.
-        let mut permit = self.0.bytes.clone().try_acquire_many_owned(most.min(MAX_BYTES) as u32).ok()?;
+        // A copy that is larger than the limit of all copies is made if there is no other.
+        let mut permit = self.0.bytes.clone().try_acquire_many_owned(max_bytes.min(MAX_BYTES) as u32).ok()?;
         self.0.metrics.map_copies.get_or_create(&Copied { part }).inc();
         let bytes = make();
         if let Some(spare) = permit.num_permits().checked_sub(bytes.len()) {
@@ -220,7 +225,7 @@ mod tests {
         Form { format: Format::GeoJson, gzip: true },
     ];
 
-    /// A map that moves by steps, of which the newest is shared.
+    /// A map that moves by steps. The newest step is shared.
     struct Moving {
         map: MapState,
         newest: Rc<RefCell<Option<Arc<Tick>>>>,
@@ -237,7 +242,7 @@ mod tests {
             moving
         }
 
-        /// One more device comes.
+        /// Adds a device to the map, in a step of its own.
         fn step(&mut self) {
             let no = self.newest.borrow().as_ref().map_or(0, |tick| tick.no) + 1;
             let fix = Fix {
@@ -257,12 +262,13 @@ mod tests {
             move || newest.borrow().clone()
         }
 
-        /// Asks for the whole map, as a client that waits.
+        /// Starts a request for the whole map.
         fn ask(&self, form: Form) -> rt::task::JoinHandle<Result<MapCopy, Refusal>> {
             let (copies, newest) = (self.copies.clone(), self.newest());
             rt::spawn(async move { copies.whole(form, newest).await })
         }
 
+        /// Returns the number of copies of the whole map or of areas that were made.
         fn made(&self, part: &'static str) -> u64 {
             self.metrics.map_copies.get_or_create(&Copied { part }).get()
         }
@@ -272,14 +278,14 @@ mod tests {
         Owner::Address(IpAddr::from([192, 0, 2, n]))
     }
 
-    /// Lets all tasks go on as far as they can.
+    /// Lets all tasks run until they wait.
     async fn settle() {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
     }
 
-    /// How many devices a copy shows.
+    /// Returns the number of devices in a copy.
     fn devices(copy: &MapCopy) -> usize {
         String::from_utf8_lossy(&copy.bytes).matches(r#""mediaId":"#).count()
     }
@@ -308,7 +314,7 @@ mod tests {
         assert!(moving.copies.0.making.iter().all(|making| making.lock().unwrap().is_none()));
     }
 
-    /// The map moves on while the requests wait, as it does where a copy takes longer than a step.
+    /// The map moves on while the requests wait, as it does if a copy takes longer than a step.
     #[actix_web::test]
     async fn requests_that_wait_share_a_copy_also_where_the_map_moves_on_meanwhile() {
         let mut moving = Moving::new();

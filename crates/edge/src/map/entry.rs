@@ -1,4 +1,4 @@
-//! The last word on one mediaId, and which of two is the later.
+//! Entries of the map: the newest fix or removal of one mediaId, and which of two entries is the newer.
 
 use std::sync::Arc;
 
@@ -7,43 +7,52 @@ use tutti_model::location::to_json;
 
 use crate::map::area::{Area, Cell, MAX_ZOOM, WorldPoint};
 
+/// A mediaId. Clones share the text.
 pub(crate) type MediaId = Arc<str>;
 
-/// So many of the tiles that a device has left are remembered.
+/// Maximum number of tiles that a device has left and that its entry remembers.
 const TRAIL: usize = 4;
 
-/// The last word on one mediaId.
+/// The newest fix or removal of one mediaId.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Entry {
     pub(crate) timestamp_ms: i64,
-    /// The feed of the record that brought it,
+    /// The feed of the record that brought the fix or removal.
     pub(crate) shard: usize,
-    /// and that record's number.
+    /// The number of the record that brought the fix or removal.
     brought_by: u64,
-    /// The number of the record that last changed it: the one that brought it, or the one at whose
-    /// time it was stale.
+    /// The number of the record that last changed the entry: the record that brought it, or the record at whose time
+    /// the fix was stale.
     pub(crate) seq: u64,
+    /// Whether a fix brought the entry. Stays true when the fix becomes stale.
     is_fix: bool,
+    /// Whether the device is not on the map: it was removed, or its fix is stale.
     pub(crate) removed: bool,
-    /// The JSON object that clients get: the fix, or mediaId and timestamp of the removal.
+    /// The JSON object that clients receive: the fix, or mediaId and timestamp of the removal.
     pub(crate) json: Box<str>,
-    /// Where it is and was, the newest first; who was shown an older one was shown it in that tile.
+    /// Where the device is and was, newest first. Clients that were shown an older state saw the device in the tile
+    /// of that time.
     sights: Box<[PastTile]>,
-    /// It was nowhere before.
+    /// Whether `sights` is complete: the device was nowhere before the oldest of them.
     knows_all: bool,
-    /// Another feed's older word on it came later: who heard them in another order was shown it elsewhere.
+    /// Whether an older fix came later, from another feed. Clients of an edge that applied the two in another order
+    /// were shown the device elsewhere.
     was_elsewhere: bool,
 }
 
-/// Where a device was from a record on, exact to the smallest tile.
+/// The tile in which a device was from one record on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct PastTile {
+    /// The device's latest point in the tile.
     spot: WorldPoint,
+    /// The feed of the record with which the device came to the tile.
     shard: usize,
+    /// The number of the record with which the device came to the tile.
     seq: u64,
 }
 
 impl Entry {
+    /// Creates the entry of a fix that the record `seq` of a feed brought.
     pub(crate) fn fix(fix: &Fix, shard: usize, seq: u64) -> Self {
         let spot = WorldPoint::of(fix.latitude, fix.longitude);
         Self {
@@ -60,6 +69,7 @@ impl Entry {
         }
     }
 
+    /// Creates the entry of a removal that the record `seq` of a feed brought.
     pub(crate) fn removal(id: &str, timestamp_ms: i64, shard: usize, seq: u64) -> Self {
         Self {
             timestamp_ms,
@@ -75,21 +85,21 @@ impl Entry {
         }
     }
 
-    /// A fix that is stale at the time of the record `seq` of its feed. It keeps its rank, or
-    /// another feed's older word on the same mediaId could come after it.
+    /// Returns the tombstone of a fix that is stale at the time of the record `seq` of its feed. The tombstone has
+    /// the rank of the fix; otherwise an older fix of the same mediaId from another feed could take its place.
     pub(crate) fn grown_stale(&self, id: &str, seq: u64) -> Self {
         let json = removal_json(id, self.timestamp_ms);
         Self { seq, removed: true, json, sights: self.sights.clone(), ..*self }
     }
 
-    /// This one in place of that: it remembers where the other was.
+    /// Returns this entry as the successor of `held`: it remembers where the device was before.
     pub(crate) fn after(mut self, held: &Self) -> Self {
         let here = self.sights.first().copied();
         let stays = here.zip(held.sights.first()).is_some_and(|(here, there)| {
             !held.removed && here.spot.tile(MAX_ZOOM) == there.spot.tile(MAX_ZOOM)
         });
         let before = if stays { &held.sights[1..] } else { &held.sights[..] };
-        // Who stays in a tile has been there since it came, but is to be found where it is now.
+        // A device that stays in its tile has been there since it came, but is found at its present point.
         let here = here.map(|here| if stays { PastTile { spot: here.spot, ..held.sights[0] } } else { here });
         self.was_elsewhere = held.was_elsewhere;
         self.knows_all = held.knows_all && before.len() <= TRAIL;
@@ -97,22 +107,22 @@ impl Entry {
         self
     }
 
-    /// The same, after another feed's older word on it.
+    /// Returns this entry with the mark that an older fix of its mediaId came later, from another feed.
     pub(crate) fn elsewhere(&self) -> Self {
         Self { was_elsewhere: true, ..self.clone() }
     }
 
-    /// Where it is, if it is on the map.
+    /// Returns where the device is, or `None` if it is not on the map.
     pub(crate) fn spot(&self) -> Option<WorldPoint> {
         self.sights.first().filter(|_| !self.removed).map(|sight| sight.spot)
     }
 
-    /// Whether it is on the map, and there.
+    /// Whether the device is on the map and in `area`.
     pub(crate) fn is_in(&self, area: Area) -> bool {
         self.spot().is_some_and(|spot| area.contains(spot))
     }
 
-    /// The cells of where it is and was, each once.
+    /// Returns the cells in which the device is or was, each once, in order.
     pub(crate) fn cells(&self) -> Vec<Cell> {
         let mut cells: Vec<Cell> = self.sights.iter().map(|sight| sight.spot.cell()).collect();
         cells.sort_unstable();
@@ -120,17 +130,19 @@ impl Entry {
         cells
     }
 
-    /// The feed and number of the oldest sight, if it was elsewhere before that.
+    /// Returns feed and number of the record that brought the device to the oldest remembered tile, or `None` if it
+    /// was nowhere before that.
     pub(crate) fn forgot_before(&self) -> Option<(usize, u64)> {
         self.sights.last().filter(|_| !self.knows_all).map(|oldest| (oldest.shard, oldest.seq))
     }
 
-    /// Whether it may have been shown anywhere.
+    /// Whether clients may have been shown the device anywhere, because edges applied its fixes in different orders.
     pub(crate) fn was_elsewhere(&self) -> bool {
         self.was_elsewhere
     }
 
-    /// Whether one who was shown all up to these numbers, or a little more, may have been shown it there.
+    /// Whether a client that was shown all records up to the numbers `from`, or a little more, may have been shown
+    /// the device in `area`. May return true where it was not; never returns false where it was.
     pub(crate) fn may_have_been_in(&self, area: &Area, from: &[u64]) -> bool {
         if self.was_elsewhere {
             return true;
@@ -146,17 +158,19 @@ impl Entry {
         !self.knows_all
     }
 
-    /// What clients get when it leaves what they look at.
+    /// Returns the JSON object that clients receive when the device leaves the area that they look at.
     pub(crate) fn departure(&self, id: &str) -> Box<str> {
         removal_json(id, self.timestamp_ms)
     }
 
-    /// The newer timestamp wins; at equal ones a fix against a removal, then the later record.
+    /// Returns the rank: of two entries of one mediaId, the larger one stays. The newer timestamp wins; at equal
+    /// timestamps a fix wins over a removal, then the larger shard wins, and within a shard the later record.
     pub(crate) fn rank(&self) -> (i64, bool, usize, u64) {
         (self.timestamp_ms, self.is_fix, self.shard, self.brought_by)
     }
 }
 
+/// Returns the JSON object with which clients remove a device.
 fn removal_json(id: &str, timestamp_ms: i64) -> Box<str> {
     let id = serde_json::to_string(id).expect("a string always serialises");
     format!(r#"{{"mediaId":{id},"timestamp":{timestamp_ms}}}"#).into()

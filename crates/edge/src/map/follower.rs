@@ -1,4 +1,4 @@
-//! Follows the feeds of the live map, keeps its state, and publishes it step by step.
+//! Follows the feeds of the live map, folds their records into the map's state, and publishes the state step by step.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,45 +17,52 @@ use crate::map::state::MapState;
 use crate::map::tick::{Step, Tick};
 use crate::metrics::Metrics;
 
-/// Steps that a worker may be late by before its clients are served by replays.
+/// Number of steps that may wait for a worker. A worker that is further behind serves its clients by replays.
 pub(crate) const TICKS_WAITING: usize = 256;
 
-/// Events applied in a row before other work has its turn: a long log must not hold a tick up.
+/// Maximum number of events applied in a row before other work has its turn, so that a long log does not delay a
+/// tick.
 const EVENTS_A_TURN: usize = 256;
 
-/// The heads of all feeds, as Redis had them.
+/// Positions of the heads of all feeds in Redis. `None` for a feed that has no records.
 type Heads = Vec<Option<Position>>;
 
+/// The task that follows the feeds of the live map. Each edge has one; its ticks go to all workers.
 pub(crate) struct MapFollower {
     settings: MapSettings,
     redis_url: SecretString,
     allow_eviction: bool,
     metrics: Metrics,
     ticks: broadcast::Sender<Arc<Tick>>,
+    /// Keeps the edge from being ready until the first tick is published.
     latch: Option<Latch>,
     map: MapState,
-    /// A feed has had a record since this edge began.
+    /// Whether any feed has had a record since this edge started.
     used: bool,
-    /// All records up to the heads of the first poll have been applied: what is published is whole.
+    /// Whether all records up to the heads of the first poll have been applied. Nothing is published before, because
+    /// the map would not be complete.
     caught_up: bool,
-    /// Redis's heads at the last poll of this history.
+    /// Heads of the feeds at the last poll of Redis in this history.
     heads: Option<Heads>,
+    /// Number of polls of the heads.
     polls: u64,
     liveness: Liveness,
     status: Status,
+    /// Number of resets of this edge. What clients were shown under another generation is void.
     generation: u64,
+    /// Why this generation began.
     reset_reason: ResetReason,
-    /// The last step.
+    /// The step that was published last.
     published: Option<Arc<Tick>>,
-    /// Something was applied that has not been published.
+    /// Whether something has changed since the last step was published.
     dirty: bool,
     last_tick: Instant,
 }
 
-/// What to do after an event.
+/// What the follower does after an event.
 enum Next {
     GoOn,
-    /// The history is another: begin anew from the logs.
+    /// The feed has another history: read the logs from their beginning again.
     BeginAnew(ResetReason),
 }
 
@@ -91,16 +98,18 @@ impl MapFollower {
         }
     }
 
-    /// Runs for ever.
+    /// Follows the feeds. Does not return unless there is an error: after a reset of a feed the map is read from the
+    /// logs again.
     ///
     /// # Errors
-    /// If the URL of Redis is none, or the services that share it are configured otherwise.
+    /// Returns an error if the URL of Redis is not valid, if Redis is too old or evicts keys, or if the services that
+    /// share it agreed on other settings.
     pub(crate) async fn run(mut self) -> Result<(), tutti_feed::Error> {
         loop {
             self.agree().await?;
             let reason = self.follow_until_reset().await?;
-            warn!(%reason, "the live map begins anew from the logs; its clients get a reset");
-            // The last word of this generation: nothing is known of what Redis has now.
+            warn!(%reason, "the live map is read from the logs again; its clients receive a reset");
+            // The last step of this generation is stale: nothing is known of what Redis has now.
             self.liveness = Liveness::new(self.settings.locations.shards as usize);
             if self.caught_up {
                 self.publish();
@@ -113,11 +122,15 @@ impl MapFollower {
         }
     }
 
-    /// Waits for Redis, and compares the settings that all services must share; one that came
-    /// back empty is told them anew.
+    /// Waits for Redis, and compares the settings that all services must share. Writes the settings to a Redis that
+    /// came back empty.
+    ///
+    /// # Errors
+    /// Returns an error if the URL of Redis is not valid, if Redis is too old or evicts keys, or if the services that
+    /// share it agreed on other settings.
     async fn agree(&self) -> Result<(), tutti_feed::Error> {
         let redis = connect(self.redis_url.expose_secret())?;
-        // One that has come to evict since the start ends no stream.
+        // A Redis that was set to evict keys only after this edge started does not stop the edge and its streams.
         let allow_eviction = self.allow_eviction || self.generation > 0;
         let waits = |why: &str| {
             if let Some(latch) = &self.latch {
@@ -128,6 +141,10 @@ impl MapFollower {
         wait_for_agreement(&redis.client, "locations", &agreement, allow_eviction, waits).await
     }
 
+    /// Follows the feeds, and publishes what they bring, until a feed must be read again. Returns the reason.
+    ///
+    /// # Errors
+    /// Returns an error if the URL of Redis is not valid.
     async fn follow_until_reset(&mut self) -> Result<ResetReason, tutti_feed::Error> {
         let names: Vec<String> = (0..self.settings.locations.shards).map(names::locations_feed).collect();
         let url = self.redis_url.expose_secret();
@@ -151,12 +168,12 @@ impl MapFollower {
         }
     }
 
-    /// Applies events, up to a reset: what came after it is read anew.
+    /// Applies events up to the first reset. Events after a reset are dropped, because their records are read again.
     fn take(&mut self, events: Vec<Event>) -> Next {
         for event in events {
             match event {
                 Event::Heads(heads) => {
-                    // Without one of its shards a map is not whole.
+                    // A map is complete only with all of its shards.
                     let Some(heads) = heads.into_iter().map(Head::known).collect::<Option<Heads>>() else {
                         continue;
                     };
@@ -164,7 +181,7 @@ impl MapFollower {
                     self.heads = Some(heads);
                     self.polls += 1;
                     self.metrics.devices.set(self.map.view().alive().count() as i64);
-                    // Clients that wait for a poll learn of it by a tick.
+                    // A tick carries the heads to the clients that wait for a poll.
                     self.dirty = true;
                 }
                 Event::HeldBack { feed, records } => self.liveness.hold_back(feed, records),
@@ -181,11 +198,11 @@ impl MapFollower {
                         self.metrics.cannot_read(&names::locations_feed(feed as u32), seq);
                     }
                     if applied.gap && self.caught_up {
-                        // All edges see the gap at the same record: the state stays, but clients
-                        // must know that something is missing.
+                        // All edges see the gap at the same record, so the state stays. A reset tells
+                        // clients that something is missing.
                         self.generation += 1;
                         self.reset_reason = ResetReason::Gap;
-                        info!(feed, "records are missing in Kafka; clients get a reset");
+                        info!(feed, "records are missing in Kafka; clients of the live map receive a reset");
                     }
                 }
             }
@@ -198,35 +215,38 @@ impl MapFollower {
         Next::GoOn
     }
 
-    /// A log that was cut by its length or bytes may lack devices that are alive.
+    /// Logs a warning for each log that does not reach back as far as a fix may be on the map: a log that was cut by
+    /// its length or bytes may lack devices that are alive.
     fn warn_of_short_logs(&self) {
         for (feed, whole_in) in self.map.view().incomplete() {
             warn!(
                 feed,
                 ?whole_in,
-                "the log is too short: devices are missing until they report again; \
+                "the log of the live map is too short: devices may be missing until they report again; \
                  raise locations.log_max_entries or locations.log_max_bytes of ingest"
             );
         }
     }
 
-    /// Stale where a feed that has records brings none, or not all that there are.
+    /// Determines the status of the map, and marks a change of it to be published. The map is stale if a feed that
+    /// has records brings none, or does not bring all of them.
     fn watch_status(&mut self) {
         let status = self.liveness.status(Instant::now());
-        // Nobody misses what there never was.
+        // A map that has never had a record is not reported as stale: nothing is missing.
         let unused = !self.used && self.heads.is_some();
         self.metrics.stale.set(i64::from(status != Status::Live && !unused));
         if status != self.status {
-            info!(?status, "the live map");
+            info!(?status, "the status of the live map changed");
             self.status = status;
             self.dirty = true;
         }
     }
 
+    /// Publishes the state as the next step, and opens the latch if this is the first one.
     fn publish(&mut self) {
         self.watch_status();
         let before = self.published.as_deref();
-        // A step over a time longer than tombstones are kept may lack removals.
+        // A step over a longer time than tombstones are kept for may lack removals.
         if before.is_some_and(|b| b.generation == self.generation && self.map.view().forgot_since(&b.cursor))
         {
             self.generation += 1;
@@ -246,7 +266,7 @@ impl MapFollower {
         self.dirty = false;
         self.last_tick = Instant::now();
         self.metrics.ticks.inc();
-        // No receiver: no worker has started yet.
+        // Sending fails only if there is no receiver: no worker has started yet.
         let _ = self.ticks.send(tick);
         if let Some(latch) = self.latch.take() {
             latch.open();
@@ -254,11 +274,13 @@ impl MapFollower {
     }
 }
 
+/// Returns a map without entries.
 fn empty_map(settings: &MapSettings) -> MapState {
     let locations = &settings.locations;
     MapState::new(locations.shards as usize, locations.stale_after, locations.log_age)
 }
 
+/// Returns the age in seconds of a record with this time, by the clock of this machine; 0 for a time in the future.
 fn age_of(time_us: u64) -> f64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.saturating_sub(Duration::from_micros(time_us)).as_secs_f64()

@@ -1,4 +1,5 @@
-//! What takes a client that is new, behind or resuming to a given step: pure, chunk by chunk.
+//! Replays, which take a client that is new, behind or resuming to a step of the map. They are pure and go chunk by
+//! chunk.
 
 use std::borrow::Cow;
 
@@ -8,34 +9,35 @@ use crate::map::view::MapView;
 use tutti_model::events::{LIVE_MAP_LOCATION, LIVE_MAP_REMOVED};
 use tutti_sse::events::Events;
 
-/// Bytes of a chunk, about.
+/// Approximate size of a chunk in bytes.
 pub(crate) const CHUNK_BYTES: usize = 16 * 1024;
 
-/// Entries that a walk looks at before it lets others have their turn.
+/// Number of entries that a replay looks at before it lets other tasks run.
 const LOOKS: usize = 100_000;
 
-/// A walk over the map in the order of mediaIds. It reads the newest state at each chunk: what
-/// changes after it passed will come with the next replay, or live.
+/// A walk over the map in the order of mediaIds. Each chunk reads the newest state. What changes behind the walk
+/// comes with the next replay, or live.
 #[derive(Debug)]
 pub(crate) struct Replay {
-    /// For each shard, the number up to which the client was shown all; `None`: nothing at all.
+    /// For each shard, the number of the record up to which the client was shown everything. `None`: the client was
+    /// shown nothing.
     from: Option<Vec<u64>>,
-    /// Only what is there, and what has left it.
+    /// Restricts the walk to entries that are in the area or may have left it.
     area: Option<Area>,
     left: Left,
 }
 
-/// What of a walk is left.
+/// The entries that a walk has not reached yet.
 #[derive(Debug)]
 enum Left {
-    /// All after this mediaId.
+    /// All entries after this mediaId.
     All(Option<MediaId>),
-    /// These, the next one last.
+    /// The entries of these mediaIds, the next one last.
     Of(Vec<MediaId>),
     Nothing,
 }
 
-/// What is written at once.
+/// The entries of one chunk.
 #[derive(Default)]
 struct Chunk<'a> {
     fixes: Vec<&'a Entry>,
@@ -44,7 +46,8 @@ struct Chunk<'a> {
 }
 
 impl Replay {
-    /// What changed after these numbers, removals too; without numbers everything alive.
+    /// Creates a replay of all changes after the numbers in `from`, including removals. `None` replays all fixes on
+    /// the map.
     pub(crate) fn new(from: Option<Vec<u64>>, area: Option<Area>, view: &MapView) -> Self {
         let around = area.and_then(|area| view.around(area, from.as_deref()));
         let left = around.map_or(Left::All(None), |mut ids| {
@@ -54,16 +57,17 @@ impl Replay {
         Self { from, area, left }
     }
 
+    /// Whether the walk has reached the end of the map.
     pub(crate) fn is_done(&self) -> bool {
         matches!(self.left, Left::Nothing)
     }
 
-    /// Whether it looks at a few named entries, not at the whole map.
+    /// Whether the replay looks at a few known entries, not at the whole map.
     pub(crate) fn is_short(&self) -> bool {
         !matches!(self.left, Left::All(_))
     }
 
-    /// The next events, up to about [`CHUNK_BYTES`]; none where the walk merely pauses.
+    /// Returns the next events, about [`CHUNK_BYTES`] at most. The result is empty if the walk only pauses, or ends.
     pub(crate) fn next_chunk(&mut self, view: &MapView) -> Events {
         let mut chunk = Chunk::default();
         self.left = match std::mem::replace(&mut self.left, Left::Nothing) {
@@ -90,7 +94,7 @@ impl Replay {
         chunk.events()
     }
 
-    /// Whether an entry is to be told of, and how.
+    /// Adds an entry to the chunk, as a fix or a removal, if the client needs it.
     fn look<'a>(&self, id: &MediaId, entry: &'a Entry, chunk: &mut Chunk<'a>) {
         let is_new = self.from.as_ref().is_none_or(|from| entry.seq > from[entry.shard]);
         if is_new && !entry.removed && self.area.is_none_or(|area| entry.is_in(area)) {
@@ -111,6 +115,7 @@ impl Replay {
 }
 
 impl Chunk<'_> {
+    /// Returns the chunk as events: removals, then fixes, oldest first.
     fn events(mut self) -> Events {
         self.fixes.sort_by_key(|entry| entry.timestamp_ms);
         let mut events = Events::default();
@@ -132,7 +137,7 @@ mod tests {
 
     const T0: u64 = 1_700_000_000_000_000;
 
-    /// What a browser holds after hearing some events.
+    /// Applies events to what a browser holds.
     fn hear(shown: &mut BTreeMap<String, i64>, events: Events) {
         let text = events.into_text();
         for event in text.split("\n\n").filter(|e| !e.is_empty()) {
@@ -186,8 +191,8 @@ mod tests {
     }
 
     proptest! {
-        /// A client that is served while the map moves on, and then once more from the step it was
-        /// served to, holds what the map holds.
+        /// A client that receives a replay while the map changes, and then a second one from the step of the first,
+        /// holds what the map holds.
         #[test]
         fn a_replay_over_a_moving_map_and_its_successor_arrive(
             batches in proptest::collection::vec(changes(), 4..12),

@@ -1,4 +1,4 @@
-//! The HTTP routes of the map.
+//! HTTP routes of the map: the stream `/v1/map/stream` and the document `/v1/map/locations`.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,20 +29,20 @@ use tutti_model::events::ResetReason;
 /// The scope that reading the map needs, unless it is public.
 const MAP_READ: &str = "map:read";
 
-/// A large body is handed over in parts of this size.
+/// Size in bytes of the parts in which a document with the map is handed to its socket.
 const PART_BYTES: usize = 32 * 1024;
 
-/// What the handlers of the map need, one per worker.
+/// State that the handlers of the map need. Each worker has its own.
 #[derive(Clone)]
 pub(crate) struct MapRoutes {
     pub(crate) shared: Shared,
     pub(crate) streams: Rc<MapStreams>,
     pub(crate) copies: Copies,
-    /// Bytes of documents with the map that are on their way to clients.
+    /// Limits the bytes of documents with the map that are on their way to clients, per address.
     pub(crate) answers: Arc<Limits>,
     /// Whether the map may be read without a token.
     pub(crate) is_public: bool,
-    /// An area at this zoom or one further out is shown as clusters; `None`: never.
+    /// Areas at this zoom or further out are shown as clusters. `None`: areas are never clustered.
     pub(crate) clusters_to_zoom: Option<u8>,
 }
 
@@ -54,10 +54,11 @@ impl MapRoutes {
             .service(readable("/v1/map/locations", locations));
     }
 
-    /// Returns the part of the map that a request asks for, from what the client with `last_id` was shown on.
+    /// Returns the map's part of a combined stream. The stream shows the area that the request asks for, and
+    /// continues after what the client with `last_id` was shown.
     ///
     /// # Errors
-    /// If the token does not allow the map, or the request asks for no part of the world.
+    /// Returns a [`Problem`] if the token does not allow the map, or if the request's `bbox` is not a box.
     pub(crate) fn part(&self, request: &HttpRequest, last_id: Option<String>) -> Result<Part, Problem> {
         let expires = self.authorise(request)?;
         Ok(Part { start: self.start(request, last_id)?, expires })
@@ -77,7 +78,7 @@ impl MapRoutes {
         Ok(Box::new(move |stream, hello| streams.admit(stream, hello, look)))
     }
 
-    /// Returns how long the token that the map needs is valid; `None` if none is needed.
+    /// Returns for how long the request's token is valid, or `None` if the map is public and needs no token.
     fn authorise(&self, request: &HttpRequest) -> Result<Option<Duration>, Problem> {
         if self.is_public {
             return Ok(None);
@@ -97,12 +98,12 @@ fn open_stream(request: &HttpRequest, map: &MapRoutes) -> Answer {
     Ok(open(request, &map.shared, &query, part, true))
 }
 
-/// The part of the world that a request asks for.
+/// Returns the area in the request's `bbox`, or `None` if the request asks for the whole world.
 fn area_of(request: &HttpRequest) -> Result<Option<Area>, Problem> {
     query_of(request, "bbox").map(|text| Area::parse(&text)).transpose().map_err(Problem::bad_request)
 }
 
-/// What a client that came with this id was shown of the map.
+/// Returns what a client was shown of the map before it connected with `id`.
 fn map_shown(id: Option<String>, view: View) -> Shown {
     let Some(id) = id else { return Shown::Nothing };
     if id == INCOMPLETE {
@@ -116,7 +117,8 @@ fn map_shown(id: Option<String>, view: View) -> Shown {
     }
 }
 
-/// GeoJSON for who asks for that by its name.
+/// Returns the format that the request's `Accept` prefers. Clients receive GeoJSON only if they name it; `*/*` is
+/// JSON.
 fn format_of(request: &HttpRequest) -> Format {
     let wanted = Accept::parse(request).map(|accept| accept.ranked()).unwrap_or_default();
     let named =
@@ -147,25 +149,24 @@ async fn locations(request: HttpRequest, map: web::Data<MapRoutes>) -> Answer {
         None => map.copies.whole(form, newest).await,
         Some(area) => map.copies.area(area, form, address.clone().unwrap_or(Owner::All), newest).await,
     };
-    let MapCopy { bytes: whole, gzip } = made.map_err(|refusal| {
+    let MapCopy { bytes: document, gzip } = made.map_err(|refusal| {
         Problem::unavailable(match refusal {
-            Refusal::Waiting => "as many requests of this address wait for a part of the map as there may be",
-            Refusal::Busy => "as many copies of the map are made or taken as there may be",
+            Refusal::Waiting => "too many requests of this address are waiting for an area of the map",
+            Refusal::Busy => "too many copies of the map are being made or sent",
         })
     })?;
     if gzip {
         answer.insert_header((header::CONTENT_ENCODING, "gzip"));
     }
-    let whose = address.into_iter().map(|address| (address, MAX_BYTES_OF_AN_ADDRESS)).collect();
-    let permit = map.answers.acquire_many(whole.len(), whose);
-    let permit = permit.map_err(|_| {
-        Problem::unavailable("as much of the map is on its way to this address as there may be")
-    })?;
-    let size = whole.len() as u64;
-    // In parts, so that the socket of each is filled from the one copy.
-    let parts = (0..whole.len()).step_by(PART_BYTES).map(move |at| {
-        let _until_the_last_is_taken = &permit;
-        Ok::<_, std::io::Error>(whole.slice(at..whole.len().min(at + PART_BYTES)))
+    let owners = address.into_iter().map(|address| (address, MAX_BYTES_OF_AN_ADDRESS)).collect();
+    let permit = map.answers.acquire_many(document.len(), owners);
+    let permit = permit
+        .map_err(|_| Problem::unavailable("too many bytes of the map are on their way to this address"))?;
+    let size = document.len() as u64;
+    // The body is cut into parts that share the one copy, so that each socket is filled without another copy.
+    let parts = (0..document.len()).step_by(PART_BYTES).map(move |at| {
+        let _held_until_the_last_part_is_taken = &permit;
+        Ok::<_, std::io::Error>(document.slice(at..document.len().min(at + PART_BYTES)))
     });
     Ok(answer.body(SizedStream::new(size, futures_util::stream::iter(parts))))
 }

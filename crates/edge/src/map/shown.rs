@@ -1,4 +1,4 @@
-//! What a stream of the map shows, and what its client was shown before.
+//! The part of the map that a stream shows, and what its client was shown before.
 
 use std::sync::Arc;
 
@@ -8,38 +8,39 @@ use crate::map::area::Area;
 use crate::map::tick::Tick;
 use tutti_model::events::ResetReason;
 
-/// What a stream was shown so far.
+/// What a client was shown of the map so far.
 #[derive(Clone, Debug)]
 pub(crate) enum Shown {
-    /// Nothing.
+    /// The client was shown nothing.
     Nothing,
-    /// What this cursor covers, under this generation; `None` if the cursor came from the client,
-    /// perhaps from another edge.
+    /// The client was shown everything up to this cursor, under this generation. The generation is `None` if the
+    /// client sent the cursor, which may come from another edge.
     UpTo(Arc<Cursor>, Option<u64>),
-    /// Something that we cannot tell: begin with a reset.
+    /// The client was shown something that this edge cannot continue. The stream begins with a reset.
     Lost(ResetReason),
 }
 
 impl Shown {
-    /// Whether that is all of this step, but for its status.
+    /// Whether the client was shown everything of a step except its status.
     pub(crate) fn is_all_of(&self, tick: &Tick) -> bool {
         matches!(self, Self::UpTo(cursor, Some(generation))
             if *cursor == tick.cursor && *generation == tick.generation)
     }
 }
 
-/// What part of the map a stream shows, and how.
+/// The part of the map that a stream shows, and how it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum View {
-    /// All of it.
+    /// All devices of the world.
     World,
     /// The devices of an area.
     Area(Area),
-    /// How many devices each cell of an area has.
+    /// The number of devices in each cell of an area.
     Clusters(Area),
 }
 
 impl View {
+    /// Returns the area, or `None` for the whole world.
     pub(crate) fn area(self) -> Option<Area> {
         match self {
             Self::World => None,
@@ -47,7 +48,7 @@ impl View {
         }
     }
 
-    /// What ids of this part end with, after a point.
+    /// Returns the text with which ids of this view end, after a point. `None` for the whole world.
     pub(crate) fn mark(self) -> Option<String> {
         match self {
             Self::World => None,
@@ -56,7 +57,7 @@ impl View {
         }
     }
 
-    /// An id of the world, as one of this part.
+    /// Returns an id of the whole world as an id of this view.
     pub(crate) fn id(self, id: &str) -> String {
         self.mark().map_or_else(|| id.to_owned(), |mark| format!("{id}.{mark}"))
     }

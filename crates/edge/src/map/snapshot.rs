@@ -1,4 +1,4 @@
-//! The map at one step, as one document.
+//! Documents with the map, or an area of it, at one step.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -13,15 +13,17 @@ use crate::map::copies::Copies;
 use crate::map::entry::Entry;
 use crate::map::view::MapView;
 
-/// How it is written.
+/// The format of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
+    /// The edge's own format: an id and a list of fixes.
     Json,
-    /// RFC 7946.
+    /// A feature collection of RFC 7946.
     GeoJson,
 }
 
 impl Format {
+    /// Returns the media type.
     pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::Json => "application/json",
@@ -30,39 +32,39 @@ impl Format {
     }
 }
 
-/// A copy's format and coding.
+/// Format and coding of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Form {
     pub(crate) format: Format,
-    /// Compressed, unless it is small.
+    /// Whether the copy is compressed. Small copies never are.
     pub(crate) gzip: bool,
 }
 
 impl Form {
-    /// How many there are.
+    /// Number of forms.
     pub(crate) const COUNT: usize = 4;
 
-    /// Returns the number of the form, from 0 up to [`Form::COUNT`].
+    /// Returns the number of the form, from 0 and less than [`Form::COUNT`].
     pub(crate) fn index(self) -> usize {
         self.format as usize * 2 + usize::from(self.gzip)
     }
 }
 
-/// A copy as it is sent.
+/// A document as it is sent. Clones share the bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct MapCopy {
     pub(crate) bytes: Bytes,
-    /// Whether the bytes are compressed by gzip.
+    /// Whether the bytes are compressed with gzip.
     pub(crate) gzip: bool,
 }
 
-/// What a document has besides its id and its fixes, at most.
+/// Maximum bytes of a document other than the id and the fixes.
 const DOCUMENT_BYTES: usize = 128;
-/// What a feature has besides its fix, about.
+/// Approximate bytes of a feature other than the fix.
 const FEATURE_BYTES: usize = 140;
 
-/// All that is on the map, or in an area of it, the oldest fixes first; `None` if there are as many copies as
-/// there may be.
+/// Encodes all fixes on the map, or in an area of it, oldest first. Returns `None` if the copies that are held leave
+/// no room for another.
 pub(crate) fn encode(
     view: &MapView,
     id: &str,
@@ -93,6 +95,7 @@ pub(crate) fn encode(
     Some(MapCopy { bytes, gzip })
 }
 
+/// Writes a document to `to`.
 fn write(to: &mut impl Write, id: &str, fixes: &[&Entry], format: Format) -> io::Result<()> {
     match format {
         Format::Json => write!(to, r#"{{"id":"{id}","locations":["#)?,
@@ -115,7 +118,7 @@ fn write(to: &mut impl Write, id: &str, fixes: &[&Entry], format: Format) -> io:
     to.write_all(b"]}")
 }
 
-/// What a feature needs of a fix, as it stands there.
+/// The members of a fix that a feature repeats, as they are written there.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Place<'a> {
@@ -127,6 +130,7 @@ struct Place<'a> {
     longitude: &'a RawValue,
 }
 
+/// Returns a fix as a GeoJSON feature, or `None` if the fix is not valid.
 fn feature(fix: &str) -> Option<String> {
     let Place { media_id, latitude, longitude } = serde_json::from_str(fix).ok()?;
     Some(format!(

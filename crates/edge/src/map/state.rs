@@ -1,7 +1,7 @@
-//! The live map: a pure fold over the records of its feeds.
+//! The state of the live map: a pure fold over the records of its feeds.
 //!
-//! Each mediaId has one entry: its newest fix, or the fact that it was removed, which is remembered
-//! for as long as clients may come back to hear of it. Time is that of the records: no clock here.
+//! Each mediaId has one entry: the newest fix, or a tombstone, which is kept for as long as clients may come back and
+//! need the removal. Time is the time of the records; nothing here reads a clock.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -16,37 +16,38 @@ use crate::map::area::WorldPoint;
 use crate::map::entry::{Entry, MediaId};
 use crate::map::view::MapView;
 
-/// What one record did that is more than changed entries.
+/// Effects of one record other than changed entries.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Applied {
-    /// Something is missing in Kafka: clients must be told.
+    /// Whether the record says that something is missing in Kafka. Clients need a reset.
     pub(crate) gap: bool,
-    /// The payload is none that this version reads.
+    /// Whether the payload, or one of its changes, is of a kind that this version cannot read.
     pub(crate) unreadable: bool,
 }
 
-/// The fold.
+/// The state of the live map after the records that were applied.
 #[derive(Debug)]
 pub(crate) struct MapState {
     view: MapView,
     stale_after_ms: i64,
-    /// How long a fix may be on the map: one that is ahead stays for longer.
+    /// Longest time that a fix may be on the map, in microseconds: `stale_after`, and as much as a timestamp may be
+    /// ahead of the record's time.
     life_us: u64,
-    /// A cursor up to this old can be resumed from.
+    /// Maximum age in microseconds of a cursor from which a client can resume.
     remember_us: u64,
-    /// Tombstones go after this time: as long as the logs hold.
+    /// Time in microseconds after which tombstones are removed. The logs keep records for the same time.
     log_age_us: u64,
-    /// For each shard, when its fixes grow stale.
+    /// For each shard, the times in milliseconds at which fixes become stale, soonest first.
     stale_at: Vec<BinaryHeap<Reverse<(i64, MediaId)>>>,
-    /// For each shard, its tombstones in the order in which they came.
+    /// For each shard, the time, record number and mediaId of each tombstone, oldest first.
     tombstones: Vec<VecDeque<(u64, u64, MediaId)>>,
-    /// What changed, and where it was on the map before.
+    /// What [`MapState::take_changed`] returns next.
     changed: BTreeMap<MediaId, Option<WorldPoint>>,
 }
 
 impl MapState {
-    /// An empty map. `log_age` is what the logs keep; cursors are remembered for so long less the
-    /// longest life of a fix, so that an edge that has just read the logs knows all that any other
+    /// Creates an empty map. `log_age` is the time for which the logs keep records. Cursors are remembered for
+    /// `log_age` less the longest life of a fix, so that an edge that has just read the logs knows all that any other
     /// edge knows.
     pub(crate) fn new(shards: usize, stale_after: Duration, log_age: Duration) -> Self {
         let life = stale_after + Duration::from_millis(MAX_AHEAD_MS as u64);
@@ -66,12 +67,12 @@ impl MapState {
         &self.view
     }
 
-    /// The mediaIds whose entries changed since this was last asked, and where each was on the map then.
+    /// Returns the mediaIds whose entries changed since the last call, and where each was on the map at that call.
     pub(crate) fn take_changed(&mut self) -> BTreeMap<MediaId, Option<WorldPoint>> {
         std::mem::take(&mut self.changed)
     }
 
-    /// Folds the next record of a shard in.
+    /// Applies the next record of a shard.
     pub(crate) fn apply(&mut self, shard: usize, record: &Record) -> Applied {
         let Position { seq, time_us, .. } = record.position;
         let now_ms = (time_us / 1000) as i64;
@@ -107,6 +108,7 @@ impl MapState {
         applied
     }
 
+    /// Puts an entry in the place of the one held for its mediaId, unless that one ranks higher.
     fn put(&mut self, id: MediaId, entry: Entry, time_us: u64) {
         let held = self.view.get(&id);
         if let Some(held) = held.filter(|held| held.rank() > entry.rank()) {
@@ -131,7 +133,7 @@ impl MapState {
         self.view.put(id, entry);
     }
 
-    /// Removes the fixes of a shard that are stale by its time.
+    /// Removes the fixes of a shard that are stale at the time of its record `seq`.
     fn drop_stale(&mut self, shard: usize, seq: u64, time_us: u64) {
         let now_ms = (time_us / 1000) as i64;
         while let Some(Reverse((stale_at, _))) = self.stale_at[shard].peek()
@@ -139,7 +141,7 @@ impl MapState {
         {
             let Some(Reverse((stale_at, id))) = self.stale_at[shard].pop() else { break };
             let Some(held) = self.view.get(&id) else { continue };
-            // A newer fix of the same mediaId has an expiry of its own.
+            // A newer fix of the same mediaId has its own time in the heap.
             let is_its_own = held.timestamp_ms.saturating_add(self.stale_after_ms) == stale_at;
             if held.removed || held.shard != shard || !is_its_own {
                 continue;
@@ -151,6 +153,7 @@ impl MapState {
         }
     }
 
+    /// Removes the tombstones of a shard that are older than the records in its log.
     fn forget_tombstones(&mut self, shard: usize, time_us: u64) {
         let oldest = time_us.saturating_sub(self.log_age_us);
         while let Some((at, _, _)) = self.tombstones[shard].front()
@@ -335,7 +338,7 @@ pub(crate) mod tests {
             map.apply(0, &record(3, u64::MAX, vec![fix("a", time_ms), removal("a", time_ms)]));
         }
 
-        /// However the records of two shards are interleaved, the map is the same.
+        /// The map does not depend on how the records of two shards are interleaved.
         #[test]
         fn the_order_between_shards_does_not_matter(
             first in proptest::collection::vec((changes(), 1u64..20_000_000), 0..8),
@@ -387,7 +390,7 @@ pub(crate) mod tests {
             let mut fresh = map(1);
             records.iter().filter(|r| r.position.time_us >= oldest).for_each(|r| { fresh.apply(0, r); });
             prop_assert_eq!(alive(&fresh), alive(&whole));
-            // Nor does a client that resumes see a difference.
+            // A client that resumes does not see a difference either.
             for r in &records {
                 let cursor = Cursor(vec![Some(r.position)]);
                 prop_assert_eq!(fresh.view.resume(&cursor), whole.view.resume(&cursor));

@@ -1,4 +1,4 @@
-//! What the conductor publishes: a state, and the bytes that take a client there from the state
+//! Ticks, which the follower publishes: a state of the map, and the bytes that take a client there from the state
 //! before.
 
 use std::collections::HashMap;
@@ -17,52 +17,64 @@ use tutti_model::events::ResetReason;
 use tutti_sse::events::Events;
 use tutti_sse::frame::Frame;
 
-/// One step of the map, the same for all clients.
+/// One step of the map, shared by all clients.
 #[derive(Debug)]
 pub(crate) struct Tick {
-    /// Counts the steps of this edge. A client can be taken on only from the step before.
+    /// The number of the step on this edge. `live` and `tiles` are valid only for clients at the step before.
     pub(crate) no: u64,
-    /// Counts the resets: what was shown under another one is void.
+    /// The number of resets before this step. What a client was shown under another generation is void.
     pub(crate) generation: u64,
     /// Why this generation began.
     pub(crate) reset_reason: ResetReason,
-    /// The state.
+    /// The state of the map.
     pub(crate) view: MapView,
+    /// The positions up to which the state includes the feeds.
     pub(crate) cursor: Arc<Cursor>,
     /// The cursor's text.
     pub(crate) id: Arc<str>,
-    /// From the step before to this one; nothing if a client would see no difference.
+    /// The bytes from the step before to this one, for clients of the whole world. `None` if they would see no
+    /// difference.
     pub(crate) live: Option<Frame>,
+    /// The status of the map at this step.
     pub(crate) status: Status,
-    /// The status, where it is another than in the step before.
+    /// The event with the status. `None` if the step before has the same status.
     pub(crate) status_frame: Option<Frame>,
-    /// The same change for those who look at a part of the world.
+    /// The changes of this step, for clients of an area.
     pub(crate) tiles: Tiles,
-    /// Redis's own heads, and how often they have been asked for.
+    /// Positions of the heads of the feeds in Redis at the last poll.
     pub(crate) heads: Vec<Option<Position>>,
+    /// Number of polls of the heads.
     pub(crate) polls: u64,
-    /// By form; also that there may be none holds for this step: each that asks would try again.
+    /// The copies of the whole map that were made at this step, by form. A refusal for lack of room is not kept: each
+    /// request tries again.
     copies: [OnceLock<MapCopy>; Form::COUNT],
+    /// The number of devices in each cell, by zoom.
     cells: ByZoom<Cells>,
-    /// What clients of each tile are told of its cells, by zoom.
+    /// The events with the cells that changed, by zoom and tile.
     clusters: ByZoom<HashMap<Tile, Frame>>,
 }
 
-/// What a tick is made of besides the map's state.
+/// The parts of a tick other than the map's state.
 pub(crate) struct Step {
+    /// The number of the step.
     pub(crate) no: u64,
+    /// The number of resets before this step.
     pub(crate) generation: u64,
+    /// Why this generation began.
     pub(crate) reset_reason: ResetReason,
+    /// The status of the map.
     pub(crate) status: Status,
-    /// The status is another than in the step before.
+    /// Whether the step before has another status.
     pub(crate) status_changed: bool,
+    /// Positions of the heads of the feeds in Redis at the last poll.
     pub(crate) heads: Vec<Option<Position>>,
+    /// Number of polls of the heads.
     pub(crate) polls: u64,
 }
 
 #[cfg(test)]
 impl Step {
-    /// A step of an edge that is live and has had no reset.
+    /// Creates a step of an edge that is live and has had no reset.
     pub(crate) fn numbered(no: u64) -> Self {
         Self {
             no,
@@ -77,8 +89,8 @@ impl Step {
 }
 
 impl Tick {
-    /// Takes what changed out of the map, and encodes it: the only place where a live event is
-    /// written.
+    /// Takes the changes out of the map and makes a tick of them. Live events of the whole world are encoded only
+    /// here; those of areas are encoded when they are first needed.
     pub(crate) fn new(map: &mut MapState, step: Step) -> Self {
         let changed = map.take_changed().into_iter().filter_map(|(id, was)| {
             let entry = map.view().get(&id)?.clone();
@@ -120,34 +132,35 @@ impl Tick {
         }
     }
 
-    /// The copy of the whole map in this form, if one was made.
+    /// Returns the copy of the whole map in this form, if one was made.
     pub(crate) fn copy(&self, form: Form) -> Option<&MapCopy> {
         self.copies[form.index()].get()
     }
 
-    /// The whole map as one document, encoded once for all that ask for this step. Returns `None` if there are as
-    /// many copies as there may be.
+    /// Returns the whole map as one document, encoded once for all requests that find this step. Returns `None` if
+    /// the copies that are held leave no room for another.
     pub(crate) fn make_copy(&self, form: Form, copies: &Copies) -> Option<MapCopy> {
         if let Some(made) = self.copy(form) {
             return Some(made.clone());
         }
-        // That there is no room is not kept: while Redis is away there is no other step.
+        // A refusal is not kept: while Redis is away there is no other step at which to try again.
         let made = snapshot::encode(&self.view, &self.id, None, form, copies)?;
         Some(self.copies[form.index()].get_or_init(|| made).clone())
     }
 
-    /// An area as one document. Returns `None` if there are as many copies as there may be.
+    /// Returns an area as one document. Returns `None` if the copies that are held leave no room for another.
     pub(crate) fn make_copy_of(&self, area: Area, form: Form, copies: &Copies) -> Option<MapCopy> {
         snapshot::encode(&self.view, &self.id, Some(area), form, copies)
     }
 
-    /// What this step changed in the cells of each tile of this zoom; encoded once for all.
+    /// Returns the events with the cells that changed between the steps `before` and this one, by tile of this zoom.
+    /// They are encoded once for all clients.
     pub(crate) fn clusters(&self, before: &Self, zoom: u8) -> &HashMap<Tile, Frame> {
         let encode = || changed_cells(self.cells(zoom), before.cells(zoom), zoom);
         self.clusters[zoom as usize].get_or_init(encode)
     }
 
-    /// How many devices each cell of the tiles of this zoom has; counted once for all.
+    /// Returns the number of devices in each cell of the tiles of this zoom. They are counted once for all clients.
     pub(crate) fn cells(&self, zoom: u8) -> &Cells {
         self.cells[zoom as usize].get_or_init(|| cells_of(&self.view, zoom))
     }

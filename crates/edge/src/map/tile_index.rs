@@ -1,6 +1,7 @@
-//! Where each device is and was, by tiles: who looks at a district need not walk through the whole map.
+//! An index of where each device is and was, by tiles, so that a replay of a district does not walk over the whole
+//! map.
 //!
-//! What is found may be too much, never too little; whether an entry is to be told of, it says itself.
+//! The index may find too many entries, never too few. The entry itself decides whether a client needs it.
 
 use std::ops::RangeInclusive;
 
@@ -9,23 +10,24 @@ use imbl::OrdSet;
 use crate::map::area::{Area, Cell};
 use crate::map::entry::{Entry, MediaId};
 
-/// Of more than so many the whole map is walked through: the way from an id to its entry costs more than a
-/// step to the next.
+/// Maximum number of mediaIds that the index returns. For more, walking over the whole map is cheaper: to look an id
+/// up costs more than a step to the next entry.
 const MOST: usize = 4096;
 
-/// An index of the map's entries; a cheap clone shares all but what changed.
+/// An index of the map's entries. A clone is cheap: it shares everything that does not change.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TileIndex {
-    /// Each mediaId in each cell where its entry remembers it.
+    /// Each mediaId, in each cell in which its entry remembers the device.
     cells: OrdSet<(Cell, MediaId)>,
-    /// Those that were in more tiles than are remembered, by feed and number of the oldest that is.
+    /// MediaIds of devices that were in more tiles than their entries remember, by feed and number of the record that
+    /// brought them to the oldest remembered tile.
     wanderers: OrdSet<(usize, u64, MediaId)>,
-    /// Those that may have been shown anywhere.
+    /// MediaIds of devices that clients may have been shown anywhere.
     anywhere: OrdSet<MediaId>,
 }
 
 impl TileIndex {
-    /// An entry takes the place of another; `None` is none.
+    /// Replaces the entry of a mediaId. `None` means no entry, before or after.
     pub(crate) fn replace(&mut self, id: &MediaId, old: Option<&Entry>, new: Option<&Entry>) {
         let (was, is) =
             (old.map(Entry::cells).unwrap_or_default(), new.map(Entry::cells).unwrap_or_default());
@@ -48,8 +50,9 @@ impl TileIndex {
         }
     }
 
-    /// The mediaIds of which one who looks at an area, and was shown all up to these numbers (`None`: nothing),
-    /// may have to be told, in their order; `None` if they are so many that all may as well be looked at.
+    /// Returns the mediaIds, in order, that a client of `area` may need, if it was shown all records up to the
+    /// numbers `from` (`None`: it was shown nothing). Returns `None` if they are so many that a walk over the whole
+    /// map is cheaper.
     pub(crate) fn around(&self, area: Area, from: Option<&[u64]>) -> Option<Vec<MediaId>> {
         let mut ids: Vec<MediaId> = self.candidates(area, from).take(MOST + 1).cloned().collect();
         if ids.len() > MOST {
@@ -60,12 +63,12 @@ impl TileIndex {
         Some(ids)
     }
 
-    /// Whether [`TileIndex::around`] finds few enough mediaIds to name them.
+    /// Whether [`TileIndex::around`] finds few enough mediaIds to return them.
     pub(crate) fn is_few(&self, area: Area, from: Option<&[u64]>) -> bool {
         self.candidates(area, from).nth(MOST).is_none()
     }
 
-    /// What [`TileIndex::around`] names, perhaps more than once, in no order.
+    /// Returns the mediaIds for [`TileIndex::around`], some perhaps more than once, in no order.
     fn candidates<'a>(&'a self, area: Area, from: Option<&'a [u64]>) -> impl Iterator<Item = &'a MediaId> {
         let ranges = area.cells();
         let here = ranges.flat_map(move |cells: RangeInclusive<Cell>| {
@@ -82,7 +85,7 @@ impl TileIndex {
     }
 }
 
-/// Less than each mediaId.
+/// Returns an id that sorts before every mediaId.
 fn nobody() -> MediaId {
     "".into()
 }
@@ -96,7 +99,7 @@ mod tests {
 
     const T0: u64 = 1_700_000_000_000_000;
 
-    /// Of a few devices, near and far.
+    /// Generates changes of a few devices, near and far.
     fn changes() -> impl Strategy<Value = Vec<Change>> {
         let one = (0u8..8, -4i32..4, -4i32..4, 0u8..3, 0u8..6, 0i64..3).prop_map(
             |(id, x, y, scale, kind, late)| {
@@ -139,7 +142,7 @@ mod tests {
             prop_assert!(view.is_few(area, Some(&from)));
         }
 
-        /// What is left of devices that are forgotten is nothing.
+        /// The index keeps nothing of devices whose tombstones are removed.
         #[test]
         fn who_is_forgotten_is_nowhere(batches in proptest::collection::vec((changes(), 0usize..2), 1..20)) {
             let (mut map, mut seqs) = (map(2), [0; 2]);

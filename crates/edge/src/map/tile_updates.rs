@@ -1,5 +1,5 @@
-//! What a step changes in each tile, and in each cell of the clusters: grouped once a zoom and encoded once
-//! a tile, when the first client looks there.
+//! What a step changes in each tile, and in each cell of clusters. Changes are grouped once for each zoom and encoded
+//! once for each tile, when the first client looks there.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
@@ -18,29 +18,31 @@ use tutti_sse::frame::Frame;
 #[derive(Debug)]
 pub(crate) struct Change {
     pub(crate) id: MediaId,
+    /// The entry after the step.
     pub(crate) entry: Arc<Entry>,
-    /// Where it was on the map before.
+    /// Where the device was on the map before the step. `None` if it was not there.
     pub(crate) was: Option<WorldPoint>,
 }
 
-/// What one tile's clients are told of a step.
+/// What a step changes in one tile.
 #[derive(Debug, Default)]
 pub(crate) struct TileChange {
-    /// Who went to another tile.
+    /// Indices of changes whose device went to another tile.
     left: Vec<usize>,
-    /// Who is here with something new, or was here and is on the map no more.
+    /// Indices of changes whose device is in the tile, or was in the tile and is no longer on the map.
     news: Vec<usize>,
+    /// The changes as clients of the tile receive them.
     frames: OnceLock<TileFrames>,
 }
 
-/// One event each: who is in the tile no more, and who is there with something new.
+/// The events of a tile: devices that are no longer in it, and devices with a new fix in it. Each is one event.
 #[derive(Debug, Default)]
 struct TileFrames {
     removed: Option<Frame>,
     fixes: Option<Frame>,
 }
 
-/// All that a step changes, by zoom and tile.
+/// The changes of a step, by zoom and tile.
 #[derive(Debug)]
 pub(crate) struct Tiles {
     changes: Vec<Change>,
@@ -48,12 +50,13 @@ pub(crate) struct Tiles {
 }
 
 impl Tiles {
+    /// Creates the changes of a step. They are grouped and encoded when they are first needed.
     pub(crate) fn new(changes: Vec<Change>) -> Self {
         Self { changes, zooms: Default::default() }
     }
 
-    /// What an area's clients are told, one event a frame. First who left a tile: who went to another tile of the
-    /// area is told of there.
+    /// Returns the events for clients of an area, one event in each frame. Removals come first, so that a device that
+    /// went from one tile of the area to another is on the map after both events.
     pub(crate) fn frames(&self, area: Area, metrics: &Metrics) -> Vec<&Frame> {
         let tiles = self.zooms[area.zoom() as usize].get_or_init(|| self.grouped(area.zoom()));
         let here: Vec<_> = area
@@ -65,6 +68,7 @@ impl Tiles {
         removed.chain(here.iter().filter_map(|frames| frames.fixes.as_ref())).collect()
     }
 
+    /// Groups the changes by tiles of a zoom.
     fn grouped(&self, zoom: u8) -> HashMap<Tile, TileChange> {
         let mut tiles: HashMap<Tile, TileChange> = HashMap::new();
         for (at, Change { entry, was, .. }) in self.changes.iter().enumerate() {
@@ -79,6 +83,7 @@ impl Tiles {
         tiles
     }
 
+    /// Encodes what a step changes in one tile, and counts it.
     fn encode(&self, change: &TileChange, metrics: &Metrics) -> TileFrames {
         metrics.tiles_encoded.inc();
         let gone = change.left.iter().map(|at| &self.changes[*at]);
@@ -93,31 +98,31 @@ impl Tiles {
     }
 }
 
-/// A frame of one event; none, if that would tell nothing.
+/// Returns a frame with one event, or `None` if there are no items.
 fn frame_of<'a>(name: &str, items: impl Iterator<Item = &'a str>) -> Option<Frame> {
     let mut events = Events::default();
     events.array(name, items);
     (!events.is_empty()).then(|| events.frame())
 }
 
-/// Separates what is removed from the fixes, which are put in order, the oldest first.
+/// Separates removals from fixes. The fixes are sorted, oldest first.
 fn removed_and_fixes<'a>(entries: impl Iterator<Item = &'a Entry>) -> (Vec<&'a Entry>, Vec<&'a Entry>) {
     let (removed, mut fixes): (Vec<_>, Vec<_>) = entries.partition(|entry| entry.removed);
     fixes.sort_by_key(|entry| entry.timestamp_ms);
     (removed, fixes)
 }
 
-/// Entries as the events that clients get: what is removed, then fixes, the oldest first.
+/// Appends entries as the events that clients receive: removals, then fixes, oldest first.
 pub(crate) fn write_news<'a>(entries: impl Iterator<Item = &'a Entry>, events: &mut Events) {
     let (removed, fixes) = removed_and_fixes(entries);
     events.array(LIVE_MAP_REMOVED, removed.iter().map(|entry| &*entry.json));
     events.array(LIVE_MAP_LOCATION, fixes.iter().map(|entry| &*entry.json));
 }
 
-/// How many devices the cells have, those that have some, by the tile that they are in.
+/// The number of devices in each cell that has any, by the tile that contains the cell.
 pub(crate) type Cells = HashMap<Tile, BTreeMap<Tile, u32>>;
 
-/// Of the tiles of one zoom.
+/// Counts the devices in the cells of all tiles of one zoom.
 pub(crate) fn cells_of(view: &MapView, zoom: u8) -> Cells {
     let mut cells = Cells::new();
     for spot in view.alive().filter_map(Entry::spot) {
@@ -127,7 +132,8 @@ pub(crate) fn cells_of(view: &MapView, zoom: u8) -> Cells {
     cells
 }
 
-/// What is to be told of each tile where its cells are not as before.
+/// Returns the event for each tile of which some cells have another count than before. Cells that became empty have
+/// the count 0.
 pub(crate) fn changed_cells(cells: &Cells, before: &Cells, zoom: u8) -> HashMap<Tile, Frame> {
     let none = BTreeMap::new();
     let mut frames = HashMap::new();
@@ -144,12 +150,13 @@ pub(crate) fn changed_cells(cells: &Cells, before: &Cells, zoom: u8) -> HashMap<
     frames
 }
 
-/// The event that tells of all cells of an area.
+/// Appends the event with all cells of an area.
 pub(crate) fn write_cells(cells: &Cells, area: Area, events: &mut Events) {
     let here = area.each().filter_map(|tile| cells.get(&tile)).flatten();
     write_counts(here.map(|(cell, count)| (*cell, *count)), area.zoom(), events);
 }
 
+/// Appends the event with these cells of an area of this zoom. Appends nothing if there are none.
 fn write_counts(counts: impl Iterator<Item = (Tile, u32)>, zoom: u8, events: &mut Events) {
     let zoom = cell_zoom(zoom);
     let texts: Vec<String> = counts
@@ -177,7 +184,7 @@ mod tests {
 
     const T0: u64 = 1_700_000_000_000_000;
 
-    /// A few places in and around the area.
+    /// Returns one of a few points in and around the area.
     fn place(n: u8) -> (f64, f64) {
         (47.0 + f64::from(n % 5) * 0.02, 8.0 + f64::from(n / 5) * 0.02)
     }
@@ -208,7 +215,7 @@ mod tests {
             .collect()
     }
 
-    /// Applies what was told, in order, as a client without a rule of its own does.
+    /// Applies events in order, as a client without rules of its own does.
     fn hear(shown: &mut BTreeSet<String>, text: &str) {
         for line in text.split("\n\n") {
             let Some((name, data)) = line.split_once("\ndata: ") else { continue };
@@ -259,36 +266,36 @@ mod tests {
             }
         }
 
-        /// An edge that has just read the logs has read one shard after the other.
+        /// An edge that has just read the logs has read the shards one after the other.
         #[test]
         fn who_was_shown_an_area_resumes_where_the_shards_were_read_in_another_order(
             batches in proptest::collection::vec((changes(), 0usize..2), 1..30), from in 0usize..20,
         ) {
-            let (mut ours, mut theirs, mut seqs) = (map(2), map(2), [0; 2]);
+            let (mut mixed, mut sequential, mut seqs) = (map(2), map(2), [0; 2]);
             let (mut left, mut records) = (None, [Vec::new(), Vec::new()]);
             for (at, (batch, shard)) in batches.into_iter().enumerate() {
                 seqs[shard] += 1;
                 let record = record(seqs[shard], T0 + seqs[shard], batch);
-                ours.apply(shard, &record);
+                mixed.apply(shard, &record);
                 records[shard].push(record);
                 if at == from {
-                    left = Some((ours.view().cursor(), inside(&ours)));
+                    left = Some((mixed.view().cursor(), inside(&mixed)));
                 }
             }
             for (shard, records) in records.iter().enumerate() {
                 for record in records {
-                    theirs.apply(shard, record);
+                    sequential.apply(shard, record);
                 }
             }
-            prop_assert_eq!(inside(&ours), inside(&theirs));
+            prop_assert_eq!(inside(&mixed), inside(&sequential));
             if let Some((cursor, mut shown)) = left
-                && let Resume::From(from) = theirs.view().resume(&cursor)
+                && let Resume::From(from) = sequential.view().resume(&cursor)
             {
-                let mut replay = Replay::new(Some(from), Some(area()), theirs.view());
+                let mut replay = Replay::new(Some(from), Some(area()), sequential.view());
                 while !replay.is_done() {
-                    hear(&mut shown, &replay.next_chunk(theirs.view()).into_text());
+                    hear(&mut shown, &replay.next_chunk(sequential.view()).into_text());
                 }
-                prop_assert_eq!(shown, inside(&theirs));
+                prop_assert_eq!(shown, inside(&sequential));
             }
         }
 
@@ -311,8 +318,8 @@ mod tests {
                 }
                 let mut whole = Events::default();
                 write_cells(&cells, area(), &mut whole);
-                let told = whole.into_text().matches("\"count\":").count();
-                prop_assert_eq!(told, counts.values().filter(|count| **count > 0).count());
+                let cells_sent = whole.into_text().matches("\"count\":").count();
+                prop_assert_eq!(cells_sent, counts.values().filter(|count| **count > 0).count());
                 before = cells;
                 prop_assert_eq!(counts.values().sum::<u64>(), inside(&map).len() as u64);
             }

@@ -1,4 +1,4 @@
-//! What clients are served from: the map at one step, shared by all who read it.
+//! A view of the map: its entries at one step, from which clients are served. All readers share one view.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,24 +10,27 @@ use crate::map::area::Area;
 use crate::map::entry::{Entry, MediaId};
 use crate::map::tile_index::TileIndex;
 
-/// One feed's part of the map: where it stands, and the times of its newest records.
+/// What the map knows of one feed: the position of the last record, and the times of the newest records.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shard {
+    /// The last record that was applied.
     pub(crate) position: Option<Position>,
-    /// Times of the records up to `position`, oldest first; a cursor older than these is too old.
+    /// Times in microseconds of the newest records up to `position`, oldest first. A cursor older than all of them is
+    /// too old to resume from.
     times: Vector<u64>,
-    /// What was shown before this time may have been removed by a record that the log no longer
-    /// had when we began to read it.
+    /// A cursor of an earlier time, in microseconds, is too old to resume from: what it covers may have been removed
+    /// by a record that the log no longer had when this edge began to read it.
     knows_from_us: u64,
-    /// The largest number of a record whose removal has been forgotten.
+    /// The largest number of a record whose tombstone has been removed.
     pub(crate) forgotten: u64,
-    /// The number of the last record that told of a gap: who was shown less must be told too.
+    /// The number of the last record that said that something is missing in Kafka. Clients that were shown less need
+    /// a reset.
     pub(crate) gap: u64,
 }
 
 impl Shard {
-    /// Goes on to the next record: remembers its time, and forgets those before `remember_us`.
-    /// `life_us` is how long a fix may be on the map.
+    /// Moves to the next record: adds its time, and removes times that are more than `remember_us` microseconds
+    /// before it. `life_us` is the longest time that a fix may be on the map, in microseconds.
     pub(crate) fn advance(&mut self, record: &Record, life_us: u64, remember_us: u64) {
         let position = record.position;
         debug_assert!(
@@ -46,61 +49,68 @@ impl Shard {
     }
 }
 
-/// What clients are served from: a cheap clone shares all but what changed.
+/// The entries of the map, and the positions of its feeds. A clone is cheap: it shares everything that does not
+/// change.
 #[derive(Clone, Debug)]
 pub(crate) struct MapView {
     entries: OrdMap<MediaId, Arc<Entry>>,
+    /// Index of the entries by where devices are and were.
     places: TileIndex,
+    /// What the map knows of each feed.
     pub(crate) shards: Vec<Shard>,
 }
 
-/// Whether a client can go on from its cursor.
+/// Whether a client can resume from its cursor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Resume {
-    /// Yes: it lacks what has a later number in its feed than these.
+    /// The client can resume. It lacks the entries whose records have a larger number than the one given here for
+    /// their feed.
     From(Vec<u64>),
-    /// The cursor is not in this history; it may be in what comes yet.
+    /// The cursor is not in this history. This edge may not have reached it yet.
     Unknown,
-    /// No: it is older than what is remembered.
+    /// The client cannot resume: the cursor is older than what is remembered.
     TooOld,
 }
 
 impl MapView {
+    /// Creates a view without entries, of feeds that have no records.
     pub(crate) fn new(shards: usize) -> Self {
         Self { entries: OrdMap::new(), places: TileIndex::default(), shards: vec![Shard::default(); shards] }
     }
 
-    /// The place up to which this is the fold.
+    /// Returns the positions up to which records have been applied, one for each feed.
     pub(crate) fn cursor(&self) -> Cursor {
         Cursor(self.shards.iter().map(|s| s.position).collect())
     }
 
+    /// Returns the entry of a mediaId.
     pub(crate) fn get(&self, id: &str) -> Option<&Arc<Entry>> {
         self.entries.get(id)
     }
 
-    /// An entry in place of the one that has its mediaId.
+    /// Puts an entry in the place of the one that the mediaId has, if any.
     pub(crate) fn put(&mut self, id: MediaId, entry: Entry) {
         self.places.replace(&id, self.entries.get(&id).map(|held| &**held), Some(&entry));
         self.entries.insert(id, Arc::new(entry));
     }
 
+    /// Removes the entry of a mediaId.
     pub(crate) fn remove(&mut self, id: &MediaId) {
         let removed = self.entries.remove(id);
         self.places.replace(id, removed.as_deref(), None);
     }
 
-    /// As [`TileIndex::around`].
+    /// Returns what [`TileIndex::around`] finds.
     pub(crate) fn around(&self, area: Area, from: Option<&[u64]>) -> Option<Vec<MediaId>> {
         self.places.around(area, from)
     }
 
-    /// As [`TileIndex::is_few`].
+    /// Returns what [`TileIndex::is_few`] says.
     pub(crate) fn is_few(&self, area: Area, from: Option<&[u64]>) -> bool {
         self.places.is_few(area, from)
     }
 
-    /// Entries with a larger mediaId than `after`, in order.
+    /// Returns the entries with a larger mediaId than `after`, in the order of mediaIds. `None` returns all entries.
     pub(crate) fn after<'a>(
         &'a self,
         after: Option<&MediaId>,
@@ -110,12 +120,12 @@ impl MapView {
         self.entries.range((from, Unbounded)).map(|(id, entry)| (id, &**entry))
     }
 
-    /// Fixes on the map.
+    /// Returns the fixes on the map, in the order of mediaIds.
     pub(crate) fn alive(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values().map(|e| &**e).filter(|e| !e.removed)
     }
 
-    /// Those in an area.
+    /// Returns the fixes on the map that are in `area`, in the order of mediaIds.
     pub(crate) fn alive_in(&self, area: Area) -> Vec<&Entry> {
         let here = |entry: &&Entry| entry.is_in(area);
         match self.around(area, None) {
@@ -126,7 +136,7 @@ impl MapView {
         }
     }
 
-    /// Whether a client that was shown what `cursor` covers can go on from there.
+    /// Determines whether a client that was shown everything up to `cursor` can resume from there.
     pub(crate) fn resume(&self, cursor: &Cursor) -> Resume {
         if cursor.0.len() != self.shards.len() {
             return Resume::Unknown;
@@ -161,8 +171,8 @@ impl MapView {
         Resume::From(from)
     }
 
-    /// The feeds whose log did not reach back as far as a fix may live, and the time until what came
-    /// before it no longer matters.
+    /// Returns the feeds whose log did not reach back as far as a fix may be on the map, each with the time until
+    /// earlier records no longer matter.
     pub(crate) fn incomplete(&self) -> impl Iterator<Item = (usize, Duration)> {
         self.shards.iter().enumerate().filter_map(|(feed, shard)| {
             let left_us = shard.knows_from_us.checked_sub(shard.position?.time_us).filter(|us| *us > 0)?;
@@ -170,14 +180,14 @@ impl MapView {
         })
     }
 
-    /// Whether a removal that came after `cursor` has been forgotten since: who goes on from there
-    /// would never hear of it.
+    /// Whether a tombstone that is newer than `cursor` has been removed. A client that resumes from `cursor` would
+    /// never receive that removal.
     pub(crate) fn forgot_since(&self, cursor: &Cursor) -> bool {
         let shown = cursor.0.iter().map(|place| place.map_or(0, |p| p.seq));
         self.shards.iter().zip(shown).any(|(shard, seq)| shard.forgotten > seq)
     }
 
-    /// Whether it holds everything up to these heads.
+    /// Whether all records up to `heads` have been applied.
     pub(crate) fn reaches(&self, heads: &[Option<Position>]) -> bool {
         self.shards.iter().zip(heads).all(|(shard, head)| match (shard.position, head) {
             (_, None) => true,

@@ -1,8 +1,8 @@
 //! One worker's streams of the map.
 //!
-//! Streams that are at the newest step lie in one list; each step's bytes, encoded once for all clients that look at the
-//! same, are written to each of them without waiting. A stream whose socket would block, that is new, or that
-//! resumes, leaves the list and becomes a task, until it has been brought to the newest step.
+//! Streams that are at the newest step are in one list. The bytes of each step are encoded once for all clients that
+//! look at the same part of the map, and written to each stream without waiting. A stream that is new, that resumes,
+//! or whose socket would block is a task of its own until it is at the newest step.
 
 use std::cell::{LazyCell, RefCell};
 use std::net::IpAddr;
@@ -28,20 +28,22 @@ use crate::map::tick::Tick;
 use crate::metrics::Metrics;
 use tutti_model::events::VIEW;
 
-/// Replays of one worker that run at the same time, of the whole map and as many of few devices. The others wait for
-/// their turn, which addresses get one after the other. A replay that waits for its socket has no turn.
+/// Number of replays of the whole map that run at the same time in one worker, and number of replays of few devices.
+/// Other replays wait for their turn, which addresses get one after the other. A replay that waits for its socket has
+/// no turn.
 const TURNS: usize = 2;
 
-/// What a client is to be shown of the map.
+/// What a client asks to see of the map.
 pub(crate) struct Look {
     /// What the client was shown before.
     pub(crate) shown: Shown,
+    /// The part of the map that the stream shows.
     pub(crate) view: View,
-    /// The client's network, whose viewers share their turns.
+    /// The client's network, whose streams share their turns.
     pub(crate) address: Option<IpAddr>,
 }
 
-/// A stream of the map, and what it shows.
+/// A stream of the map, and the part of the map that it shows.
 struct Viewer {
     stream: Stream,
     view: View,
@@ -58,11 +60,13 @@ impl Member for Viewer {
 pub(crate) struct MapStreams {
     hub: Rc<Hub>,
     metrics: Metrics,
+    /// Streams that are at the current step.
     live: RefCell<LiveList<Viewer>>,
+    /// The newest step. `None` before the first one.
     current: RefCell<Option<Arc<Tick>>>,
     /// Wakes tasks that wait for a step.
     stepped: Notify,
-    /// Buffer in which what one step brings to one viewer is put together.
+    /// Buffer in which the bytes of one step for one stream are put together.
     scratch: RefCell<Vec<u8>>,
     /// Turns at replays that walk over the whole map.
     replays: Turns,
@@ -71,7 +75,7 @@ pub(crate) struct MapStreams {
 }
 
 impl MapStreams {
-    /// Starts a worker's streams of the map, which show the steps that `ticks` brings.
+    /// Starts the streams of the map in one worker. They show the steps that `ticks` brings.
     pub(crate) fn start(
         hub: Rc<Hub>,
         metrics: Metrics,
@@ -89,12 +93,12 @@ impl MapStreams {
             hub: hub.clone(),
         });
         hub.add(streams.clone());
-        let ours = streams.clone();
+        let receiver = streams.clone();
         spawn_local(async move {
             loop {
                 match ticks.recv().await {
-                    Ok(tick) => ours.step(&tick),
-                    // The next tick does not follow the current one: replays bring the streams there.
+                    Ok(tick) => receiver.step(&tick),
+                    // The next tick does not follow the current one. Replays bring the streams there.
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return,
                 }
@@ -103,25 +107,27 @@ impl MapStreams {
         streams
     }
 
-    /// Returns the newest step, if there was one yet.
+    /// Returns the newest step, or `None` before the first one.
     pub(crate) fn current(&self) -> Option<Arc<Tick>> {
         self.current.borrow().clone()
     }
 
-    /// Takes a stream over.
+    /// Takes a new stream over: writes `hello` and, for an area, the event that says what it covers, and then brings
+    /// the stream to the newest step.
     pub(crate) fn admit(self: Rc<Self>, mut stream: Stream, hello: Bytes, look: Look) {
         let Look { shown, view, address } = look;
         let first = match view.area() {
             None => hello,
             Some(area) => {
-                let told = Events::default().event(VIEW, &area.json()).frame();
-                [hello, stream.encode(&told)].concat().into()
+                let covered = Events::default().event(VIEW, &area.json()).frame();
+                [hello, stream.encode(&covered)].concat().into()
             }
         };
         self.serve(Viewer { stream, view, address }, first, CatchUp::new(shown, None, view));
     }
 
-    /// Writes one step to all streams that are at the step before.
+    /// Writes one step to all streams that are at the step before. If the step does not follow the current one,
+    /// replays bring all streams there.
     fn step(self: &Rc<Self>, tick: &Arc<Tick>) {
         let before = self.current.replace(Some(tick.clone()));
         self.stepped.notify_waiters();
@@ -138,8 +144,8 @@ impl MapStreams {
         }
     }
 
-    /// Returns what a step brings to one viewer: the same bytes for all that look at the whole world, and for others
-    /// bytes put together out of shared frames.
+    /// Returns the bytes of a step for one stream. Streams of the whole world share the same bytes. For streams of an
+    /// area shared frames are put together.
     fn news(&self, viewer: &mut Viewer, before: &Tick, tick: &Tick) -> Option<Bytes> {
         let Viewer { stream, view, .. } = viewer;
         if *view == View::World {
@@ -147,7 +153,7 @@ impl MapStreams {
         }
         let mut scratch = self.scratch.borrow_mut();
         scratch.clear();
-        // Each frame has one event, and the id is that of the last.
+        // Each frame has one event. The id belongs to the last of them.
         let frames = match *view {
             View::World => Vec::new(),
             View::Area(area) => tick.tiles.frames(area, &self.metrics),
@@ -168,7 +174,8 @@ impl MapStreams {
         (!scratch.is_empty()).then(|| Bytes::copy_from_slice(&scratch))
     }
 
-    /// Writes to each stream that is at the step `tick` what there is for it.
+    /// Writes the bytes that `bytes_for` returns to each stream that is at the step `tick`. A stream whose socket
+    /// would block leaves the list and catches up in a task.
     fn write(self: &Rc<Self>, tick: &Tick, bytes_for: impl Fn(&mut Viewer) -> Option<Bytes>) {
         let removed = self.live.borrow_mut().write(&self.hub, bytes_for);
         for (viewer, outcome) in removed {
@@ -182,20 +189,24 @@ impl MapStreams {
         }
     }
 
-    /// Brings a stream to the newest step, as a task of its own, and back into the list.
+    /// Starts a task that writes `rest`, brings a stream to the newest step, and puts it into the list.
     fn serve(self: &Rc<Self>, viewer: Viewer, rest: Bytes, catch_up: CatchUp) {
-        let ours = self.clone();
-        self.hub.spawn_behind(async move { ours.bring(viewer, rest, catch_up).await });
+        let streams = self.clone();
+        self.hub.spawn_behind(async move { streams.bring(viewer, rest, catch_up).await });
     }
 
+    /// Writes `rest` to a stream, brings the stream to the newest step, and puts it into the list.
+    ///
+    /// # Errors
+    /// Returns the reason if the stream ends first.
     async fn bring(&self, viewer: Viewer, rest: Bytes, mut catch_up: CatchUp) -> Result<(), CloseReason> {
         let Viewer { mut stream, view, address } = viewer;
         self.hub.write(&mut stream, rest).await?;
-        // A turn is kept for a whole pass: if walks took turns with each chunk, a herd of them would each be
-        // overtaken by the next step before its end, and begin again for ever. It is kept for no more than
-        // a pass: a walk that is overtaken all the same must let the others by. Short walks have turns of
-        // their own, so that they never wait for walks over the whole map; a walk that has become long
-        // while it waited takes one of those.
+        // A turn is kept for a whole replay. If replays took turns with each chunk, each of a crowd would be
+        // overtaken by the next step before its end, and begin again for ever. A turn is not kept for longer:
+        // a replay that is overtaken all the same lets the others pass. Short replays have turns of their
+        // own, so that they never wait for replays of the whole map. A replay that has become long while it
+        // waited takes one of the turns for the whole map.
         let mut turn = None;
         loop {
             if turn.is_none() {
@@ -246,13 +257,16 @@ impl MapStreams {
         }
     }
 
-    /// Puts a stream among those that are at the current step. There must be no await since the current step
-    /// was read: no other can have come.
+    /// Puts a stream into the list of those that are at the current step. There must be no await between reading the
+    /// current step and this call, so that no other step can have come.
     fn enlist(&self, viewer: Viewer) {
         self.live.borrow_mut().push(viewer);
     }
 
-    /// Waits for a turn. Returns `None` if the stream's time is over first.
+    /// Waits for a turn while the stream is kept alive. Returns `None` if the stream's time is over first.
+    ///
+    /// # Errors
+    /// Returns the reason if the stream ends first.
     async fn turn(
         &self,
         stream: &mut Stream,
@@ -273,8 +287,8 @@ impl Job for MapStreams {
             self.metrics.sse.ended(reason);
         }
         let Some(tick) = self.current() else { return };
-        // The id moves along, so that a client that comes back after a quiet time is not taken for one from
-        // long ago.
+        // A heartbeat carries the newest id, so that the cursor of a client that comes back after a quiet time
+        // is not too old.
         let heartbeat = |id: &str| Events::default().heartbeat().id(id).frame();
         let world = LazyCell::new(|| heartbeat(&tick.id));
         self.write(&tick, |Viewer { stream, view, .. }| {
@@ -290,7 +304,7 @@ impl Job for MapStreams {
     }
 }
 
-/// Catches up from this step on.
+/// Returns the progress of a stream that is at the step `tick`.
 fn from(tick: &Tick, view: View) -> CatchUp {
     CatchUp::new(Shown::UpTo(tick.cursor.clone(), Some(tick.generation)), Some(tick.status), view)
 }

@@ -29,7 +29,7 @@ fn fix_at(id: &str, latitude: f64, longitude: f64) -> Change {
     Change { change: Some(change::Change::Fix(fix)) }
 }
 
-/// A worker's streams of the map, at a step with a thousand devices, three of them in a district.
+/// Starts a worker's streams of the map, at a step with a thousand devices far away and three in a district.
 fn map_streams() -> Rc<MapStreams> {
     let (ticks, _) = broadcast::channel(16);
     let hour = Duration::from_secs(3600);
@@ -46,7 +46,8 @@ fn map_streams() -> Rc<MapStreams> {
     streams
 }
 
-/// Opens a stream whose client reads all that comes, and notes its name once it was shown everything.
+/// Opens a stream whose client reads everything that comes. Adds `name` to `order` when the client was shown
+/// everything.
 fn open(
     streams: &Rc<MapStreams>,
     name: &'static str,
@@ -54,15 +55,15 @@ fn open(
     view: View,
     order: &Rc<RefCell<Vec<&'static str>>>,
 ) -> JoinHandle<()> {
-    // More than a client is shown, so that none waits for its own.
+    // The pipe holds more than a client is shown, so that no stream waits for its client.
     let (writer, reader) = pipe(1 << 20);
     let (now, hour) = (Instant::now(), Duration::from_secs(3600));
     let ends_at = now + hour;
     let socket = Socket::Part(writer);
     let stream = Stream::new(socket, false, Coding::Identity, ends_at, CloseReason::Life, None);
     let look = Look { shown: Shown::Nothing, view, address: Some([192, 0, 2, address].into()) };
-    let ours = streams.clone();
-    let start = Box::new(move |stream, hello| ours.admit(stream, hello, look));
+    let admitting = streams.clone();
+    let start = Box::new(move |stream, hello| admitting.admit(stream, hello, look));
     streams.hub.open(stream, start, None);
     let last_id = format!("id: {}\n", view.id(&streams.current().unwrap().id));
     let order = order.clone();
@@ -92,7 +93,7 @@ async fn viewers_of_one_address_that_walk_over_the_whole_map_delay_no_other_addr
     }
     let order = order.borrow();
     let place = |name| order.iter().position(|other| *other == name).unwrap();
-    // Two walks over the whole map have begun before either asks, and may end before.
+    // Two replays of the whole map have begun before either client comes, and may end before.
     assert!(place("district") <= 2, "{order:?}");
     assert!(place("whole map") <= 5, "{order:?}");
     assert_eq!(streams.metrics.sse.waiting_for("replay").get(), 0);
