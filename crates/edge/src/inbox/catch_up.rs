@@ -1,4 +1,4 @@
-//! Brings a device to where the others are: reads its mailboxes from its place on, until nothing is missing.
+//! Brings a device up to date: reads its mailboxes from the device's place on, until nothing is missing.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,40 +18,46 @@ use tutti_sse::events::Events;
 use tutti_sse::limits::Owner;
 use tutti_sse::stream::{CloseReason, Stream, WriteOutcome};
 
-/// Bytes written at once to who is behind, about.
+/// Approximate number of bytes that are written at once to a device that is behind.
 const CHUNK_BYTES: usize = 16 * 1024;
-/// A device that waits for this edge to hear what it was shown looks again after this.
+/// How long a device waits for this worker to reach the device's place. After it the device reads again.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Between attempts at reading from a Redis that does not answer, or not with what was heard.
+/// Time between two attempts to read, if Redis does not answer or does not have what this worker received.
 const RETRY: Duration = Duration::from_millis(500);
-/// What came while a device was read for is read at once, so often.
+/// Number of times that a device reads again without a pause: because something came while it read, or because of a
+/// reset.
 const AT_ONCE: u32 = 3;
-/// Bytes of a mailbox that are read at once, about.
+/// Approximate number of bytes of a mailbox that are read at once.
 const READ_BYTES: u32 = 64 * 1024;
 
-/// Whether a device that was shown all of its mailboxes may be told of what comes.
+/// Whether a device that was shown all of its mailboxes may join the list of devices that receive what comes.
 enum Join {
+    /// The device has been shown everything.
     Yes,
-    /// This worker has not heard yet what the device was shown.
+    /// This worker has not received yet what the device has been shown.
     Wait,
-    /// Something came that it was not shown.
+    /// Something came that the device has not been shown.
     Behind,
 }
 
 impl InboxStreams {
-    /// Brings a device to where the others are, as a task of its own, and puts it among them.
+    /// Starts a task that writes `rest` to a device, brings the device up to date, and puts it into the list.
     pub(crate) fn serve_device(self: &Rc<Self>, served: Served, rest: Bytes) {
-        let ours = self.clone();
+        let streams = self.clone();
         self.hub.spawn_behind(async move {
             let (number, addresses) = (served.number, served.device.addresses.clone());
-            let brought = ours.bring_device(served, rest).await;
-            if brought.is_err() {
-                ours.forget(number, &addresses);
+            let outcome = streams.bring_device(served, rest).await;
+            if outcome.is_err() {
+                streams.forget(number, &addresses);
             }
-            brought
+            outcome
         });
     }
 
+    /// Writes `rest` to a device, and shows it what it lacks until it can join the list.
+    ///
+    /// # Errors
+    /// Why the stream ended.
     async fn bring_device(&self, mut served: Served, rest: Bytes) -> Result<(), CloseReason> {
         self.hub.write(&mut served.stream, rest).await?;
         let mut behind = 0;
@@ -61,7 +67,8 @@ impl InboxStreams {
             }
             match self.arrive(&mut served).await? {
                 Join::Yes => {
-                    // A stream that is in the list when the server drains has its end by then.
+                    // A server that drains gives an end to the streams in the list. This one may come after that, so it
+                    // gets its end here.
                     self.hub.is_due(&mut served.stream);
                     self.post.borrow_mut().live.put(served);
                     return Ok(());
@@ -69,7 +76,7 @@ impl InboxStreams {
                 Join::Wait => {}
                 Join::Behind => {
                     behind += 1;
-                    // What this worker heard and Redis does not have was lost there; it will hear of that.
+                    // What this worker received and Redis does not have was lost there. The feed will say so.
                     if behind > AT_ONCE {
                         let pause = RETRY.mul_f64(rand::rng().random_range(0.5..1.0));
                         self.hub.pause(&mut served.stream, Instant::now() + pause).await;
@@ -80,16 +87,19 @@ impl InboxStreams {
         }
     }
 
-    /// Shows a device what its mailboxes have that it lacks, one after the other and in parts, so that one
-    /// that is slow is read for at its own pace; `false` if its time is over.
+    /// Shows a device what it lacks of its mailboxes, one after the other and in parts, so that a slow client sets the
+    /// pace of the reading. Returns false if the stream's time is over.
+    ///
+    /// # Errors
+    /// Why the stream ended meanwhile.
     async fn show(&self, served: &mut Served) -> Result<bool, CloseReason> {
-        let (mut events, mut told) = (Events::default(), false);
+        let (mut events, mut wrote_event) = (Events::default(), false);
         served.breaks = self.post.borrow().breaks;
         let mut done = vec![false; served.device.addresses.len()];
         if let Some(reason) = served.device.lost.take() {
             self.begin_again(served, reason, &mut events);
         }
-        // First a place for each: an id names all.
+        // First every mailbox gets a place, because an id names all of them.
         for (at, done) in done.iter_mut().enumerate() {
             if served.device.shown[at] == Shown::Now {
                 let Some(mailbox) = self.read(served, at).await? else { return Ok(false) };
@@ -98,7 +108,7 @@ impl InboxStreams {
                 served.greet(at, &mailbox, &mut events);
             }
         }
-        let (mut at, mut begun) = (0, 0);
+        let (mut at, mut resets) = (0, 0);
         while at < done.len() {
             if done[at] {
                 at += 1;
@@ -109,16 +119,16 @@ impl InboxStreams {
                 self.begin_again(served, reason, &mut events);
                 done.fill(false);
                 at = 0;
-                begun += 1;
-                if begun > AT_ONCE {
-                    // Something is lost again and again; nobody is helped by haste.
+                resets += 1;
+                if resets > AT_ONCE {
+                    // Redis loses something again and again, so haste helps nobody.
                     self.hub.pause(&mut served.stream, Instant::now() + RETRY).await;
                     self.hub.keep_alive(&mut served.stream, "").await?;
                 }
                 continue;
             }
             served.greet(at, &mailbox, &mut events);
-            let rest = self.tell_missed(served, at, &mailbox, &mut events, &mut told)?;
+            let rest = self.tell_missed(served, at, &mailbox, &mut events, &mut wrote_event)?;
             done[at] = rest.is_none() && !mailbox.more;
             drop(mailbox);
             if let Some(rest) = rest {
@@ -129,9 +139,9 @@ impl InboxStreams {
         if let Some(status) = status.filter(|status| served.status != Some(*status)) {
             served.status = Some(status);
             status.write(&mut events);
-            told = true;
+            wrote_event = true;
         }
-        if told || std::mem::take(&mut served.incomplete) {
+        if wrote_event || std::mem::take(&mut served.incomplete) {
             events.id(&served.id());
         }
         served.incomplete = false;
@@ -139,15 +149,19 @@ impl InboxStreams {
         Ok(true)
     }
 
-    /// What the device was shown is void; all that there is follows.
+    /// Appends a reset: what the device was shown is void, and all that there is follows.
     fn begin_again(&self, served: &mut Served, reason: ResetReason, events: &mut Events) {
         write_reset(reason, events, &self.metrics);
         served.incomplete = true;
         served.device.shown.fill(Shown::Nothing);
     }
 
-    /// Waits until this worker has heard what the device was shown, but not for long. If the answer is
-    /// yes there must be no await until the device is in the list: no step can come between.
+    /// Waits until this worker has reached the device's place, at most for [`AGAIN`]. Returns whether the device may
+    /// join the list. After [`Join::Yes`] there must be no await until the device is in the list, so that no step can
+    /// come between.
+    ///
+    /// # Errors
+    /// Why the stream ended meanwhile.
     async fn arrive(&self, served: &mut Served) -> Result<Join, CloseReason> {
         let until = Instant::now() + AGAIN;
         loop {
@@ -169,8 +183,11 @@ impl InboxStreams {
         }
     }
 
-    /// Reads a part of a mailbox from where the device stands, however long that takes; nothing if its
-    /// time is over.
+    /// Reads a part of the mailbox at index `at` from what the device has been shown. Retries until Redis answers.
+    /// Returns `None` if the stream's time is over.
+    ///
+    /// # Errors
+    /// Why the stream ended meanwhile.
     async fn read(&self, served: &mut Served, at: usize) -> Result<Option<Mailbox>, CloseReason> {
         loop {
             if self.hub.is_due(&mut served.stream) {
@@ -178,7 +195,7 @@ impl InboxStreams {
             }
             let Device { mailboxes, addresses, shown, .. } = &served.device;
             let name = std::str::from_utf8(&addresses[at].name).expect("an address is made of text");
-            // The first is the user's own mailbox.
+            // The first address is the user's own mailbox.
             let owner = String::from_utf8_lossy(&addresses[0].name).into_owned();
             let reading = async || {
                 let _turn = self.reads.take(Owner::User(owner.clone())).await;
@@ -192,7 +209,7 @@ impl InboxStreams {
                     return Ok(Some(mailbox));
                 }
                 Some(Err(error)) => {
-                    tracing::debug!(%error, "a device waits for Redis");
+                    tracing::debug!(%error, "could not read a mailbox for a device; trying again");
                     let (_, events) = served.patience.wait(Instant::now(), &mut served.status);
                     self.hand_all(&mut served.stream, &events).await?;
                     self.hub.pause(&mut served.stream, Instant::now() + RETRY).await;
@@ -202,18 +219,22 @@ impl InboxStreams {
         }
     }
 
-    /// Writes what a device lacks of a mailbox, until its socket is full: then the rest of that.
+    /// Writes what a device lacks of a mailbox that was read, until the socket is full. Returns the rest of the frame
+    /// in that case. Sets `wrote_event` if there was anything to write.
+    ///
+    /// # Errors
+    /// Why the stream ended meanwhile.
     fn tell_missed(
         &self,
         served: &mut Served,
         at: usize,
         mailbox: &Mailbox,
         events: &mut Events,
-        told: &mut bool,
+        wrote_event: &mut bool,
     ) -> Result<Option<Bytes>, CloseReason> {
         let topic = served.device.addresses[at].topic.clone();
         for one in missed(mailbox, served.device.shown[at], topic.as_deref()) {
-            *told = true;
+            *wrote_event = true;
             events.append(&one.events);
             served.device.shown[at] = served.device.shown[at].and(one.place, mailbox);
             if !served.incomplete {
@@ -231,7 +252,10 @@ impl InboxStreams {
         Ok(None)
     }
 
-    /// Writes what there is, if there is something, to its end.
+    /// Writes all of `events`, however long the client takes.
+    ///
+    /// # Errors
+    /// Why the stream ended meanwhile.
     async fn hand_all(&self, stream: &mut Stream, events: &Events) -> Result<(), CloseReason> {
         if events.is_empty() {
             return Ok(());
@@ -240,7 +264,10 @@ impl InboxStreams {
         self.hub.deliver_all(stream, bytes).await
     }
 
-    /// Writes what there is as far as the socket takes it; what is left.
+    /// Writes `events` as far as the socket takes them, and clears them. Returns the rest of the frame, if any.
+    ///
+    /// # Errors
+    /// If the client has left.
     fn hand(&self, stream: &mut Stream, events: &mut Events) -> Result<Option<Bytes>, CloseReason> {
         let bytes = stream.encode(&std::mem::take(events).frame());
         match self.hub.deliver(stream, bytes) {
@@ -252,8 +279,9 @@ impl InboxStreams {
 }
 
 impl Post {
+    /// Decides whether a device may join the list of devices that receive what comes.
     fn join(&self, served: &Served) -> Join {
-        // It would not hear that something is missing, or in what state this is.
+        // The device would not learn that something is missing, or which status the edge has.
         if self.breaks != served.breaks || self.status.is_some_and(|status| served.status != Some(status)) {
             return Join::Behind;
         }
@@ -273,6 +301,7 @@ impl Post {
 }
 
 impl Served {
+    /// Returns the id of what the device has been shown.
     fn id(&self) -> String {
         id_of(&self.device.addresses, |at| match self.device.shown[at] {
             Shown::UpTo(place) => Cursor::text_of(place),
@@ -280,7 +309,7 @@ impl Served {
         })
     }
 
-    /// The first that a stream tells, once the user's own mailbox has been read.
+    /// Appends the event `connected`, with which a stream begins, once the user's own mailbox has been read.
     fn greet(&mut self, at: usize, own: &Mailbox, events: &mut Events) {
         if at > 0 || std::mem::replace(&mut self.greeted, true) {
             return;

@@ -1,4 +1,4 @@
-//! The notifications' service.
+//! The gRPC client of the notifications' service.
 
 use tonic::transport::Channel;
 
@@ -7,13 +7,13 @@ use crate::metrics::Metrics;
 
 pub(crate) use crate::inbox::proto::notify_client::NotifyClient;
 
-/// Its replicas.
+/// The replicas of the notifications' service.
 pub(crate) type Notify = Replicas<NotifyClient<Channel>>;
 
-/// Its replicas at these URLs.
+/// Returns a client of the replicas at `urls`. Replicas are connected to when they are first asked.
 ///
 /// # Errors
-/// Which URL is none.
+/// If one of `urls` is not a URL; the message names it.
 pub(crate) fn connect(urls: &[String], metrics: &Metrics) -> Result<Notify, String> {
     Replicas::new("the notifications' service", urls, NotifyClient::new, metrics.notify_unavailable.clone())
 }

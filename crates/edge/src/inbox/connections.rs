@@ -1,4 +1,4 @@
-//! Tells the registry in Redis which users' devices are connected here.
+//! Reports to the registry in Redis which devices of users are connected to this edge.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,40 +9,43 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::debug;
 use tutti_feed::ConnectionRegistry;
 
-/// What changed is told so often.
+/// Time between two reports of what changed.
 const TELL: Duration = Duration::from_secs(1);
-/// The server's own lease is renewed so often, in the same unit.
+/// Number of reports between two renewals of the lease of this edge.
 const RENEW_EVERY: u32 = 5;
 
-/// Changes told at once, less than the driver's queue holds; what is more waits for the next time.
+/// Largest number of changes in one report, less than the queue of the Redis driver holds. The others wait for the next
+/// report.
 const AT_ONCE: usize = 5000;
 
-/// A user and one of her devices.
+/// A user and a device of that user.
 type Who = (String, String);
 
-/// The devices with streams here.
+/// The devices with streams at this edge.
 #[derive(Default)]
 pub(crate) struct Connections(Mutex<State>);
 
 #[derive(Default)]
 struct State {
+    /// The devices with streams here.
     here: HashMap<Who, Here>,
-    /// Changed since Redis was told. Of those who are not here, only such as Redis may know.
+    /// Devices that came or left since the last report. A device that left is in it only if Redis may know the device.
     changed: HashSet<Who>,
-    /// What Redis may or may not have been told: before all else, it is told anew.
+    /// Devices of a report that failed, of which Redis may know or not. They are reported again before all others.
     doubtful: Vec<Who>,
 }
 
 /// A device with streams here.
 struct Here {
+    /// Number of streams.
     streams: usize,
-    /// Milliseconds since 1970.
+    /// When the first stream began, in milliseconds since 1970.
     since_ms: i64,
-    /// Whether Redis may know: then it must hear of the end, too.
+    /// Whether Redis may know the device. The end must be reported then, too.
     told: bool,
 }
 
-/// One stream of a device, for as long as this is kept.
+/// Counts one stream of a device until it is dropped.
 pub(crate) struct Connection {
     connections: Arc<Connections>,
     who: Who,
@@ -53,11 +56,11 @@ impl Connections {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A stream of a device has begun, at this time.
+    /// Counts one more stream of a device, which began at `now_ms` (milliseconds since 1970).
     pub(crate) fn connect(self: &Arc<Self>, user: &str, device: &str, now_ms: i64) -> Connection {
         let who = (user.to_owned(), device.to_owned());
         let mut state = self.state();
-        // Who left before Redis heard so is known there.
+        // A device that left, but whose end was not reported yet, is known to Redis.
         let told = !state.changed.insert(who.clone());
         let here = state.here.entry(who.clone()).or_insert(Here { streams: 0, since_ms: now_ms, told });
         here.streams += 1;
@@ -65,15 +68,15 @@ impl Connections {
         Connection { connections: self.clone(), who }
     }
 
-    /// What is to be told: who came, who left.
+    /// Returns the devices of the next report: those that came, with the time since when, and those that left.
     fn take(&self) -> (Vec<(String, String, i64)>, Vec<Who>) {
         let mut state = self.state();
-        let mut those = std::mem::take(&mut state.doubtful);
-        if those.is_empty() {
-            those = state.changed.iter().take(AT_ONCE).cloned().collect();
+        let mut reported = std::mem::take(&mut state.doubtful);
+        if reported.is_empty() {
+            reported = state.changed.iter().take(AT_ONCE).cloned().collect();
         }
         let (mut came, mut left) = (Vec::new(), Vec::new());
-        for who in those {
+        for who in reported {
             state.changed.remove(&who);
             match state.here.get_mut(&who) {
                 Some(here) => {
@@ -86,6 +89,7 @@ impl Connections {
         (came, left)
     }
 
+    /// Has the next report repeat the devices of a report that failed, before all others.
     fn put_back(&self, came: Vec<(String, String, i64)>, left: Vec<Who>) {
         let came = came.into_iter().map(|(user, device, _)| (user, device));
         let mut state = self.state();
@@ -94,14 +98,15 @@ impl Connections {
         changed.extend(doubtful.iter().cloned());
     }
 
-    /// Redis may have lost something: all is to be told anew.
+    /// Has the next reports repeat all devices, because Redis may have lost some.
     fn tell_all(&self) {
         let mut state = self.state();
         let all: Vec<Who> = state.here.keys().cloned().collect();
         state.changed.extend(all);
     }
 
-    /// Tells Redis, for ever.
+    /// Reports to the registry and renews the lease of this edge, for ever. A change of `connection_epoch` says that
+    /// Redis was connected to again, so all devices are reported.
     pub(crate) async fn run(
         self: Arc<Self>,
         registry: ConnectionRegistry,
@@ -109,7 +114,8 @@ impl Connections {
     ) {
         let mut ticks = interval(TELL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // An attempt that was not answered may have taken up what a later one would have said.
+        // A renewal that was not answered may have received the news that the lease had ended. All is reported after
+        // it.
         let mut doubted = false;
         for tick in 0u32.. {
             ticks.tick().await;
@@ -126,13 +132,13 @@ impl Connections {
                     }
                     Err(error) => {
                         doubted = true;
-                        debug!(%error, "the lease is renewed later");
+                        debug!(%error, "could not renew the lease of this edge in the registry; trying again");
                     }
                 }
             }
             let (came, left) = self.take();
             if let Err(error) = registry.update(&came, &left).await {
-                debug!(%error, "connections are written down later");
+                debug!(%error, "could not write connections to the registry; trying again");
                 self.put_back(came, left);
             }
         }
@@ -147,7 +153,7 @@ impl Drop for Connection {
         if here.streams > 0 {
             return;
         }
-        // What came and went before Redis heard of it leaves nothing behind, however much of it there is.
+        // Devices that came and left between two reports leave nothing behind, however many there are.
         if state.here.remove(&self.who).is_some_and(|here| here.told) {
             state.changed.insert(self.who.clone());
         } else {
@@ -188,7 +194,7 @@ mod tests {
         let first = connections.connect("7", "phone", 20);
         connections.take();
         drop(first);
-        // That it left was not told yet when it came back, and then nobody knows whether it was.
+        // The device came back before its end was reported; then that report fails, so Redis may know it or not.
         comes_and_goes();
         let (came, left) = connections.take();
         assert_eq!((came.len(), left.len()), (0, 1));

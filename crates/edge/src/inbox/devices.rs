@@ -1,8 +1,8 @@
 //! A worker's streams of inboxes: devices of users.
 //!
-//! A device that has been shown all is told of each letter as it comes; the bytes are the same for all
-//! who get it, only a line with the id goes before. Who is new, behind or resuming becomes a task, which
-//! reads the mailboxes from the device's place on until nothing is missing.
+//! A device that has been shown everything receives each letter as it comes. The bytes are the same for all devices
+//! that receive it; only a line with the device's id goes before them. A device that is new, behind or resuming becomes
+//! a task, which reads the mailboxes from the device's place on until nothing is missing.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -29,22 +29,22 @@ use crate::inbox::roster::Roster;
 use crate::metrics::Metrics;
 use tutti_model::events::ResetReason;
 
-/// Devices of one worker that read from Redis at the same time. The others wait for their turn, which users get one
-/// after the other.
+/// Number of devices of one worker that read from Redis at the same time. The others wait for a turn; the users take
+/// turns one after the other.
 const READS: usize = 64;
 
-/// On what terms a device gets a stream.
+/// What is needed to open a device's stream.
 pub(crate) struct Device {
     pub(crate) mailboxes: Mailboxes,
-    /// The user's own first.
+    /// The mailboxes that the device follows. The user's own mailbox comes first.
     pub(crate) addresses: Rc<[Address]>,
-    /// Of each.
+    /// What the device has been shown of each mailbox.
     pub(crate) shown: Vec<Shown>,
-    /// It came with an id that cannot be told from another.
+    /// Why what the device was shown is void, if it came with an id from which its stream cannot go on.
     pub(crate) lost: Option<ResetReason>,
-    /// Its own name.
+    /// The name of the device.
     pub(crate) name: String,
-    /// As the registry knows it.
+    /// Keeps the device in the registry.
     #[expect(dead_code, reason = "it ends with the stream")]
     pub(crate) connection: Connection,
 }
@@ -53,13 +53,16 @@ pub(crate) struct Device {
 pub(crate) struct Served {
     pub(crate) stream: Stream,
     pub(crate) device: Device,
+    /// The device's number in the [`Roster`].
     pub(crate) number: usize,
-    /// It has been told `connected`.
+    /// The device has received `connected`.
     pub(crate) greeted: bool,
-    /// What [`Post::breaks`] was before its mailboxes were read.
+    /// The value of [`Post::breaks`] before the device's mailboxes were read.
     pub(crate) breaks: u64,
-    /// It has been shown a part of what follows a reset: it must not come back with another id.
+    /// The device has been shown only a part of what follows a reset. Until it has been shown all, its id stays the one
+    /// that says so.
     pub(crate) incomplete: bool,
+    /// The status that the device received last.
     pub(crate) status: Option<Status>,
     pub(crate) patience: CursorWait,
 }
@@ -76,28 +79,31 @@ pub(crate) struct InboxStreams {
 /// What a worker knows of the inboxes.
 #[derive(Default)]
 pub(crate) struct Post {
-    /// The last step.
+    /// The number of the last step.
     no: u64,
     pub(crate) status: Option<Status>,
+    /// The position of each bucket's feed after the last step.
     pub(crate) places: Vec<Option<Position>>,
-    /// These as they stand in ids.
+    /// The text of each of `places` in ids.
     texts: Vec<String>,
-    /// What came before the next record of a bucket is not known.
+    /// For each bucket, whether it is unknown what came before the next record.
     unsure: Vec<bool>,
-    /// How often something was told to all that the record of a place does not tell: that something is missing,
-    /// or another history.
+    /// Counts the times when devices had to leave the list because something is missing or a bucket has another
+    /// history. Comparing places does not reveal that.
     pub(crate) breaks: u64,
-    /// Who follows a mailbox: those among the others, and those in tasks.
+    /// The subscribers of each address: devices in the list and devices in tasks.
     pub(crate) followed: HashMap<Bytes, AddressSubscribers>,
-    /// Those that have been shown all.
+    /// The devices. Those that have been shown everything are in the list, the others in tasks.
     pub(crate) live: Roster,
     pub(crate) stepped: Rc<Notify>,
 }
 
+/// The devices of one worker that follow an address.
 pub(crate) struct AddressSubscribers {
     bucket: usize,
+    /// Numbers of the devices.
     devices: BTreeSet<usize>,
-    /// The last record that told of it, since the first of these came.
+    /// The last record that had a letter for the address, since the first of the devices came.
     pub(crate) last: Option<Position>,
 }
 
@@ -111,15 +117,15 @@ impl InboxStreams {
         let reads = Turns::new(READS, metrics.sse.waiting_for("mailbox"));
         let streams = Rc::new(Self { hub: hub.clone(), metrics, post: RefCell::default(), reads });
         hub.add(streams.clone());
-        let ours = streams.clone();
+        let receiver = streams.clone();
         spawn_local(async move {
             loop {
                 match steps.recv().await {
                     Ok(step) => {
-                        ours.step(&step);
+                        receiver.step(&step);
                         tokio::task::yield_now().await;
                     }
-                    // The number of the next step tells that some are missing.
+                    // The number of the next step reveals that some are missing.
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return,
                 }
@@ -144,6 +150,7 @@ impl InboxStreams {
         self.serve_device(served, hello);
     }
 
+    /// Takes in a step of the follower, and writes what came to the devices in the list.
     fn step(self: &Rc<Self>, step: &InboxStep) {
         let mut post = self.post.borrow_mut();
         let post = &mut *post;
@@ -167,20 +174,21 @@ impl InboxStreams {
             for change in &step.changes {
                 match change {
                     Change::Anew(bucket) => self.begin_anew(post, *bucket),
-                    Change::Record { bucket, position, told } => {
+                    Change::Record { bucket, position, told: letters } => {
                         let before = post.places[*bucket];
-                        if told.iter().any(|told| matches!(told.letter.change, MailboxChange::Gap(_))) {
+                        if letters.iter().any(|one| matches!(one.letter.change, MailboxChange::Gap(_))) {
                             self.call_out(post, *bucket);
                         }
                         if std::mem::take(&mut post.unsure[*bucket]) {
-                            // There may have been others before it, since a feed without records was read.
+                            // Other records may have come before this one, since the device read a feed without
+                            // records.
                             self.call_out(post, *bucket);
                             let here = post.followed.values_mut().filter(|f| f.bucket == *bucket);
                             here.for_each(|followed| followed.last = Some(*position));
                         }
                         post.places[*bucket] = Some(*position);
                         post.texts[*bucket] = Cursor::text_of(Some(*position));
-                        self.tell(post, *bucket, before, told);
+                        self.tell(post, *bucket, before, letters);
                     }
                 }
             }
@@ -193,7 +201,8 @@ impl InboxStreams {
         post.stepped.notify_waiters();
     }
 
-    /// A bucket's history is another, or a part of it is not known: who follows it reads.
+    /// Has the devices that follow a bucket read their mailboxes, because the bucket has another history or a part of
+    /// it is not known.
     fn begin_anew(self: &Rc<Self>, post: &mut Post, bucket: usize) {
         self.call_out(post, bucket);
         post.places[bucket] = None;
@@ -202,35 +211,37 @@ impl InboxStreams {
         post.followed.values_mut().filter(|f| f.bucket == bucket).for_each(|followed| followed.last = None);
     }
 
-    /// Takes those who follow a bucket out of the list, to read.
+    /// Takes the devices that follow a bucket out of the list, so that they read their mailboxes.
     fn call_out(self: &Rc<Self>, post: &mut Post, bucket: usize) {
         post.breaks += 1;
-        let ours = |served: &Served| served.device.addresses.iter().any(|a| a.bucket == bucket);
-        for served in post.live.take_if(ours) {
+        let follows = |served: &Served| served.device.addresses.iter().any(|a| a.bucket == bucket);
+        for served in post.live.take_if(follows) {
             self.leave(served, &post.places, Bytes::new());
         }
     }
 
-    /// The letters of a record to all who follow their addresses.
+    /// Writes the letters of a record to all devices in the list that follow their addresses. `before` is the position
+    /// of the bucket's feed before the record.
     fn tell(
         self: &Rc<Self>,
         post: &mut Post,
         bucket: usize,
         before: Option<Position>,
-        told: &[Arc<EncodedLetter>],
+        letters: &[Arc<EncodedLetter>],
     ) {
         let Post { followed, live, places, texts, .. } = post;
         let before_text = Cursor::text_of(before);
-        for (at, one) in told.iter().enumerate() {
+        for (at, one) in letters.iter().enumerate() {
             let Some(followed) = followed.get_mut(&one.letter.address) else { continue };
             followed.last = places[bucket];
             let frame = one.frame(&self.metrics);
             for number in &followed.devices {
                 let Some(served) = live.get_mut(*number) else { continue };
-                // A record may have another letter for the same device: that one is not covered yet.
+                // The record may have a later letter for another mailbox of this device. The id must not cover that
+                // letter yet.
                 let later = |address: &Address| {
                     address.bucket == bucket
-                        && told[at + 1..].iter().any(|t| t.letter.address == address.name)
+                        && letters[at + 1..].iter().any(|one| one.letter.address == address.name)
                 };
                 let id = id_of(&served.device.addresses, |at| {
                     let address = &served.device.addresses[at];
@@ -240,12 +251,12 @@ impl InboxStreams {
                     WriteOutcome::Complete => continue,
                     WriteOutcome::Partial(rest) => {
                         self.metrics.sse.fell_behind.inc();
-                        let mut served = live.take(*number).expect("it was there a moment ago");
+                        let mut served = live.take(*number).expect("get_mut returned it");
                         served.place(|address| if later(address) { before } else { places[address.bucket] });
                         self.serve_device(served, rest);
                     }
                     WriteOutcome::Closed => {
-                        let served = live.take(*number).expect("it was there a moment ago");
+                        let served = live.take(*number).expect("get_mut returned it");
                         self.lose(*number, served.device.addresses, CloseReason::Left);
                     }
                 }
@@ -253,7 +264,7 @@ impl InboxStreams {
         }
     }
 
-    /// The same bytes to all, without an id.
+    /// Writes the same bytes, which announce `status`, to all devices in the list, without an id.
     fn tell_all(self: &Rc<Self>, post: &mut Post, frame: &Frame, status: Status) {
         let mut off = Vec::new();
         for served in post.live.iter_mut() {
@@ -267,6 +278,7 @@ impl InboxStreams {
         self.take_off(post, off);
     }
 
+    /// Takes devices out of the list whose socket is full or whose client has left.
     fn take_off(self: &Rc<Self>, post: &mut Post, off: Vec<(usize, WriteOutcome)>) {
         for (number, written) in off {
             let Some(served) = post.live.take(number) else { continue };
@@ -277,22 +289,23 @@ impl InboxStreams {
         }
     }
 
-    /// Out of the list, with what it has been shown, to become a task.
+    /// Makes a task of a device that was taken out of the list. The device has been shown everything up to `places`.
     fn leave(self: &Rc<Self>, mut served: Served, places: &[Option<Position>], rest: Bytes) {
         served.place(|address| places[address.bucket]);
         self.serve_device(served, rest);
     }
 
-    /// A stream that was in the list has ended. What it followed is forgotten a moment later: who calls
-    /// this may be walking through it.
+    /// Counts the end of a stream that was in the list. The device's subscriptions are removed by a task, because the
+    /// caller may be iterating over them.
     fn lose(self: &Rc<Self>, number: usize, addresses: Rc<[Address]>, reason: CloseReason) {
-        let ours = self.clone();
+        let streams = self.clone();
         spawn_local(async move {
-            ours.forget(number, &addresses);
-            ours.metrics.sse.ended(reason);
+            streams.forget(number, &addresses);
+            streams.metrics.sse.ended(reason);
         });
     }
 
+    /// Removes a device and its subscriptions.
     pub(crate) fn forget(&self, number: usize, addresses: &[Address]) {
         let mut post = self.post.borrow_mut();
         post.live.leave(number);
@@ -321,7 +334,7 @@ impl Job for InboxStreams {
             if !self.hub.is_heartbeat_due(&served.stream) {
                 continue;
             }
-            // The feeds went on with what others were told.
+            // The feeds have moved on by records for other addresses.
             let id = id_of(&served.device.addresses, |at| &post.texts[served.device.addresses[at].bucket]);
             let heartbeat = Events::default().heartbeat().id(&id).frame();
             let bytes = served.stream.encode(&heartbeat);
@@ -341,7 +354,7 @@ impl Job for InboxStreams {
 }
 
 impl Served {
-    /// It has been shown all up to these places.
+    /// Notes that the device has been shown everything up to these places.
     fn place(&mut self, place: impl Fn(&Address) -> Option<Position>) {
         self.device.shown = self.device.addresses.iter().map(|address| Shown::UpTo(place(address))).collect();
     }

@@ -1,4 +1,4 @@
-//! Inboxes, the pure part: places, and what devices are told.
+//! The pure part of inboxes: places in mailboxes, their text in ids, and the events that devices receive.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -18,29 +18,30 @@ use tutti_sse::frame::Frame;
 /// A mailbox that a device follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Address {
-    /// As `tutti_model::notification` writes it.
+    /// The address, as `tutti_model::notification` writes it.
     pub(crate) name: Bytes,
-    /// The feed that it is told of in.
+    /// The bucket whose feed announces what is filed in the mailbox.
     pub(crate) bucket: usize,
-    /// If it is not the user's own.
+    /// The topic, unless this is the user's own mailbox.
     pub(crate) topic: Option<String>,
 }
 
 /// What a device has been shown of one mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shown {
-    /// Nothing, and it wants only what comes.
+    /// Nothing, and the device wants only what comes.
     Now,
-    /// Nothing, and it wants all that there is.
+    /// Nothing, and the device wants all that there is.
     Nothing,
-    /// A part of all that there is: the items up to a place, of what there was when that was begun.
+    /// A part of all that there is: the items up to the place `after`. `begun` is the position of the feed when the
+    /// first part was read.
     Part { after: Position, begun: Position },
-    /// All up to this place of the feed; `None` is the place before the first record.
+    /// All up to this place of the feed. `None` is the place before the first record.
     UpTo(Option<Position>),
 }
 
 impl Shown {
-    /// What it lacks.
+    /// Returns the part of the mailbox that the device lacks.
     pub(crate) fn since(self) -> Since {
         match self {
             Self::Now => Since::Now,
@@ -50,7 +51,7 @@ impl Shown {
         }
     }
 
-    /// What it has been shown once it was shown this too, out of a mailbox that was read.
+    /// Returns what the device has been shown once it has also been shown the items of `mailbox` up to `place`.
     pub(crate) fn and(self, place: Position, mailbox: &Mailbox) -> Self {
         match self {
             Self::Now | Self::UpTo(_) => Self::UpTo(Some(place)),
@@ -60,8 +61,8 @@ impl Shown {
     }
 }
 
-/// The `id:` of a device: a place for each mailbox, as `u.PLACE~t.TOPIC.PLACE`; the places as
-/// [`Cursor::text_of`] writes them.
+/// Returns the `id:` of a device: `u.PLACE~t.TOPIC.PLACE`, with a place for each mailbox. [`Cursor::text_of`] writes
+/// the places.
 pub(crate) fn id_of<T: AsRef<str>>(addresses: &[Address], place: impl Fn(usize) -> T) -> String {
     let mut id = String::with_capacity(addresses.len() * 40);
     for (at, address) in addresses.iter().enumerate() {
@@ -81,8 +82,8 @@ pub(crate) fn id_of<T: AsRef<str>>(addresses: &[Address], place: impl Fn(usize) 
     id
 }
 
-/// What an `id:` says that the device has been shown, for each of these mailboxes; one that it does not
-/// name is followed from now on. `None` for what [`id_of`] does not write.
+/// Returns what a device with this `id:` has been shown of each of the mailboxes. A mailbox that the id does not name
+/// is followed from now on. Returns `None` if [`id_of`] does not write such an id.
 pub(crate) fn shown_of(id: &str, addresses: &[Address]) -> Option<Vec<Shown>> {
     let mut user = None;
     let mut topics = BTreeMap::new();
@@ -106,8 +107,8 @@ pub(crate) fn shown_of(id: &str, addresses: &[Address]) -> Option<Vec<Shown>> {
     Some(addresses.iter().map(shown).collect())
 }
 
-/// What a record says to one address, and the event that tells it: written once, for all devices and
-/// workers, when the first needs it.
+/// A letter of a record, and the event that devices receive for it. The event is encoded once for all devices and
+/// workers, when the first of them needs it.
 #[derive(Debug)]
 pub(crate) struct EncodedLetter {
     pub(crate) letter: Letter,
@@ -115,11 +116,12 @@ pub(crate) struct EncodedLetter {
 }
 
 impl EncodedLetter {
+    /// Wraps a letter, whose event is not encoded yet.
     pub(crate) fn new(letter: Letter) -> Arc<Self> {
         Arc::new(Self { letter, frame: OnceLock::new() })
     }
 
-    /// The event, without an id.
+    /// Returns the event, without an id.
     pub(crate) fn frame(&self, metrics: &Metrics) -> &Frame {
         self.frame.get_or_init(|| {
             metrics.letters_encoded.inc();
@@ -134,7 +136,7 @@ impl EncodedLetter {
                 }
                 MailboxChange::Read(ids) => drop(events.event(READ, &marked(ids, unread))),
                 MailboxChange::Deleted(ids) => drop(events.event(DELETED, &marked(ids, unread))),
-                // Nobody is in the list then: a gap has all devices read their mailboxes.
+                // No device of the bucket is in the list then, because a gap has them all read their mailboxes.
                 MailboxChange::Gap(_) => drop(events.heartbeat()),
             }
             events.frame()
@@ -142,26 +144,28 @@ impl EncodedLetter {
     }
 }
 
-/// The data of a notification.
+/// Returns the data of the event `notification`. `unread` is the number of unread notifications after it.
 pub(crate) fn notification(payload: &Bytes, topic: Option<&str>, unread: Option<u32>, read: bool) -> String {
     let kept = Notification::decode(payload.clone()).unwrap_or_default();
     to_json(&kept, topic, unread, read)
 }
 
+/// Returns the data of the events `read` and `deleted`.
 fn marked<T: AsRef<[u8]>>(ids: &[T], unread: Option<u32>) -> String {
     let ids: Vec<_> = ids.iter().map(|id| String::from_utf8_lossy(id.as_ref())).collect();
     json!({ "ids": ids, "unread": unread.unwrap_or(0) }).to_string()
 }
 
-/// Something that a device has missed.
+/// Events of one record that a device has missed.
 #[derive(Debug)]
 pub(crate) struct Missed {
-    /// Who has been shown it has been shown all up to this place.
+    /// The place of the record. A device that receives the events has been shown all up to it.
     pub(crate) place: Position,
     pub(crate) events: Events,
 }
 
-/// What a device lacks of a mailbox that was read from its place on, in the order in which it came.
+/// Returns what a device lacks of a mailbox, in the order of the records. The mailbox was read from what the device has
+/// been shown.
 pub(crate) fn missed(mailbox: &Mailbox, shown: Shown, topic: Option<&str>) -> Vec<Missed> {
     let Some(newest) = mailbox.position else { return Vec::new() };
     let at = |seq: u64, time_us: u64| Position { epoch: newest.epoch, seq, time_us };
@@ -172,12 +176,12 @@ pub(crate) fn missed(mailbox: &Mailbox, shown: Shown, topic: Option<&str>) -> Ve
         let events = missed.entry((*seq, *time_us)).or_default();
         events.event(NOTIFICATION, &notification(payload, topic, unread, read));
     }
-    let told = match shown {
+    let shown_up_to = match shown {
         Shown::UpTo(place) => Some(place),
         Shown::Part { after, .. } => Some(Some(after)),
         Shown::Now | Shown::Nothing => None,
     };
-    if let Some(place) = told {
+    if let Some(place) = shown_up_to {
         let here: std::collections::HashSet<&str> =
             mailbox.items.iter().map(|item| item.id.as_str()).collect();
         let mut marks: BTreeMap<(u64, u64, bool), Vec<&str>> = BTreeMap::new();
@@ -192,7 +196,7 @@ pub(crate) fn missed(mailbox: &Mailbox, shown: Shown, topic: Option<&str>) -> Ve
         }
     }
     if let Some(last) = mailbox.items.last().filter(|_| mailbox.more) {
-        // What came after it is read later.
+        // What came after the last item is read later.
         missed.split_off(&(last.seq, last.time_us.saturating_add(1)));
     }
     missed.into_iter().map(|((seq, time_us), events)| Missed { place: at(seq, time_us), events }).collect()

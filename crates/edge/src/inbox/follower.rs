@@ -1,4 +1,4 @@
-//! Follows the feeds of all mailboxes, and tells the workers what came.
+//! Follows the feeds of all mailboxes, and sends what came to the workers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +15,14 @@ use crate::inbox::connections::Connections;
 use crate::inbox::events::EncodedLetter;
 use crate::metrics::Metrics;
 
-/// Events taken in before the workers are told of them. One may be for all devices of a worker, which does
-/// nothing else meanwhile.
+/// Largest number of events in one step. One event may be for all devices of a worker, which does nothing else while it
+/// writes them.
 const EVENTS_A_TURN: usize = 32;
 
-/// Steps that wait for a worker; one that misses some has its devices read their mailboxes.
+/// Largest number of steps that wait for a worker. A worker that misses steps has its devices read their mailboxes.
 pub(crate) const STEPS_WAITING: usize = 256;
 
-/// What the handlers need of the inboxes.
+/// What the handlers of all workers share: the mailboxes, the service, and the registry of connections.
 pub(crate) struct Inboxes {
     pub(crate) mailboxes: Mailboxes,
     pub(crate) notify: Notify,
@@ -30,24 +30,26 @@ pub(crate) struct Inboxes {
     pub(crate) registry: ConnectionRegistry,
 }
 
-/// What came, the same for all workers.
+/// What came since the last step. All workers receive the same steps.
 #[derive(Debug)]
 pub(crate) struct InboxStep {
-    /// Counts the steps of this edge.
+    /// The number of the step. A worker that finds a number left out has missed steps.
     pub(crate) no: u64,
-    /// In the order in which it came.
+    /// What came, in order.
     pub(crate) changes: Vec<Change>,
-    /// Where each feed stands after it.
+    /// The position of each bucket's feed after the changes.
     pub(crate) places: Arc<[Option<Position>]>,
+    /// Whether news arrives from the feeds.
     pub(crate) status: Status,
 }
 
-/// One thing that came.
+/// One change of a bucket's feed.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
-    /// A record of a bucket's feed.
+    /// A record of a bucket's feed, with its letters.
     Record { bucket: usize, position: Position, told: Vec<Arc<EncodedLetter>> },
-    /// Who follows a mailbox of this bucket must read it: records are missing, or the history is another.
+    /// Devices that follow a mailbox of this bucket must read it, because records are missing or the history is
+    /// another.
     Anew(usize),
 }
 
@@ -61,13 +63,14 @@ pub(crate) struct InboxFollower {
     changes: Vec<Change>,
     places: Vec<Option<Position>>,
     status: Status,
-    /// Of all feeds together: their heads are asked for at once.
+    /// Liveness of all feeds together, because their heads are polled together.
     liveness: Liveness,
-    /// Records that lie in Kafka and cannot be read yet, as each bucket's feed says.
+    /// For each bucket, the number of records that lie in Kafka and cannot be read yet, as the bucket's feed says.
     held_back: Vec<u64>,
 }
 
 impl InboxFollower {
+    /// Returns a follower that will send its steps to `steps`.
     pub(crate) fn new(
         redis_url: SecretString,
         metrics: Metrics,
@@ -80,10 +83,10 @@ impl InboxFollower {
         Self { redis_url, metrics, mailboxes, steps, no, changes, places, status, liveness, held_back }
     }
 
-    /// Runs for ever.
+    /// Follows the feeds for ever.
     ///
     /// # Errors
-    /// If the URL of Redis is none.
+    /// If the URL of Redis is not valid.
     pub(crate) async fn run(mut self) -> Result<(), tutti_feed::Error> {
         let names = self.mailboxes.feeds();
         let url = self.redis_url.expose_secret().to_owned();
@@ -103,12 +106,13 @@ impl InboxFollower {
                 }
                 self.publish();
             }
-            warn!("following the inboxes ended by itself; beginning anew");
+            warn!("the subscription to the inboxes ended unexpectedly; following them again");
             (0..names.len()).for_each(|bucket| self.begin_anew(bucket));
             self.held_back.fill(0);
         }
     }
 
+    /// Takes in one event of the feeds.
     fn take(&mut self, event: Event) {
         match event {
             Event::Heads(heads) if heads.contains(&Head::Unknown) => {}
@@ -129,14 +133,15 @@ impl InboxFollower {
         }
     }
 
-    /// What follows is not what came next.
+    /// Notes that a bucket's feed does not go on where it stood.
     fn begin_anew(&mut self, bucket: usize) {
         self.places[bucket] = None;
         self.changes.push(Change::Anew(bucket));
     }
 
+    /// Sends a step to the workers, if anything came or the status has changed.
     fn publish(&mut self) {
-        // A partition says the same to all buckets.
+        // A partition reports the same number to all buckets.
         let records = self.held_back.iter().copied().max().unwrap_or(0);
         self.liveness.hold_back(0, records);
         let status = self.liveness.status(Instant::now());
@@ -147,7 +152,7 @@ impl InboxFollower {
         self.no += 1;
         let changes = std::mem::take(&mut self.changes);
         let places = self.places.as_slice().into();
-        // Nobody listens only when the workers have ended.
+        // The send fails only when all workers have ended.
         let _ = self.steps.send(Arc::new(InboxStep { no: self.no, changes, places, status }));
     }
 }

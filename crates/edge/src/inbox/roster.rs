@@ -1,49 +1,50 @@
-//! The devices of a worker: each has a number while its stream lasts, and is among the others, or in a task
-//! of its own. In one piece of memory, for all are walked through once a second, and for each letter to a
-//! topic those who follow it.
+//! The devices of a worker. Each has a number while its stream lasts, and is either in the list or in a task. The list
+//! is one piece of memory, because all devices are visited once a second, and the subscribers of a topic for each
+//! letter to it.
 
 use slab::Slab;
 
 use crate::inbox::devices::Served;
 
-/// Who is here; [`None`] is in a task.
+/// The devices by number. A device in a task has its number, but [`None`] in its slot.
 #[derive(Default)]
 pub(crate) struct Roster(Slab<Option<Served>>);
 
 impl Roster {
-    /// A number for one who comes; it belongs to nobody else until [`Roster::leave`].
+    /// Returns a number for a new device, which is in a task. No other device has the number until [`Roster::leave`].
     pub(crate) fn enter(&mut self) -> usize {
         self.0.insert(None)
     }
 
-    /// The number is free again.
+    /// Frees a number.
     pub(crate) fn leave(&mut self, number: usize) {
         self.0.remove(number);
     }
 
-    /// Among the others now.
+    /// Puts a device from a task into the list.
     pub(crate) fn put(&mut self, served: Served) {
         let number = served.number;
         self.0[number] = Some(served);
     }
 
-    /// One of those who are not in a task.
+    /// Returns a device, if it is in the list.
     pub(crate) fn get_mut(&mut self, number: usize) -> Option<&mut Served> {
         self.0.get_mut(number)?.as_mut()
     }
 
-    /// The same, to become a task, or to end.
+    /// Takes a device out of the list, if it is there. The caller makes a task of it or ends its stream.
     pub(crate) fn take(&mut self, number: usize) -> Option<Served> {
         self.0.get_mut(number)?.take()
     }
 
-    /// All of these, to become tasks, or to end.
+    /// Takes out of the list the devices for which `wanted` returns true. The caller makes tasks of them or ends their
+    /// streams.
     pub(crate) fn take_if(&mut self, wanted: impl Fn(&Served) -> bool) -> Vec<Served> {
         let slots = self.0.iter_mut().map(|(_, slot)| slot);
         slots.filter_map(|slot| slot.take_if(|served| wanted(served))).collect()
     }
 
-    /// Those who are not in tasks.
+    /// Returns the devices in the list.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Served> {
         self.0.iter_mut().filter_map(|(_, slot)| slot.as_mut())
     }

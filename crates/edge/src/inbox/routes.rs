@@ -30,24 +30,24 @@ use crate::inbox::devices::{Device, InboxStreams};
 use crate::inbox::events::{self, Address, Shown, id_of, shown_of};
 use crate::inbox::follower::Inboxes;
 
-/// The scope that sending needs.
+/// The scope that is needed to send.
 const SEND: &str = "notifications:send";
-/// The scope that asking who is online needs.
+/// The scope that is needed to ask whether a user is online.
 const PRESENCE: &str = "presence:read";
-/// The scope that listening to topics for users needs; `inbox:topics:NAME` is good for one.
+/// The scope that is needed to receive notifications to topics. `inbox:topics:NAME` allows one topic.
 const TOPICS: &str = "inbox:topics";
 
-/// A notification to a thousand users, all of it escaped.
+/// Largest body of a notification. A notification to a thousand users fits in, even if all of it is escaped.
 const MAX_BODY_BYTES: usize = 1 << 20;
-/// An id, and what is around it.
+/// Largest body of a mark: an id, and the JSON around it.
 const MAX_MARK_BYTES: usize = 4 * 1024;
-/// A device listens to at most so many topics.
+/// Largest number of topics from which one device receives notifications.
 const MAX_TOPICS: usize = 16;
-/// What fails where Redis does not answer.
+/// What failed if Redis does not answer, for the log.
 const READING: &str = "reading a mailbox";
-/// Notifications listed at once, unless the request says.
+/// Number of notifications on a page, unless the request says otherwise.
 const LISTED: usize = 50;
-/// Bytes of a page of notifications, about.
+/// Approximate largest size of a page of notifications, in bytes.
 const PAGE_BYTES: u32 = 64 * 1024;
 
 /// What the handlers of notifications and inboxes need, one per worker.
@@ -68,15 +68,17 @@ impl InboxRoutes {
     /// Returns the stream of the inbox of the request's user, from `last_id` on.
     ///
     /// # Errors
-    /// If the token names no user, does not allow a topic, or the query cannot be read.
+    /// If the token names no user or does not allow a topic, or if the query cannot be read.
     pub(crate) fn part(&self, request: &HttpRequest, last_id: Option<String>) -> Result<Part, Problem> {
         let claims = user(request, self)?;
         let asked = web::Query::<InboxQuery>::from_query(request.query_string()).map_err(|_| {
-            Problem::bad_request("in the query, topics is a list as news,sport, and device a word")
+            Problem::bad_request(
+                "in the query, topics must be a list such as news,sport, and device must be a word",
+            )
         })?;
         let device = asked.device.clone().unwrap_or_else(|| Uuid::from_u128(rand::random()).to_string());
         if !is_id(&device) {
-            let detail = "device has 1 to 128 of the characters A-Z a-z 0-9 . _ ~ : -";
+            let detail = "device must have 1 to 128 of the characters A-Z a-z 0-9 . _ ~ : -";
             return Err(Problem::bad_request(detail));
         }
         let addresses = addresses(self, &claims, &asked.topics)?;
@@ -112,13 +114,13 @@ fn configure(app: &mut web::ServiceConfig) {
 
 async fn send(request: HttpRequest, inbox: web::Data<InboxRoutes>, body: web::Payload) -> Answer {
     let claims = inbox.shared.check(&request, SEND)?;
-    // What is sent is told apart by its sender: two without a name would be taken for one.
+    // Keys count for one sender each: two senders without a name would be taken for one.
     if !is_user(&claims.sub) {
         return Err(inbox.shared.refused(&Refusal::Invalid("its sub names no sender".to_owned())));
     }
     let key = idempotency_key(&request).filter(|key| (1..=256).contains(&key.len()));
     let key = key.ok_or_else(|| {
-        Problem::bad_request("the header Idempotency-Key must have 1 to 256 characters: draw one for each notification, and keep it when you try again")
+        Problem::bad_request("the header Idempotency-Key must have 1 to 256 characters: draw one for each notification, and send the same one when you retry")
     })?;
     let body = read_body(body, MAX_BODY_BYTES).await?;
     let notification = notification::decode(Format::Json, &body)
@@ -137,7 +139,10 @@ async fn send(request: HttpRequest, inbox: web::Data<InboxRoutes>, body: web::Pa
         .json(serde_json::json!({ "id": sent.id })))
 }
 
-/// The user that the request's token is of.
+/// Returns the claims of the request's token, which names a user.
+///
+/// # Errors
+/// If there is no valid token, or it names no user.
 fn user(request: &HttpRequest, inbox: &InboxRoutes) -> Result<Claims, Problem> {
     let claims = inbox.shared.claims(request)?;
     if is_user(&claims.sub) {
@@ -163,7 +168,10 @@ fn open_stream(request: &HttpRequest, inbox: &InboxRoutes) -> Answer {
     Ok(open(request, &inbox.shared, &query, part, false))
 }
 
-/// The user's mailbox, and those of the topics, if the token allows them.
+/// Returns the addresses of the user's own mailbox, which comes first, and of the topics, in alphabetical order.
+///
+/// # Errors
+/// If there are too many topics, or a topic is not valid or not allowed by the token.
 fn addresses(inbox: &InboxRoutes, claims: &Claims, topics: &str) -> Result<Rc<[Address]>, Problem> {
     let mailboxes = &inbox.inboxes.mailboxes;
     let address = |name: String, topic: Option<&str>| Address {
@@ -199,20 +207,22 @@ struct ListQuery {
     unread: bool,
 }
 
-/// Newest first.
+/// One page of an inbox, with the newest notification first.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Listed {
     notifications: Vec<Box<RawValue>>,
+    /// Number of unread notifications in the whole inbox.
     unread: u32,
-    /// What to ask for as `before`, if there are older ones.
+    /// Value of `before` for the next page, if there are older notifications.
     next: Option<String>,
-    /// Where a stream goes on, as `?since=`.
+    /// Value of `?since=` with which a stream goes on after this page.
     cursor: String,
-    /// When notifications were last lost for good that might be here, milliseconds since 1970.
+    /// When notifications that this inbox might have had were last lost for good, in milliseconds since 1970.
     lost_at: Option<u64>,
 }
 
+/// Returns the default of [`ListQuery::limit`].
 fn listed() -> usize {
     LISTED
 }
@@ -220,7 +230,9 @@ fn listed() -> usize {
 async fn list(request: HttpRequest, inbox: web::Data<InboxRoutes>) -> Answer {
     let claims = user(&request, &inbox)?;
     let query = web::Query::<ListQuery>::from_query(request.query_string()).map_err(|_| {
-        Problem::bad_request("in the query, before is an id, limit a whole number, unread true or false")
+        Problem::bad_request(
+            "in the query, before must be an id, limit a whole number, and unread true or false",
+        )
     })?;
     if !(1..=1000).contains(&query.limit) {
         return Err(Problem::bad_request("limit must be 1 to 1000"));
@@ -238,7 +250,7 @@ async fn list(request: HttpRequest, inbox: web::Data<InboxRoutes>) -> Answer {
         .ok_or_else(|| {
             Problem::new(
                 StatusCode::NOT_FOUND,
-                "before is neither the next of a page nor an id of this inbox",
+                "before must be the next of a page, or the id of a notification in this inbox",
             )
         })?;
     let notifications = mailbox.items.iter().filter_map(|item| {
@@ -261,6 +273,7 @@ async fn read(request: HttpRequest, inbox: web::Data<InboxRoutes>, path: web::Pa
     mark(&inbox, claims, path.into_inner(), Mark::Read).await
 }
 
+/// The body of a request that marks notifications up to one as read.
 #[derive(Default)]
 struct ReadTo {
     up_to: Option<String>,
@@ -281,7 +294,7 @@ async fn read_to(request: HttpRequest, inbox: web::Data<InboxRoutes>, body: web:
     let up_to = json::read(&body).and_then(|read_to: ReadTo| json::required(read_to.up_to, "upTo"));
     let up_to = up_to.map_err(|error| {
         Problem::bad_request(format!(
-            r#"the body must be {{"upTo":"ID"}}, for that notification and all before it: {error}"#
+            r#"the body must be {{"upTo":"ID"}}, with the id of the last notification to mark as read: {error}"#
         ))
     })?;
     mark(&inbox, claims, up_to, Mark::ReadTo).await
@@ -292,6 +305,7 @@ async fn delete(request: HttpRequest, inbox: web::Data<InboxRoutes>, path: web::
     mark(&inbox, claims, path.into_inner(), Mark::Deleted).await
 }
 
+/// Marks a notification, and answers with the number of unread notifications.
 async fn mark(inbox: &InboxRoutes, claims: Claims, id: String, mark: Mark) -> Answer {
     configured(inbox)?;
     let asked = MarkRequest { user: claims.sub, id, mark: mark.into() };
@@ -299,7 +313,7 @@ async fn mark(inbox: &InboxRoutes, claims: Claims, id: String, mark: Mark) -> An
     let marked = inbox.inboxes.notify.ask(asked, |mut n, asked| async move { n.mark(asked).await }).await;
     let unread = match marked {
         Ok(Marked { unread }) => unread,
-        // It may be gone by an attempt that was not answered.
+        // An earlier attempt that was not answered may have deleted it.
         Err(status) if mark == Mark::Deleted && status.code() == Code::NotFound => {
             let left = inbox.inboxes.mailboxes.read(&address, Since::Now).await;
             left.map_err(|error| Problem::of_redis(&inbox.shared.failures, READING, &error))?.unread
@@ -325,9 +339,13 @@ async fn presence(request: HttpRequest, inbox: web::Data<InboxRoutes>, path: web
     Ok(json_now(&serde_json::json!({ "user": user, "online": !devices.is_empty(), "devices": devices })))
 }
 
+/// Checks that this edge can ask the notifications' service.
 fn configured(inbox: &InboxRoutes) -> Result<(), Problem> {
     if inbox.inboxes.notify.is_configured() {
         return Ok(());
     }
-    Err(Problem::new(StatusCode::NOT_FOUND, "this edge sends and marks nothing: notify.urls is not set"))
+    Err(Problem::new(
+        StatusCode::NOT_FOUND,
+        "this edge cannot send or mark notifications: notify.urls is not set",
+    ))
 }

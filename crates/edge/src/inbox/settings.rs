@@ -6,11 +6,12 @@ use tutti_service::shared::Inboxes;
 /// Settings of inboxes.
 #[derive(Clone, Debug)]
 pub struct InboxSettings {
-    /// gRPC URLs of the replicas of the notifications' service; none: nothing is sent or marked here.
+    /// gRPC URLs of the replicas of the notifications' service. Without any, this edge neither sends nor marks
+    /// notifications.
     pub notify_urls: Vec<String>,
-    /// What all services that share the mailboxes must agree on.
+    /// The settings of mailboxes, on which all services that share them must agree.
     pub mailboxes: Inboxes,
-    /// The name under which users' connections to this edge are listed.
+    /// The name under which the registry lists connections of users to this edge.
     pub edge_name: String,
 }
 
@@ -20,7 +21,7 @@ impl InboxSettings {
         let notify_urls = settings.list(
             "notify.urls",
             &[],
-            "gRPC URLs of the notifications' service, as http://tutti-notify:9201; none: nothing is sent or marked",
+            "gRPC URLs of the notifications' service, for example http://tutti-notify:9201; without any, nothing is sent or marked",
         );
         for url in notify_urls.iter().filter(|url| !url.starts_with("http://")) {
             settings.mistake(format!("notify.urls: {url:?} is not an http:// URL"));
@@ -29,12 +30,12 @@ impl InboxSettings {
         let edge_name = settings.get_checked(
             "edge.name",
             std::env::var("HOSTNAME").unwrap_or_else(|_| "edge".to_owned()).replace('/', "-"),
-            "what users' connections to this edge are listed under; a few letters are added to it",
+            "name under which connections of users to this edge are listed; a few random letters are appended",
             |name: &String| {
                 if (1..=128).contains(&name.len()) && !name.contains('/') {
                     Ok(())
                 } else {
-                    Err("must have 1 to 128 bytes, and no /".to_owned())
+                    Err("must have 1 to 128 bytes and no /".to_owned())
                 }
             },
         );

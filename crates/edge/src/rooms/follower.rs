@@ -1,4 +1,5 @@
-//! The waiting rooms that this edge has streams of: each is followed by a task, from a snapshot on.
+//! Follows the waiting rooms that have streams at this edge. Each room has one task, which follows the room's feed from
+//! a snapshot on.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,51 +22,57 @@ use crate::rooms::client::Queue;
 use crate::rooms::presence::{Presence, report};
 use crate::rooms::state::{Applied, RoomView};
 
-/// A room is told of at most once in this time.
+/// Shortest time between two steps of a room that come from records.
 const STEP: Duration = Duration::from_millis(50);
-/// A room without streams is followed on for so long.
+/// How long a room is followed after its last stream closed.
 const LINGER: Duration = Duration::from_secs(30);
-/// Between attempts at something that failed.
+/// Time between two attempts at something that failed.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// A room at one step.
+/// A state of a room that was published to all workers.
 #[derive(Debug)]
 pub(crate) struct RoomStep {
-    /// Counts the histories: under another one each ticket must be looked at anew.
+    /// Counts the histories of the room. When it changes, the service must be asked again for each ticket.
     pub(crate) generation: u64,
-    /// `None` if the room is gone.
+    /// The room, or `None` if the room is gone.
     pub(crate) view: Option<RoomView>,
-    /// The cursor's text.
+    /// The version as the `id:` that clients receive. Empty if the room is gone.
     pub(crate) id: Arc<str>,
+    /// Whether news of the room arrives.
     pub(crate) status: Status,
 }
 
 /// A room that is being followed.
 pub(crate) struct RoomFeed {
     pub(crate) name: Arc<str>,
-    /// `None` until its first snapshot.
+    /// The steps of the room. `None` until the first snapshot.
     pub(crate) steps: watch::Receiver<Option<Arc<RoomStep>>>,
-    /// Whose streams are here.
+    /// The tickets that have streams here.
     pub(crate) presence: Presence,
 }
 
 /// All rooms that this edge follows.
 pub(crate) struct Rooms {
+    /// The waiting room's service.
     pub(crate) queue: Queue,
     redis_url: SecretString,
     metrics: Metrics,
-    /// Where the tasks run: streams live on threads of their own.
+    /// The runtime on which the tasks run, because streams live on threads of their own.
     runtime: Handle,
+    /// The rooms that are followed, by name.
     followed: Mutex<HashMap<String, Arc<RoomFeed>>>,
 }
 
 impl Rooms {
-    /// None yet. Needs a runtime.
+    /// Returns an empty set of rooms, whose tasks will run on the current runtime.
+    ///
+    /// # Panics
+    /// If it is called outside of a runtime.
     pub(crate) fn new(redis_url: SecretString, queue: Queue, metrics: Metrics) -> Self {
         Self { queue, redis_url, metrics, runtime: Handle::current(), followed: Mutex::default() }
     }
 
-    /// A room, followed from now on if it was not.
+    /// Returns the feed of a room, and starts a task that follows it unless there is one.
     pub(crate) fn follow(self: &Arc<Self>, name: &str) -> Arc<RoomFeed> {
         let mut all = self.followed();
         if let Some(followed) = all.get(name) {
@@ -76,19 +83,19 @@ impl Rooms {
             Arc::new(RoomFeed { name: name.into(), steps: receiver, presence: Presence::default() });
         all.insert(name.to_owned(), followed.clone());
         self.metrics.rooms.inc();
-        let (rooms, ours) = (self.clone(), followed.clone());
+        let (rooms, feed) = (self.clone(), followed.clone());
         self.runtime.spawn(async move {
-            let conductor = RoomFollower {
+            let follower = RoomFollower {
                 rooms: &rooms,
-                room: &ours,
+                room: &feed,
                 steps,
                 status: Status::Stale { since_ms: None },
                 generation: 0,
             };
             tokio::select! {
-                never = conductor.run() => match never {},
-                never = report(&rooms.queue, &ours) => match never {},
-                () = rooms.until_unused(&ours) => {}
+                never = follower.run() => match never {},
+                never = report(&rooms.queue, &feed) => match never {},
+                () = rooms.until_unused(&feed) => {}
             }
             rooms.metrics.rooms.dec();
         });
@@ -99,13 +106,13 @@ impl Rooms {
         self.followed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until a room has had no stream for a while, and takes it off the list.
+    /// Waits until a room has had no stream for [`LINGER`] and the service knows, and removes it from the map.
     async fn until_unused(&self, room: &Arc<RoomFeed>) {
         let mut idle_since = Instant::now();
         loop {
             sleep(LINGER / 10).await;
             let mut all = self.followed();
-            // The list's and the task's own: nobody else has it, nor gets it while this is locked.
+            // Two references are the map's and this task's own. While the map is locked nobody else can get another.
             if Arc::strong_count(room) > 2 || !room.presence.is_idle() {
                 idle_since = Instant::now();
             } else if idle_since.elapsed() >= LINGER {
@@ -116,7 +123,7 @@ impl Rooms {
     }
 }
 
-/// Follows one room.
+/// Follows the feed of one room and publishes its steps.
 struct RoomFollower<'a> {
     rooms: &'a Rooms,
     room: &'a RoomFeed,
@@ -125,15 +132,16 @@ struct RoomFollower<'a> {
     generation: u64,
 }
 
-/// Why following ended.
+/// Why following from a snapshot ended.
 enum Ended {
-    /// A snapshot tells more: all got their places, or there is something that this version cannot read.
+    /// Another snapshot is needed: all visitors received their places, or this version of Tutti cannot read a record.
     Anew,
-    /// The history is another.
+    /// The feed has another history than the snapshot.
     Reset,
 }
 
 impl RoomFollower<'_> {
+    /// Follows the room for ever: takes a snapshot, follows the feed from it, and starts again when that ends.
     async fn run(mut self) -> std::convert::Infallible {
         loop {
             let Some(view) = self.snapshot().await else {
@@ -143,23 +151,29 @@ impl RoomFollower<'_> {
                 continue;
             };
             match self.follow(view).await {
-                Ok(Ended::Anew) => info!(room = &*self.room.name, "looking at the room anew"),
+                Ok(Ended::Anew) => {
+                    info!(
+                        room = &*self.room.name,
+                        "the room opened, or a record of it cannot be read; taking another snapshot"
+                    );
+                }
                 Ok(Ended::Reset) => {
                     warn!(
                         room = &*self.room.name,
-                        "the room's history is another; looking at its tickets anew"
+                        "the room's history in Redis has changed; asking for all of its tickets again"
                     );
                     self.generation += 1;
                 }
                 Err(error) => {
-                    warn!(room = &*self.room.name, %error, "following the room");
+                    warn!(room = &*self.room.name, %error, "could not follow the room; trying again");
                     sleep(RETRY).await;
                 }
             }
         }
     }
 
-    /// The room as it stands; `None` if there is none.
+    /// Returns the current state of the room, or `None` if there is no such room. Asks the service until it answers;
+    /// from the first failure on, streams have the status `stale`.
     async fn snapshot(&mut self) -> Option<RoomView> {
         let mut said = false;
         loop {
@@ -170,7 +184,11 @@ impl RoomFollower<'_> {
                 Err(status) if status.code() == Code::NotFound => return None,
                 Err(status) => {
                     if !std::mem::replace(&mut said, true) {
-                        warn!(room = &*self.room.name, why = status.message(), "no snapshot of the room");
+                        warn!(
+                            room = &*self.room.name,
+                            why = status.message(),
+                            "the waiting room's service gave no snapshot of the room; trying again"
+                        );
                     }
                     let pause = if is_passing(&status) { RETRY } else { 4 * RETRY };
                     sleep(pause).await;
@@ -180,6 +198,10 @@ impl RoomFollower<'_> {
         }
     }
 
+    /// Follows the feed from the version of `view`, and publishes the steps, until another snapshot is needed.
+    ///
+    /// # Errors
+    /// If the feed cannot be followed at all.
     async fn follow(&mut self, mut view: RoomView) -> Result<Ended, tutti_feed::Error> {
         let url = self.rooms.redis_url.expose_secret();
         let feed = names::room_feed(&self.room.name);
@@ -190,7 +212,8 @@ impl RoomFollower<'_> {
         let time_ms = |view: &RoomView| Some((view.version.time_us / 1000) as i64);
         liveness.hear(0, time_ms(&view), Instant::now());
         let (mut published_at, mut dirty) = (Instant::now(), false);
-        // A snapshot may be of any age only as a reset would make it: it is Redis's own.
+        // The snapshot comes from Redis itself, so it is current. It can be older than what was published before only
+        // if Redis lost changes, which is a reset.
         self.status = Status::Live;
         self.publish(Some(&view));
         loop {
@@ -217,7 +240,7 @@ impl RoomFollower<'_> {
                 }
                 _ = watch.tick() => {
                     let status = liveness.status(Instant::now());
-                    // A closed room has no pulse.
+                    // A closed room gets no record each second, so its silence means nothing.
                     let is_quiet = status != Status::Live && view.mode != tutti_model::Mode::Closed;
                     if is_quiet && self.status == Status::Live {
                         self.status = status;
@@ -228,7 +251,7 @@ impl RoomFollower<'_> {
         }
     }
 
-    /// Tells that what was published last is no longer, or again, new.
+    /// Publishes the last step again with another status.
     fn set_status(&mut self, status: Status) {
         self.status = status;
         let last = self.steps.borrow().clone();
@@ -242,6 +265,7 @@ impl RoomFollower<'_> {
         }
     }
 
+    /// Publishes a step. `None` means that the room is gone.
     fn publish(&self, view: Option<&RoomView>) {
         let id = view.map_or_else(String::new, |view| Cursor(vec![Some(view.version)]).to_text());
         self.steps.send_replace(Some(Arc::new(RoomStep {

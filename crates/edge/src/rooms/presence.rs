@@ -1,5 +1,5 @@
-//! Tells the waiting room's service whose streams this edge has: who has none anywhere for the grace
-//! period leaves the line.
+//! Reports to the waiting room's service which tickets have streams at this edge. A ticket without a stream at any edge
+//! leaves the line after the grace period.
 
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
@@ -15,9 +15,10 @@ use uuid::Uuid;
 use crate::rooms::client::Queue;
 use crate::rooms::follower::RoomFeed;
 
-/// Changes go out once in this time, and so does a sign of life.
+/// Time between two reports of what changed. A report without changes renews the lease of this edge.
 const REPORT: Duration = Duration::from_secs(1);
-/// All is told anew so often: a call that was given up may have arrived late, after a newer one.
+/// Time between two reports of all tickets. They repair the effect of a call that was given up and arrived late, after
+/// a newer one.
 const ALL: Duration = Duration::from_secs(60);
 
 /// The tickets of one room that have streams here.
@@ -26,15 +27,17 @@ pub(crate) struct Presence(Mutex<State>);
 
 #[derive(Default)]
 struct State {
+    /// Number of streams by ticket. Tickets at zero are removed.
     streams: HashMap<u64, usize>,
-    /// Changed since the service was told.
+    /// Tickets whose first stream opened since the last report.
     opened: BTreeSet<u64>,
+    /// Tickets whose last stream closed since the last report.
     closed: BTreeSet<u64>,
-    /// Changes are on their way to the service.
+    /// A report is on its way to the service.
     telling: bool,
 }
 
-/// One stream of a ticket, for as long as this is kept.
+/// Counts one stream of a ticket until it is dropped.
 pub(crate) struct Present {
     room: Arc<RoomFeed>,
     ticket: u64,
@@ -45,13 +48,15 @@ impl Presence {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is no stream here, and the service knows.
+    /// Whether no ticket of the room has a stream here, and the service knows.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.state();
         state.streams.is_empty() && state.closed.is_empty() && !state.telling
     }
 
-    /// What is to be told: all, or what changed. `None` if there is nothing to say at all.
+    /// Returns the tickets to report, as those with streams and those without. Reports all tickets with streams if
+    /// `all`, otherwise those that opened since the last report. Returns `None` if there is nothing to report, not even
+    /// a sign of life.
     fn take(&self, all: bool) -> Option<(Vec<u64>, Vec<u64>)> {
         let mut state = self.state();
         let (opened, closed) = (std::mem::take(&mut state.opened), std::mem::take(&mut state.closed));
@@ -61,18 +66,18 @@ impl Presence {
         state.telling = true;
         if all {
             let here = state.streams.keys().copied().collect();
-            // They had a stream a moment ago: the service is to hear it from us, not to guess.
+            // The service must learn from this edge that these streams have closed; it must not guess.
             return Some((here, closed.into_iter().collect()));
         }
         Some((opened.into_iter().collect(), closed.into_iter().collect()))
     }
 
-    /// The service has answered.
+    /// Notes that the report under way has ended.
     fn told(&self) {
         self.state().telling = false;
     }
 
-    /// Those changes did not arrive.
+    /// Adds changes to the next report, because they did not arrive. Leaves out those that no longer hold.
     fn put_back(&self, opened: Vec<u64>, closed: Vec<u64>) {
         let mut state = self.state();
         for ticket in opened {
@@ -89,6 +94,7 @@ impl Presence {
 }
 
 impl Present {
+    /// Counts one more stream of a ticket.
     pub(crate) fn new(room: Arc<RoomFeed>, ticket: u64) -> Self {
         let mut state = room.presence.state();
         let streams = state.streams.entry(ticket).or_default();
@@ -115,7 +121,7 @@ impl Drop for Present {
     }
 }
 
-/// Reports for ever.
+/// Reports the tickets of one room that have streams here, for ever, under a name drawn for this room and edge.
 pub(crate) async fn report(queue: &Queue, room: &RoomFeed) -> Infallible {
     let edge = Uuid::from_u128(rand::random()).to_string();
     let mut reports = interval(REPORT);
@@ -144,13 +150,13 @@ pub(crate) async fn report(queue: &Queue, room: &RoomFeed) -> Infallible {
                     reports.reset_immediately();
                 }
             }
-            // The room is gone, and whoever was in it.
+            // The room is gone, and all its tickets with it.
             Err(status) if status.code() == Code::NotFound => {}
             Err(status) => {
                 debug!(
                     room = &*room.name,
                     why = status.message(),
-                    "whose streams are here could not be told"
+                    "could not report to the waiting room's service which tickets have streams here; trying again"
                 );
                 room.presence.put_back(opened, closed);
             }

@@ -29,11 +29,11 @@ use crate::rooms::follower::Rooms;
 use crate::rooms::tickets::{TicketKeys, Untaken};
 use crate::rooms::visitors::{RoomStreams, Visit};
 
-/// The scope that making and changing rooms needs.
+/// The scope that is needed to create, change and list rooms.
 const ADMIN: &str = "rooms:admin";
-/// The scope that joining needs, unless rooms are public.
+/// The scope that is needed to join, unless rooms are public.
 const JOIN: &str = "rooms:join";
-/// Settings are a few numbers.
+/// Largest body that is read. The settings of a room are a few numbers.
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
 /// What the handlers of waiting rooms need, one per worker.
@@ -45,7 +45,7 @@ pub(crate) struct RoomRoutes {
     pub(crate) ticket_keys: Arc<TicketKeys>,
     /// Whether rooms may be joined without a token.
     pub(crate) is_public: bool,
-    /// The cookie that may hold a ticket's token.
+    /// Name of the cookie that may hold a ticket's token.
     pub(crate) cookie: String,
 }
 
@@ -56,10 +56,11 @@ impl RoomRoutes {
         configure(app);
     }
 
-    /// Returns the stream of a room for the holder of a ticket's token, which was shown the room up to `last_id`.
+    /// Returns the stream of a room for the holder of a ticket's token. `last_id` says up to where the client has been
+    /// shown the room.
     ///
     /// # Errors
-    /// If there are no rooms here, or the token is not valid for the room.
+    /// If this edge has no rooms, or the token is not valid for the room.
     pub(crate) async fn part(
         &self,
         request: &HttpRequest,
@@ -110,7 +111,7 @@ fn configure(app: &mut web::ServiceConfig) {
     }
 }
 
-/// What a visitor does.
+/// What a visitor asks for its ticket.
 #[derive(Clone, Copy)]
 enum Act {
     Get,
@@ -149,7 +150,8 @@ async fn get(request: HttpRequest, rooms: web::Data<RoomRoutes>, path: web::Path
     Ok(json_now(&room_to_json(&answer)))
 }
 
-/// What anyone may know of a room's opening, to check it.
+/// Returns what anyone needs to check the draw of a room's opening: when the room opens and the hash of the seed, and
+/// after the opening the seed and the number of tickets that took part.
 async fn lottery(rooms: web::Data<RoomRoutes>, path: web::Path<String>) -> Answer {
     configured(&rooms)?;
     let name = RoomName { room: path.into_inner() };
@@ -175,7 +177,7 @@ async fn put(
     let name = path.into_inner();
     if !room::is_name(&name) {
         return Err(Problem::bad_request(
-            "a room's name has 1 to 64 characters of a-z, 0-9, - and _, and begins with a letter or digit",
+            "the room's name must have 1 to 64 of the characters a-z 0-9 - _ and begin with a letter or digit",
         ));
     }
     let body = settings_body(body).await?;
@@ -199,13 +201,16 @@ async fn patch(
     Ok(json_now(&room_to_json(&answer)))
 }
 
-/// The body of a request that sets a room. One without a body is no request for the defaults: it is more likely one
-/// that lost its body.
+/// Returns the body of a request that sets a room.
+///
+/// # Errors
+/// If the body is too large or empty. An empty body does not ask for the defaults: more likely the request lost its
+/// body.
 async fn settings_body(body: web::Payload) -> Result<Bytes, Problem> {
     let body = read_body(body, MAX_BODY_BYTES).await?;
     if body.is_empty() {
         return Err(Problem::bad_request(
-            r#"the body is missing: it must be a JSON object with the room's settings, as {"maxActive":100}; a PUT of {} sets the defaults"#,
+            r#"the body is missing: it must be a JSON object with the room's settings, for example {"maxActive":100}; a PUT of {} sets the defaults"#,
         ));
     }
     Ok(body)
@@ -237,7 +242,7 @@ async fn join(request: HttpRequest, rooms: web::Data<RoomRoutes>, path: web::Pat
     let claims = claims.transpose().map_err(|refusal| rooms.shared.refused(&refusal))?;
     let key = idempotency_key(&request).and_then(|key| Uuid::try_parse(key).ok()).ok_or_else(|| {
         Problem::bad_request(
-            "the header Idempotency-Key must be a UUID: draw one for each visit, and keep it when you try again",
+            "the header Idempotency-Key must be a UUID: draw one for each visit, and send the same one when you retry",
         )
     })?;
     let room = path.into_inner();
@@ -265,7 +270,7 @@ async fn act(
     let (room, number) = path.into_inner();
     let (id, _) = visitor(&request, &rooms, &room).await?;
     if number.parse() != Ok(id.number) {
-        return Err(rooms.shared.refused(&Refusal::Invalid("of another ticket".to_owned())));
+        return Err(rooms.shared.refused(&Refusal::Invalid("issued for another ticket".to_owned())));
     }
     let call = |mut q: QueueClient<Channel>, id| async move {
         match act {
@@ -278,7 +283,7 @@ async fn act(
     Ok(json_now(&ticket_to_json(&ask(&rooms, id, call).await?)))
 }
 
-/// By the ticket's token, or as an administrator.
+/// Gives a ticket up: as an administrator if the request has that scope, otherwise by the ticket's own token.
 async fn leave(
     request: HttpRequest,
     rooms: web::Data<RoomRoutes>,
@@ -289,7 +294,8 @@ async fn leave(
     }
     configured(&rooms)?;
     let (room, number) = path.into_inner();
-    let number = number.parse().map_err(|_| Problem::bad_request("a ticket is a whole number from 1 up"))?;
+    let number =
+        number.parse().map_err(|_| Problem::bad_request("the ticket must be a whole number, at least 1"))?;
     let asked = RemoveRequest { room, number };
     let answer = ask(&rooms, asked, |mut q, asked| async move { q.remove(asked).await }).await?;
     Ok(json_now(&ticket_to_json(&answer)))
@@ -307,7 +313,10 @@ async fn open_stream(request: &HttpRequest, rooms: &RoomRoutes, room: &str) -> A
     Ok(open(request, &rooms.shared, &query, part, false))
 }
 
-/// Which ticket the request's token is of, and when it expires.
+/// Returns the ticket that the request's token was issued for, and when the token expires.
+///
+/// # Errors
+/// If this edge has no rooms, or the request has no token that is valid for the room.
 async fn visitor(
     request: &HttpRequest,
     rooms: &RoomRoutes,
@@ -318,7 +327,10 @@ async fn visitor(
     ticket_of(rooms, room, &token).await
 }
 
-/// Which ticket a token is of, and when it expires.
+/// Returns the ticket that `token` was issued for, and when the token expires.
+///
+/// # Errors
+/// If the token is not valid for the room, or the keys to verify it are not available.
 async fn ticket_of(rooms: &RoomRoutes, room: &str, token: &str) -> Result<(TicketId, NumericDate), Problem> {
     let claims = rooms.ticket_keys.verify(token, room).await.map_err(|untaken| match untaken {
         Untaken::Invalid(why) => rooms.shared.refused(&Refusal::Invalid(why)),
@@ -329,7 +341,10 @@ async fn ticket_of(rooms: &RoomRoutes, room: &str, token: &str) -> Result<(Ticke
     Ok((id, NumericDate::from_secs(claims.exp)))
 }
 
-/// Asks the service; what it says against it as the answer.
+/// Asks the waiting room's service.
+///
+/// # Errors
+/// If the service refuses or no replica answers, as the problem that the client receives.
 async fn ask<R: Clone, T, F: Future<Output = Result<Response<T>, Status>>>(
     rooms: &RoomRoutes,
     request: R,
@@ -343,11 +358,13 @@ async fn ask<R: Clone, T, F: Future<Output = Result<Response<T>, Status>>>(
         .map_err(|status| Problem::of_service(&rooms.shared.failures, &status))
 }
 
+/// Checks that this edge has rooms and that the request's token has the scope [`ADMIN`].
 fn administrator(request: &HttpRequest, rooms: &RoomRoutes) -> Result<(), Problem> {
     configured(rooms)?;
     rooms.shared.check(request, ADMIN).map(drop)
 }
 
+/// Checks that this edge has waiting rooms.
 fn configured(rooms: &RoomRoutes) -> Result<(), Problem> {
     if rooms.rooms.queue.is_configured() {
         return Ok(());

@@ -1,5 +1,5 @@
-//! Finds out where a visitor belongs, and puts it there: asks the service after the ticket, tells the visitor the answer,
-//! and waits until this edge has seen as much of the room as the answer.
+//! Finds out where a visitor belongs, and puts it there. Asks the service for the ticket, sends the answer to the
+//! visitor, and waits until this edge has reached the version of the room that the answer was given at.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,16 +21,16 @@ use crate::rooms::follower::RoomStep;
 use crate::rooms::visitor::{Settled, Visitor};
 use crate::rooms::visitors::RoomStreams;
 
-/// Between two questions about the same visitor.
+/// Longest pause between two questions about the same visitor.
 const RETRY: Duration = Duration::from_secs(1);
-/// An edge that has not caught up with an answer after so long asks again.
+/// How long a visitor waits for this edge to reach the version of an answer. After it the service is asked again.
 const CATCH_UP: Duration = Duration::from_secs(10);
 
 /// Why a visitor's stream is over.
 enum Stop {
-    /// Its client is gone, or a frame is half written.
+    /// The client is gone, or a frame was written only in part. Nothing more can be written.
     Cut(CloseReason),
-    /// It was to end, between two frames.
+    /// The stream ends between two frames, so its planned end can be written.
     Close(CloseReason),
 }
 
@@ -41,30 +41,30 @@ impl From<CloseReason> for Stop {
 }
 
 impl RoomStreams {
-    /// Finds out where a visitor belongs, as a task of its own, and puts it there.
+    /// Starts a task that writes `rest` to a visitor, finds out where the visitor belongs, and puts it there.
     pub(crate) fn settle(self: &Rc<Self>, visitor: Visitor, rest: Bytes) {
-        let ours = self.clone();
+        let streams = self.clone();
         self.hub.spawn_behind(async move {
             let name = visitor.id.room.clone();
-            let Err((visitor, stop)) = ours.settle_in(visitor, rest).await else { return Ok(()) };
+            let Err((visitor, stop)) = streams.settle_in(visitor, rest).await else { return Ok(()) };
             let reason = match stop {
                 Stop::Cut(reason) => reason,
                 Stop::Close(reason) => {
                     let mut stream = visitor.stream;
                     stream.close_reason = reason;
-                    ours.hub.close(stream)
+                    streams.hub.close(stream)
                 }
             };
             drop(visitor.present);
-            ours.forget(&name);
+            streams.forget(&name);
             Err(reason)
         });
     }
 
-    /// Puts a visitor among the others.
+    /// Writes `rest` to a visitor, and repeats finding out and placing until the visitor is in a list.
     ///
     /// # Errors
-    /// The visitor, and how its stream ends.
+    /// If the stream ends: the visitor, and how the stream ends.
     async fn settle_in(
         self: &Rc<Self>,
         mut visitor: Visitor,
@@ -85,7 +85,10 @@ impl RoomStreams {
         }
     }
 
-    /// Puts a visitor where it belongs, if the room is still as it was found.
+    /// Puts a visitor into the list where it belongs.
+    ///
+    /// # Errors
+    /// If the room is gone or the client has left: the visitor.
     fn place(self: &Rc<Self>, mut visitor: Visitor, settled: &Settled) -> Result<(), Box<Visitor>> {
         let mut rooms = self.rooms.borrow_mut();
         let Some(room) = rooms.get_mut(&*visitor.id.room) else { return Err(Box::new(visitor)) };
@@ -111,7 +114,11 @@ impl RoomStreams {
         Ok(())
     }
 
-    /// Asks after a visitor until this edge knows as much as the answer.
+    /// Asks the service for a visitor's ticket, and sends the answer, until this edge has reached the answer and agrees
+    /// with it. Returns where the visitor belongs.
+    ///
+    /// # Errors
+    /// If the stream ends meanwhile, or with the answer.
     async fn find_out(&self, visitor: &mut Visitor) -> Result<Settled, Stop> {
         let mut misses = 0;
         loop {
@@ -119,7 +126,7 @@ impl RoomStreams {
                 return Err(Stop::Close(visitor.stream.close_reason));
             }
             self.hub.keep_alive(&mut visitor.stream, "").await?;
-            // Before the answer, so that what comes between is not missed.
+            // Read before the service is asked, so that a change in between is not missed.
             let generation = self.room_step(&visitor.id.room).map_or(0, |step| step.generation);
             let answer = self.ask(visitor).await?;
             let mut events = Events::default();
@@ -144,7 +151,8 @@ impl RoomStreams {
                     if self.caught_up(visitor, position(ticket.version), &settled).await? {
                         return Ok(settled);
                     }
-                    // It has moved on since, or we see it otherwise: not to be asked in a loop.
+                    // The visitor has moved on since, or this edge disagrees with the answer. The pause keeps this from
+                    // becoming a busy loop.
                     misses += 1;
                     let pause = (RETRY / 10 * misses).min(RETRY);
                     self.hub.pause(&mut visitor.stream, Instant::now() + pause).await;
@@ -153,7 +161,10 @@ impl RoomStreams {
         }
     }
 
-    /// Asks after a visitor, whose stream is kept alive meanwhile.
+    /// Asks the service for a visitor's ticket, in the turn of the visitor's network. Keeps the stream alive meanwhile.
+    ///
+    /// # Errors
+    /// If the stream ends meanwhile.
     async fn ask(&self, visitor: &mut Visitor) -> Result<Result<Ticket, Refused>, Stop> {
         let Visitor { stream, rooms, id, address, .. } = visitor;
         let owner = address.map_or(Owner::All, Owner::Address);
@@ -165,7 +176,11 @@ impl RoomStreams {
         answer.ok_or(Stop::Close(stream.close_reason))
     }
 
-    /// Waits until this edge has what the answer had. Whether it then says the same.
+    /// Waits until this edge has reached the version `answer`. Returns whether its view of the room then agrees with
+    /// `settled`, and false if the wait takes longer than [`CATCH_UP`] or the stream's time is over.
+    ///
+    /// # Errors
+    /// Why the stream ended meanwhile.
     async fn caught_up(
         &self,
         visitor: &mut Visitor,
@@ -199,10 +214,15 @@ impl RoomStreams {
         }
     }
 
+    /// Returns the last step of a room, if there is one.
     fn room_step(&self, name: &str) -> Option<Arc<RoomStep>> {
         self.rooms.borrow().get(name)?.step.clone()
     }
 
+    /// Writes events to a visitor, however long the client takes, within the bounds of its stream.
+    ///
+    /// # Errors
+    /// Why the stream ended meanwhile.
     async fn write_events(&self, visitor: &mut Visitor, events: &Events) -> Result<(), CloseReason> {
         match self.write_visitor(visitor, events) {
             WriteOutcome::Complete => Ok(()),

@@ -1,4 +1,5 @@
-//! A waiting room as an edge knows it: a pure fold over the records of its feed, from a snapshot.
+//! The state of a waiting room at an edge. It is a pure fold: a snapshot, to which the records of the room's feed are
+//! applied in order.
 
 use std::sync::Arc;
 
@@ -15,39 +16,44 @@ use crate::rooms::client::position;
 pub(crate) struct RoomView {
     pub(crate) version: Position,
     pub(crate) mode: Mode,
-    /// Places have been given out.
+    /// Whether the visitors have places in the line.
     pub(crate) opened: bool,
+    /// When the room opens, in milliseconds since 1970.
     pub(crate) opens_at_ms: u64,
+    /// Tickets with numbers up to this one took part in the draw of the opening.
     early: u64,
+    /// The seed of that draw.
     seed: Arc<str>,
-    /// Places of who waits; until the opening, their ticket numbers.
+    /// Places that wait. Before the opening, ticket numbers that wait.
     waiting: Arc<RoaringBitmap>,
-    /// Tickets of who is inside.
+    /// Tickets that were admitted and are not gone.
     inside: Arc<RoaringBitmap>,
+    /// Admissions in a thousand seconds, as the service measured them.
     pace_milli: u64,
 }
 
-/// What a record did that is more than moved places.
+/// What a record did to a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Applied {
-    /// Nothing.
+    /// The record was applied to the view.
     Folded,
-    /// All got their places: a snapshot has them.
+    /// The room opened and all visitors received places, which only a snapshot lists.
     Opened,
-    /// The payload is none that this version reads.
+    /// This version of Tutti cannot read the payload.
     Unreadable,
 }
 
-/// Where a visitor who waits is in the line.
+/// Where a visitor that waits is in the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rank {
-    /// From 1.
+    /// The position, counted from 1.
     pub(crate) position: u64,
+    /// Number of visitors behind.
     pub(crate) behind: u64,
 }
 
 impl RoomView {
-    /// A room as the service tells it; `None` if the answer is not whole.
+    /// Returns the view of a snapshot, or `None` if the snapshot is incomplete.
     pub(crate) fn of_snapshot(snapshot: RoomSnapshot) -> Option<Self> {
         let room = snapshot.room?;
         let version = position(Some(room.version?));
@@ -69,7 +75,7 @@ impl RoomView {
         })
     }
 
-    /// Folds the next record in.
+    /// Applies the next record of the feed. Its position becomes the version, whatever the record says.
     pub(crate) fn apply(&mut self, record: &Record) -> Applied {
         self.version = record.position;
         let Ok(RoomEvent { event }) = RoomEvent::decode(record.payload.clone()) else {
@@ -104,12 +110,12 @@ impl RoomView {
         Applied::Folded
     }
 
-    /// What stands for a ticket among those who wait: its place, or until the opening its number.
+    /// Returns the key of a ticket among those that wait: its place in the line, or before the opening its number.
     pub(crate) fn key_of(&self, ticket: u64) -> u64 {
         if self.opened { lottery::place_of(ticket, self.early, &self.seed) } else { ticket }
     }
 
-    /// Whether who has this key waits.
+    /// Whether a visitor with this key waits.
     pub(crate) fn is_waiting(&self, key: u64) -> bool {
         u32::try_from(key).is_ok_and(|key| self.waiting.contains(key))
     }
@@ -119,18 +125,18 @@ impl RoomView {
         u32::try_from(ticket).is_ok_and(|ticket| self.inside.contains(ticket))
     }
 
-    /// Where who has this key is in the line; `None` until the opening.
+    /// Returns where the visitor with this key is in the line, or `None` before the opening.
     pub(crate) fn rank(&self, key: u64) -> Option<Rank> {
         let position = self.waiting.rank(u32::try_from(key).ok()?);
         self.opened.then(|| Rank { position, behind: self.waiting.len() - position })
     }
 
-    /// Seconds until someone at this position is let in.
+    /// Estimates the seconds until the visitor at this position is admitted. Returns `None` if there is no estimate.
     pub(crate) fn eta_seconds(&self, position: u64) -> Option<u64> {
         room::eta_seconds(position, self.pace_milli, self.mode)
     }
 
-    /// How many wait.
+    /// Returns the number of visitors that wait.
     pub(crate) fn waiting(&self) -> u64 {
         self.waiting.len()
     }

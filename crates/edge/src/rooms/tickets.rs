@@ -1,4 +1,4 @@
-//! Tickets' tokens: verified with the keys that the waiting room's service publishes.
+//! Verifies the tokens of tickets with the public keys of the waiting room's service.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -15,28 +15,29 @@ use tutti_service::grpc;
 use crate::http::auth::{NumericDate, header_of, kind_of};
 use crate::rooms::client::Queue;
 
-/// Keys are asked for again after so long, so that a key that was withdrawn is.
+/// Keys that are older than this are fetched again, so that a withdrawn key stops being accepted.
 const FRESH: Duration = Duration::from_secs(60);
-/// A token of an unknown key has them asked for again, but not more often than this.
+/// Shortest time between two fetches because of an unknown key, and between two attempts that failed.
 const ANEW: Duration = Duration::from_secs(2);
 
-/// Why a token is not taken.
+/// Why a token was not accepted.
 #[derive(Debug)]
 pub(crate) enum Untaken {
-    /// It is not valid; why.
+    /// The token is not valid, with the reason.
     Invalid(String),
-    /// The keys could not be had, or not anew since a moment ago.
+    /// The service gave no keys, or none that are new enough to know whether the token's key exists.
     NoKeys(Status),
 }
 
-/// The published keys, as they were last asked for.
+/// The public keys of the service, as they were last fetched.
 pub(crate) struct TicketKeys {
     queue: Queue,
     held: RwLock<Option<Arc<Held>>>,
-    /// Held by who asks; the last time that there was no answer, and why, if none came since.
+    /// Locked by the caller that fetches. Holds when the last fetch failed and why, unless one has succeeded since.
     asking: Mutex<Option<(Instant, Status)>>,
 }
 
+/// One fetched set of keys.
 struct Held {
     jwks: Arc<str>,
     keys: Vec<(Option<String>, DecodingKey)>,
@@ -48,25 +49,32 @@ impl TicketKeys {
         Self { queue, held: RwLock::default(), asking: Mutex::default() }
     }
 
-    /// Has the keys fetched before the first visitor comes, who may come when the service does not answer.
+    /// Fetches the keys ahead of the first visitor, because the service may not answer when that visitor comes. Retries
+    /// until it succeeds.
     pub(crate) async fn fetch_first(&self) {
         while self.queue.is_configured() && self.jwks().await.is_err() {
             sleep(ANEW).await;
         }
     }
 
-    /// The public keys, as a JSON Web Key Set.
+    /// Returns the public keys as a JSON Web Key Set.
+    ///
+    /// # Errors
+    /// If no keys were ever fetched and the service gives none now.
     pub(crate) async fn jwks(&self) -> Result<Arc<str>, Status> {
         Ok(self.held(FRESH).await?.jwks.clone())
     }
 
-    /// What a token says, if it is a valid one of a ticket of this room.
+    /// Returns the claims of `token`, if it is valid and was issued for a ticket of `room`.
+    ///
+    /// # Errors
+    /// [`Untaken::Invalid`] if the token is not valid for the room, [`Untaken::NoKeys`] if that cannot be decided yet.
     pub(crate) async fn verify(&self, token: &str, room: &str) -> Result<Claims, Untaken> {
         let asked = Instant::now();
         let invalid = |e: jsonwebtoken::errors::Error| Untaken::Invalid(kind_of(&e));
         let header = header_of(token).map_err(Untaken::Invalid)?;
         if header.alg != Algorithm::EdDSA {
-            return Err(Untaken::Invalid("of an algorithm that is not accepted".to_owned()));
+            return Err(Untaken::Invalid("its algorithm is not accepted".to_owned()));
         }
         let mut held = self.held(FRESH).await.map_err(Untaken::NoKeys)?;
         let known = |held: &Held| held.keys.iter().any(|(kid, _)| *kid == header.kid);
@@ -74,12 +82,12 @@ impl TicketKeys {
             held = self.held(ANEW).await.map_err(Untaken::NoKeys)?;
         }
         let Some((_, key)) = held.keys.iter().find(|(kid, _)| *kid == header.kid) else {
-            // A set that is older than the question may lack the key that a replica began with just now.
+            // A set from before this request may lack the key that a replica has just begun to use.
             return Err(if held.at < asked {
                 let sentence = "the token's key is not known yet; try again";
                 Untaken::NoKeys(grpc::refusal(Code::Unavailable, "unavailable", sentence))
             } else {
-                Untaken::Invalid("no key for it".to_owned())
+                Untaken::Invalid("its key is not published".to_owned())
             });
         };
         let mut validation = Validation::new(Algorithm::EdDSA);
@@ -90,17 +98,24 @@ impl TicketKeys {
         if NumericDate::from_secs(claims.exp).time_left().is_zero() {
             return Err(Untaken::Invalid("expired".to_owned()));
         }
-        if claims.room == room { Ok(claims) } else { Err(Untaken::Invalid("of another room".to_owned())) }
+        if claims.room == room {
+            Ok(claims)
+        } else {
+            Err(Untaken::Invalid("issued for another room".to_owned()))
+        }
     }
 
-    /// The keys, not older than that; older ones only where there are no others to be had.
-    async fn held(&self, at_most: Duration) -> Result<Arc<Held>, Status> {
+    /// Returns keys that are younger than `max_age`. Returns older ones if the service gives none.
+    ///
+    /// # Errors
+    /// If there are no keys of any age.
+    async fn held(&self, max_age: Duration) -> Result<Arc<Held>, Status> {
         let current = || self.held.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let fresh = |held: &Arc<Held>| held.at.elapsed() < at_most;
+        let fresh = |held: &Arc<Held>| held.at.elapsed() < max_age;
         if let Some(held) = current().filter(fresh) {
             return Ok(held);
         }
-        // One asks, the others wait for what it gets, or for what it does not: they must not each ask in vain.
+        // One caller fetches. The others wait for its keys or its failure, so that they do not all ask in vain.
         let mut failed = self.asking.lock().await;
         if let Some(held) = current().filter(fresh) {
             return Ok(held);
@@ -124,8 +139,12 @@ impl TicketKeys {
     }
 }
 
+/// Parses a JSON Web Key Set.
+///
+/// # Errors
+/// If the set, or one of its keys, cannot be read.
 fn read(jwks: &str) -> Result<Held, Status> {
-    let unreadable = |e: String| Status::internal(format!("the waiting room's keys: {e}"));
+    let unreadable = |e: String| Status::internal(format!("cannot read the waiting room's keys: {e}"));
     let set: JwkSet = serde_json::from_str(jwks).map_err(|e| unreadable(e.to_string()))?;
     let keys = set
         .keys
@@ -154,6 +173,6 @@ mod tests {
         assert!(
             answers.iter().all(|answer| answer.as_ref().is_err_and(|s| s.code() == tonic::Code::Unavailable))
         );
-        assert_eq!(metrics.queue_unavailable.get(), 1, "one asks, and the others wait for its answer");
+        assert_eq!(metrics.queue_unavailable.get(), 1, "one caller asks, and the others wait for its answer");
     }
 }

@@ -1,4 +1,4 @@
-//! One visitor of a waiting room: what it has been told, and what it is to be told next.
+//! One visitor of a waiting room: what it has received, and which events it receives next.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,15 +27,19 @@ pub(crate) struct Visitor {
     pub(crate) stream: Stream,
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) id: TicketId,
-    /// What the client was shown before it came here.
+    /// The version of the room that the client had been shown before it came here, until an answer was compared with
+    /// it.
     pub(crate) before: Option<Position>,
+    /// The status that the visitor received last.
     pub(crate) status: Option<Status>,
-    /// What it was told of its place.
+    /// The last `queue_update` that the visitor received.
     pub(crate) told: Option<LastUpdate>,
-    /// The pass was sent, in this state.
+    /// The ticket's state when the pass was last sent. `None` while the visitor waits.
     pub(crate) passed: Option<TicketState>,
+    /// [`RoomStep::generation`] under which the service was last asked for the ticket.
     pub(crate) generation: u64,
     pub(crate) present: Present,
+    /// The client's network, which owns the visitor's turns at asking the service.
     pub(crate) address: Option<IpAddr>,
 }
 
@@ -45,12 +49,12 @@ impl Member for Visitor {
     }
 }
 
-/// What a visitor is told of a place in line.
+/// What a `queue_update` said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LastUpdate {
     pub(crate) rank: Option<Rank>,
     pub(crate) mode: Mode,
-    /// Until the opening: how many wait, and when it is.
+    /// Before the opening: the number of visitors that wait, and when the room opens, in milliseconds since 1970.
     pub(crate) early: Option<(u64, u64)>,
 }
 
@@ -61,7 +65,8 @@ pub(crate) enum Settled {
 }
 
 impl Visitor {
-    /// What is new to one who waits; of its position only, or all that it is told.
+    /// Returns the events that are new to a visitor that waits at `key`: if `all`, whenever something that it receives
+    /// has changed, otherwise only if its position or the status has.
     pub(crate) fn news(&mut self, key: u64, view: &RoomView, step: &RoomStep, all: bool) -> Events {
         let mut events = Events::default();
         self.tell_status(step.status, &mut events);
@@ -73,7 +78,7 @@ impl Visitor {
         if moved || (all && self.told != Some(told)) {
             self.told = Some(told);
             let (ticket, version) = (self.id.number, view.version.seq);
-            // By hand, for it is written for each visitor each second.
+            // Formatted by hand, because it is written for each visitor each second.
             let data = match rank {
                 Some(Rank { position, behind }) => {
                     let ahead = position - 1;
@@ -94,21 +99,23 @@ impl Visitor {
         events
     }
 
+    /// Appends the event `status`, if the visitor has not received this status yet.
     pub(crate) fn tell_status(&mut self, status: Status, events: &mut Events) {
         if self.status.replace(status) != Some(status) {
             status.write(events);
         }
     }
 
-    /// What an answer means for this visitor; `None` if its stream is over.
+    /// Appends the events that follow from the service's answer about the ticket, and returns where the visitor
+    /// belongs. Returns `None` if the stream is over because the ticket is gone.
     pub(crate) fn hear(&mut self, ticket: &Ticket, events: &mut Events) -> Option<Settled> {
         let number = self.id.number;
-        // Redis itself is behind what the client was shown: it lost something.
+        // Redis itself is behind what the client has been shown, so it lost something.
         let now = position(ticket.version);
         if let Some(before) = self.before.take()
             && !now.covers(before)
         {
-            // With another id: nothing else that is told to one who is inside has any.
+            // The reset carries the new id, because no other event that a visitor inside receives has one.
             events
                 .event(RESET, &reset_data(ResetReason::HistoryChanged))
                 .id(&Cursor(vec![Some(now)]).to_text());
@@ -135,7 +142,7 @@ impl Visitor {
         }
     }
 
-    /// The service knows no such ticket, or no such room any more.
+    /// Appends the last events of a stream whose ticket or room the service does not know. `status` says which.
     pub(crate) fn tell_end(&self, status: &Refused, events: &mut Events) {
         if reason(status) == Some("closed") {
             events.event(QUEUE_CLOSED, &json!({"ticket": self.id.number}).to_string());

@@ -1,8 +1,8 @@
 //! A worker's streams of waiting rooms.
 //!
-//! Who waits lies in the order of the line. At each step of a room those near the front hear of it at
-//! once; once a second all are looked at. What a visitor is told is a rank in the room's bitmap: a
-//! question in memory. Only who is new, or no longer where it was, is asked after at the service.
+//! Visitors that wait are kept in the order of the line. Each step of a room is written at once to the visitors near
+//! the front, and once a second to all visitors. A visitor's position is its rank in the room's bitmap, which is
+//! computed in memory. The service is asked only about visitors that are new or no longer where they were.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -27,21 +27,21 @@ use crate::rooms::follower::{RoomFeed, RoomStep, Rooms};
 use crate::rooms::presence::Present;
 use crate::rooms::visitor::Visitor;
 
-/// Visitors of one worker that the service is asked after at the same time. The others wait for their turn, which
-/// addresses get one after the other.
+/// Number of visitors of one worker about which the service is asked at the same time. The others wait for a turn; the
+/// addresses take turns one after the other.
 const QUESTIONS: usize = 16;
 
-/// Up to this position a visitor hears of each change at once.
+/// Last position in a line at which a visitor receives each change at once.
 const NEAR: u64 = 20;
 
-/// On what terms a visitor gets a stream.
+/// What is needed to open a visitor's stream.
 pub(crate) struct Visit {
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) room: Arc<RoomFeed>,
     pub(crate) id: TicketId,
-    /// What the client was shown before.
+    /// The version of the room that the client had been shown before it came here.
     pub(crate) shown: Option<Position>,
-    /// The client's network, whose visitors share their turns at being asked after.
+    /// The client's network. The visitors of one network share its turns at asking the service.
     pub(crate) address: Option<IpAddr>,
 }
 
@@ -50,25 +50,26 @@ pub(crate) struct RoomStreams {
     pub(crate) hub: Rc<Hub>,
     pub(crate) metrics: Metrics,
     pub(crate) rooms: RefCell<BTreeMap<Arc<str>, Room>>,
-    /// Turns at asking the service after visitors.
+    /// Turns at asking the service about visitors.
     pub(crate) questions: Turns,
 }
 
-/// The visitors of one room.
+/// One worker's visitors of one room.
 pub(crate) struct Room {
     pub(crate) step: Option<Arc<RoomStep>>,
-    /// By what stands for them in the line, and by their order of coming, for one may come twice.
+    /// The visitors that wait, by their key in the line and a serial number, because a ticket may have several streams.
     waiting: BTreeMap<(u64, u64), Visitor>,
     pub(crate) inside: LiveList<Visitor>,
     pub(crate) stepped: Rc<Notify>,
-    /// Tells visitors with the same key apart.
+    /// The last serial number that was given out.
     serial: u64,
-    /// Streams here, those in tasks too.
+    /// Number of streams of this worker, including those in tasks.
     streams: usize,
     following: JoinHandle<()>,
 }
 
 impl Room {
+    /// Puts a visitor among those that wait, at `key` in the line.
     pub(crate) fn wait(&mut self, key: u64, visitor: Visitor) {
         self.serial += 1;
         self.waiting.insert((key, self.serial), visitor);
@@ -82,7 +83,7 @@ impl Drop for Room {
 }
 
 impl RoomStreams {
-    /// The streams of a worker that has none yet.
+    /// Creates the streams of one worker, and adds them to its hub.
     pub(crate) fn new(hub: Rc<Hub>, metrics: Metrics) -> Rc<Self> {
         let questions = Turns::new(QUESTIONS, metrics.sse.waiting_for("question"));
         let streams = Rc::new(Self { hub: hub.clone(), metrics, rooms: RefCell::default(), questions });
@@ -110,6 +111,7 @@ impl RoomStreams {
         self.settle(visitor, hello);
     }
 
+    /// Counts one more stream of a room. The first one makes this worker observe the room's steps.
     fn enter_room(self: &Rc<Self>, followed: &RoomFeed) {
         let mut rooms = self.rooms.borrow_mut();
         let room = rooms.entry(followed.name.clone()).or_insert_with(|| {
@@ -152,7 +154,7 @@ impl RoomStreams {
         }
     }
 
-    /// A room moved on.
+    /// Takes in the next step of a room and writes what is new to the room's visitors.
     fn step_room(self: &Rc<Self>, name: &str, step: Option<Arc<RoomStep>>) {
         let mut rooms = self.rooms.borrow_mut();
         let Some(room) = rooms.get_mut(name) else { return };
@@ -168,13 +170,14 @@ impl RoomStreams {
         if same {
             self.walk(room, &step, false);
         } else {
-            // Other keys stand for those who wait, or all are to be told.
+            // The visitors have other keys in the line, or all of them must receive something.
             self.resettle(room, &step);
         }
     }
 
-    /// Looks at those who wait, from the front: all, or as far as is near; and, of all, at those
-    /// inside.
+    /// Writes what is new to the visitors that wait, from the front of the line: to all if `all`, otherwise to those
+    /// near the front. If `all`, writes to the visitors inside as well. A visitor that is no longer where it was, or
+    /// whose socket is full, leaves its list and becomes a task.
     fn walk(self: &Rc<Self>, room: &mut Room, step: &Arc<RoomStep>, all: bool) {
         let Some(view) = &step.view else { return };
         let (mut out, mut behind) = (Vec::new(), Vec::new());
@@ -211,7 +214,7 @@ impl RoomStreams {
         if !all {
             return;
         }
-        // Visitors inside that are still told the status, and visitors that are inside no more.
+        // Visitors that are still inside receive the status; visitors that are no longer inside leave the list.
         let removed = room.inside.write(&self.hub, |visitor| {
             let mut events = Events::default();
             visitor.tell_status(step.status, &mut events);
@@ -231,7 +234,8 @@ impl RoomStreams {
         }
     }
 
-    /// Sends all visitors of a room to where they belong now.
+    /// Puts each visitor of a room where it belongs now. A visitor whose place is not certain becomes a task, which
+    /// asks the service.
     fn resettle(self: &Rc<Self>, room: &mut Room, step: &Arc<RoomStep>) {
         let all: Vec<Visitor> =
             std::mem::take(&mut room.waiting).into_values().chain(room.inside.take_all()).collect();
@@ -252,6 +256,7 @@ impl RoomStreams {
         self.walk(room, step, true);
     }
 
+    /// Writes `events` to a visitor, as far as its socket takes them.
     pub(crate) fn write_visitor(&self, visitor: &mut Visitor, events: &Events) -> WriteOutcome {
         if events.is_empty() {
             return WriteOutcome::Complete;
