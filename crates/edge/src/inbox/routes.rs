@@ -112,6 +112,7 @@ fn configure(app: &mut web::ServiceConfig) {
         .service(readable("/v1/presence/{user}", presence));
 }
 
+/// Sends a notification. The answer comes once Kafka has it.
 async fn send(request: HttpRequest, inbox: web::Data<InboxRoutes>, body: web::Payload) -> Answer {
     let claims = inbox.shared.check(&request, SEND)?;
     // Keys count for one sender each: two senders without a name would be taken for one.
@@ -227,6 +228,7 @@ fn listed() -> usize {
     LISTED
 }
 
+/// Returns a page of the user's inbox.
 async fn list(request: HttpRequest, inbox: web::Data<InboxRoutes>) -> Answer {
     let claims = user(&request, &inbox)?;
     let query = web::Query::<ListQuery>::from_query(request.query_string()).map_err(|_| {
@@ -323,6 +325,7 @@ async fn mark(inbox: &InboxRoutes, claims: Claims, id: String, mark: Mark) -> An
     Ok(json_now(&serde_json::json!({ "unread": unread })))
 }
 
+/// Returns the devices with which a user is connected, at whichever edge.
 async fn presence(request: HttpRequest, inbox: web::Data<InboxRoutes>, path: web::Path<String>) -> Answer {
     inbox.shared.check(&request, PRESENCE)?;
     let user = path.into_inner();

@@ -216,6 +216,7 @@ async fn settings_body(body: web::Payload) -> Result<Bytes, Problem> {
     Ok(body)
 }
 
+/// Opens, pauses, drains or closes a room.
 async fn set_mode(
     request: HttpRequest,
     rooms: web::Data<RoomRoutes>,
@@ -228,6 +229,7 @@ async fn set_mode(
     Ok(json_now(&room_to_json(&answer)))
 }
 
+/// Joins a room. A request that repeats an `Idempotency-Key` receives the ticket that the first one received.
 async fn join(request: HttpRequest, rooms: web::Data<RoomRoutes>, path: web::Path<String>) -> Answer {
     configured(&rooms)?;
     let verifier = &rooms.shared.verifier;
@@ -261,6 +263,7 @@ async fn join(request: HttpRequest, rooms: web::Data<RoomRoutes>, path: web::Pat
         .json(body))
 }
 
+/// Does what a visitor asks for the ticket that the request's token was issued for.
 async fn act(
     request: HttpRequest,
     rooms: web::Data<RoomRoutes>,

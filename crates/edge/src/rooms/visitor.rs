@@ -72,11 +72,11 @@ impl Visitor {
         self.tell_status(step.status, &mut events);
         let rank = view.rank(key);
         let early = rank.is_none().then(|| (view.waiting(), view.opens_at_ms));
-        let told = LastUpdate { rank, mode: view.mode, early };
-        let position_of = |told: LastUpdate| told.rank.map(|rank| rank.position);
-        let moved = self.told.map(position_of) != Some(position_of(told));
-        if moved || (all && self.told != Some(told)) {
-            self.told = Some(told);
+        let update = LastUpdate { rank, mode: view.mode, early };
+        let position_of = |update: LastUpdate| update.rank.map(|rank| rank.position);
+        let moved = self.told.map(position_of) != Some(position_of(update));
+        if moved || (all && self.told != Some(update)) {
+            self.told = Some(update);
             let (ticket, version) = (self.id.number, view.version.seq);
             // Formatted by hand, because it is written for each visitor each second.
             let data = match rank {
