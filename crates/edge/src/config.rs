@@ -1,4 +1,4 @@
-//! All settings of an edge.
+//! The settings of an edge, put together from the settings of each folder.
 
 use std::net::SocketAddr;
 
@@ -18,37 +18,38 @@ use crate::topics::settings::TopicSettings;
 pub struct Config {
     /// Address of the public HTTP port.
     pub listen: SocketAddr,
-    /// Worker threads.
+    /// Number of worker threads.
     pub workers: usize,
-    /// Bounds of connections that are no streams.
+    /// Bounds of connections that are not streams.
     pub http: Http,
     /// Bounds of streams.
     pub streams: Streams,
-    /// Checks tokens.
+    /// Checks the tokens of requests against the configured keys.
     pub verifier: Verifier,
-    /// The URL of the Redis of the feeds, which may hold a password.
+    /// URL of the Redis that holds the feeds. It may contain a password.
     pub redis_url: SecretString,
-    /// Whether the service starts also on a Redis that may evict keys (`redis.allow_eviction`).
+    /// Whether the service also starts on a Redis that may evict keys (`redis.allow_eviction`).
     pub allow_eviction: bool,
-    /// The live map.
+    /// Settings of the live map.
     pub map: MapSettings,
-    /// Waiting rooms.
+    /// Settings of waiting rooms.
     pub rooms: RoomSettings,
-    /// Inboxes.
+    /// Settings of inboxes.
     pub inbox: InboxSettings,
-    /// Topics.
+    /// Settings of topics.
     pub topics: TopicSettings,
 }
 
 impl Config {
-    /// Reads all settings.
+    /// Reads all settings, and notes the mistakes in them.
     pub fn configure(settings: &mut Settings) -> Self {
         let listen = settings.get(
             "http.listen",
             SocketAddr::from(([127, 0, 0, 1], 8080)),
             "address of the public HTTP port",
         );
-        let workers = settings.number("http.workers", 0usize, 0..=512, "worker threads; 0: one a core");
+        let workers =
+            settings.number("http.workers", 0usize, 0..=512, "number of worker threads; 0: one per core");
         let workers = if workers == 0 { cores() } else { workers };
         let http = Http::configure(settings);
         let redis_url = shared::redis_url(settings);
@@ -85,6 +86,7 @@ impl Config {
     }
 }
 
+/// Returns the number of cores that the process may use.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

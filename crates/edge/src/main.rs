@@ -1,9 +1,10 @@
-//! `tutti-edge`: Redis to Server-Sent Events.
+//! The program `tutti-edge`, which serves the feeds in Redis as Server-Sent Events.
 
 use std::process::ExitCode;
 
-/// jemalloc gives memory back after a herd of clients left, which glibc's allocator does not. Its settings are in
-/// `.cargo/config.toml`. Development builds leave it out, because it takes long to compile.
+/// The allocator of the program. jemalloc returns memory to the system after a herd of clients has left, which glibc's
+/// allocator does not. `.cargo/config.toml` sets its options. Development builds leave it out, because it takes long to
+/// compile.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -27,18 +27,19 @@ use crate::rooms::tickets::TicketKeys;
 use crate::topics::follower::TopicFollower;
 use crate::worker::{Parts, worker};
 
-/// Runs an edge until it is told to stop.
+/// Runs an edge until the context's stop is cancelled, and then drains its streams.
 ///
 /// # Errors
-/// If it cannot listen, or is configured otherwise than the services that share its Redis.
+/// If the edge cannot listen, is configured otherwise than the services that share its Redis, or one of its tasks
+/// fails.
 pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> Result<(), Failure> {
-    let (streams, most) = (config.streams.max, config.http.max_connections);
-    let max_connections =
-        connections_of_a_worker(streams, config.workers, most, file_limit()).map_err(Failure::Config)?;
-    if max_connections < most {
+    let (streams, configured) = (config.streams.max, config.http.max_connections);
+    let max_connections = connections_of_a_worker(streams, config.workers, configured, file_limit())
+        .map_err(Failure::Config)?;
+    if max_connections < configured {
         info!(
             max_connections,
-            "http.max_connections is lowered: there are no more open files beside streams.max"
+            "http.max_connections is lowered to what streams.max leaves of the open files; raise their limit for more"
         );
     }
     let listener = listen(config.listen)
@@ -83,7 +84,7 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
     let for_workers = parts.clone();
     let server = Server::build()
         .workers(config.workers)
-        // Streams are not among them: the handoff ends what actix counts.
+        // Streams do not count: when the socket of a stream is taken over, actix takes the connection for closed.
         .max_concurrent_connections(max_connections)
         .disable_signals()
         .shutdown_timeout(1)
@@ -107,15 +108,15 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
     let inbox_follower =
         InboxFollower::new(config.redis_url.clone(), metrics.clone(), inboxes.mailboxes.clone(), letters);
     let inbox_follower = async {
-        // The map's own look at Redis says why it is not there.
+        // The map's follower waits for the same Redis, and logs why it is not there.
         let waits = |_: &str| {};
         tutti_feed::wait_for_agreement(&client, "inbox", &agreement, config.allow_eviction, waits).await?;
         inbox_follower.run().await
     };
     let connections = inboxes.connections.clone();
-    let telling = connections.run(inboxes.registry.clone(), tutti_feed::connection_epoch(&client));
-    let telling = async {
-        telling.await;
+    let reporting = connections.run(inboxes.registry.clone(), tutti_feed::connection_epoch(&client));
+    let reporting = async {
+        reporting.await;
         Ok(())
     };
     let watching = async {
@@ -126,66 +127,78 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
         tokio::join!(config.verifier.follow_keys(&metrics), ticket_keys.fetch_first());
         Ok(())
     };
-    let conductor = async {
+    let tasks = async {
         let followers =
             async { tokio::try_join!(map_follower.run(), topic_follower.run(), inbox_follower).map(drop) };
-        tokio::try_join!(followers, telling, watching, keys).map(drop)
+        tokio::try_join!(followers, reporting, watching, keys).map(drop)
     };
-    tokio::pin!(conductor);
+    tokio::pin!(tasks);
     let failed = |e: tutti_feed::Error| Failure::Config(e.to_string());
     tokio::select! {
-        ended = &mut conductor => ended.map_err(failed)?,
+        ended = &mut tasks => ended.map_err(failed)?,
         ended = &mut server => return Err(Failure::Other(format!("the HTTP server ended by itself: {ended:?}"))),
         () = redis.ended() => return Err(Failure::Other("the Redis client ended by itself".into())),
         () = context.stop.cancelled() => {}
     }
-    // The map goes on for those whose streams have not ended yet.
+    // Streams that have not ended yet receive news until they do.
     tokio::select! {
         () = drain(&draining, &metrics, config.streams.drain, context.grace) => {}
-        ended = &mut conductor => ended.map_err(failed)?,
+        ended = &mut tasks => ended.map_err(failed)?,
     }
     handle.stop(true).await;
     let _ = server.await;
     Ok(())
 }
 
+/// Creates what all workers use of inboxes: the mailboxes in Redis, the replicas of notify, and the registry of
+/// connections.
+///
+/// # Errors
+/// If a URL of notify is invalid.
 fn inboxes_of(config: &Config, metrics: &Metrics, client: &Client) -> Result<Inboxes, Failure> {
     let notify = inbox::client::connect(&config.inbox.notify_urls, metrics)
         .map_err(|e| Failure::Config(format!("notify.urls: {e}")))?;
     let shared::Inboxes { buckets, items, bytes, age } = config.inbox.mailboxes;
     let keep = MailboxLimits { items, bytes, age };
-    // It files nothing.
+    // An edge files no notifications, so these metrics are registered nowhere.
     let filed = MailboxMetrics::default();
     let mailboxes = Mailboxes::new(client.clone(), names::INBOX, buckets, keep, filed);
-    // Several edges may have one name.
+    // The random part tells edges apart that were given the same name.
     let server = format!("{}-{:04x}", config.inbox.edge_name, rand::random::<u16>());
     let registry = ConnectionRegistry::new(client.clone(), &server, config.streams.life.mul_f64(1.5));
     Ok(Inboxes { mailboxes, notify, connections: Arc::default(), registry })
 }
 
-/// Connections that wait to be accepted: a fleet whose edge died comes at once.
+/// Number of connections that may wait to be accepted. It is large because all clients of an edge that died come at
+/// once.
 const BACKLOG: i32 = 4096;
 
-/// What the kernel keeps of what a client sent and nobody has read yet; it doubles that for what it needs itself. By
-/// its own measure it would be megabytes. The largest body has one.
+/// Bytes that the kernel keeps of what a client has sent and the edge has not read yet. The kernel doubles the number,
+/// for its own bookkeeping. The default would be megabytes, and the largest body of a request has one megabyte.
 const RECEIVE_BYTES: usize = 64 * 1024;
 
+/// Listens on `address`.
+///
+/// # Errors
+/// If the address cannot be bound.
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
-    // Connections have it from here: it decides on the window that a client is told when it connects.
+    // Connections inherit the size from the listener. Set later, it would not change the window that a client receives
+    // when it connects.
     socket.set_recv_buffer_size(RECEIVE_BYTES)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-/// The hubs first, and actix last: stopping its workers ends their threads.
+/// Has the hubs end all streams within `window`, and returns when they have or `grace` is almost over. The caller stops
+/// actix-web afterwards, because stopping its workers ends the threads of the hubs.
 async fn drain(draining: &CancellationToken, metrics: &Metrics, window: Duration, grace: Duration) {
     draining.cancel();
     let streams = metrics.sse.streams.get();
     info!(streams, window_seconds = window.as_secs(), "draining");
-    // Hubs sweep once a second, a frame under way may take another, and a busy machine some more.
+    // Hubs sweep once a second, a frame under way may take another second, and a busy machine some more.
     let window = window + Duration::from_secs(5);
     let until = Instant::now() + window.min(grace.saturating_sub(Duration::from_secs(3)));
     while metrics.sse.streams.get() > 0 && Instant::now() < until {

@@ -47,19 +47,19 @@ use crate::topics::follower::Topics;
 use crate::topics::listeners::TopicStreams;
 use crate::topics::routes::TopicRoutes;
 
-/// A socket takes nothing while this much of what was written to it waits to be sent, of a stream or an answer: by
-/// the kernel's own measure it would be megabytes, and what is older than that is not worth it.
+/// Unsent bytes in the kernel above which a socket, of a stream or a response, takes no more. The kernel's default
+/// would be megabytes; a client that is so far behind is better served with the newest state.
 const NOTSENT_LOWAT: u32 = 64 * 1024;
 
-/// What all workers share.
+/// What all workers share. `server.rs` creates it, and each worker has a clone.
 #[derive(Clone)]
 pub(crate) struct Parts {
     pub(crate) shared: Shared,
     pub(crate) map: MapSettings,
-    /// The steps of the map.
+    /// Sends the ticks of the map to each worker.
     pub(crate) ticks: broadcast::Sender<Arc<Tick>>,
     pub(crate) copies: Copies,
-    /// Bytes of documents with the map that are on their way to clients.
+    /// Counts the bytes of documents of the map that are on their way to clients.
     pub(crate) answers: Arc<Limits>,
     pub(crate) room_settings: RoomSettings,
     pub(crate) rooms: Arc<Rooms>,
@@ -67,15 +67,15 @@ pub(crate) struct Parts {
     pub(crate) topics: Arc<Topics>,
     pub(crate) public_topics: Arc<[String]>,
     pub(crate) inboxes: Arc<Inboxes>,
-    /// The steps of the inboxes.
+    /// Sends the steps of the inboxes to each worker.
     pub(crate) letters: broadcast::Sender<Arc<InboxStep>>,
-    /// Counts the connections that are no streams, or not yet.
+    /// Counts the connections that are not streams, or not yet.
     pub(crate) connections: Arc<Limits>,
-    /// Cancelled when the edge drains.
+    /// Cancelled when the edge starts to drain.
     pub(crate) draining: CancellationToken,
 }
 
-/// The handlers of each job, on the streams of one worker.
+/// The handlers of each job, with the streams of one worker.
 struct Jobs {
     map: MapRoutes,
     rooms: RoomRoutes,
@@ -85,6 +85,7 @@ struct Jobs {
 }
 
 impl Jobs {
+    /// Creates the streams of each job on the hub of a worker, and the handlers that admit clients to them.
     fn start(parts: &Parts, hub: &Rc<Hub>) -> Self {
         let (shared, metrics) = (parts.shared.clone(), &parts.shared.metrics);
         let map = MapRoutes {
@@ -121,7 +122,8 @@ impl Jobs {
     }
 }
 
-/// Starts one worker; called on its own thread.
+/// Starts one worker: its hub, its jobs, and the service that takes its connections. Call it on the thread of the
+/// worker.
 pub(crate) fn worker(
     parts: &Parts,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<>
@@ -158,7 +160,7 @@ pub(crate) fn worker(
     let terms = Rc::new(Terms::new(hub, http.request, unreadable_request));
     fn_service(move |socket: TcpStream| {
         let peer = socket.peer_addr().ok();
-        // It saves memory where it can be set; all is right without it.
+        // The option only saves memory, so a system that lacks it is fine.
         let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(NOTSENT_LOWAT);
         let io = count(&connections, peer, &http).map(|permit| Io::new(socket, terms.clone(), permit));
         if io.is_err() {
@@ -172,14 +174,19 @@ pub(crate) fn worker(
     .and_then(service)
 }
 
-/// Counts one more connection of an address; those of a proxy are its clients'.
+/// Counts one more connection against the limit of its address. The connections of a trusted proxy are not counted:
+/// they belong to its clients.
+///
+/// # Errors
+/// The owner whose limit is reached.
 fn count(connections: &Arc<Limits>, peer: Option<SocketAddr>, http: &Http) -> Result<Permit, Owner> {
     let address = peer.map(|peer| peer.ip().to_canonical());
     let address = address.filter(|address| !is_trusted(*address, &http.trusted_proxies));
-    let whose = address.map(|address| Owner::Address(network_of(address)));
-    connections.acquire(whose.into_iter().map(|one| (one, http.max_connections_per_address)).collect())
+    let owner = address.map(|address| Owner::Address(network_of(address)));
+    connections.acquire(owner.into_iter().map(|owner| (owner, http.max_connections_per_address)).collect())
 }
 
+/// Returns the CORS middleware that lets pages of these origins read the edge; `*` stands for all, without cookies.
 fn cors(origins: &[String]) -> Cors {
     let cors = Cors::default()
         .allowed_methods(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])

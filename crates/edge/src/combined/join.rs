@@ -1,8 +1,8 @@
-//! A worker's combined streams: several in one connection, for browsers' limit of six to an origin.
+//! A worker's combined streams, each of which joins several streams in one connection.
 //!
-//! Each part is a stream like any other, only that in place of a socket it has a pipe; a task reads the other
-//! ends and writes to the client. While the client is slow it reads nothing, so that the parts fall
-//! behind as they would with a client of their own.
+//! Each part is a stream that has a pipe in place of a socket. A task reads the other ends of the pipes and writes to
+//! the client. While the client is slow the task reads nothing, so the parts fall behind as they would with a client of
+//! their own.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,37 +22,39 @@ use tutti_sse::stream::{CloseReason, Stream};
 use crate::combined::rewrite::{Ids, PartKind, Rewriter};
 use crate::http::open::Part;
 
-/// What a part's pipe holds for a client that is slow.
+/// Bytes that the pipe of a part holds while the client is slow.
 const HELD_BYTES: usize = 16 * 1024;
-/// Whether the client is still there is looked at so often.
+/// Time between two checks whether the client is still there.
 const LOOK: Duration = Duration::from_secs(1);
-/// A part is read so often before the others have their turn.
+/// Number of reads from a part before the others have their turn.
 const TURN: usize = 4;
-/// A part ends with the whole; where its own end is no other, it is after that.
+/// How much later than the whole stream a part ends, unless its token expires. The whole ends first and takes its parts
+/// with it.
 const AFTER: Duration = Duration::from_secs(60);
 
 /// What a combined stream shows.
 pub(crate) struct Combined {
+    /// The parts of the jobs.
     pub(crate) parts: Vec<(PartKind, Part)>,
-    /// What the client was shown before.
+    /// The last id of each part that the client was shown.
     pub(crate) ids: Ids,
 }
 
-/// One worker's combined streams. Each is a task of its own, so there is no list of them.
+/// A worker's combined streams. Each is a task of its own, so there is no list of them.
 pub(crate) struct CombinedStreams {
     hub: Rc<Hub>,
 }
 
-/// One part, as the task reads it.
+/// The end of a part from which the task of a combined stream reads.
 struct Inlet {
     pipe: PipeReader,
     rewriter: Rewriter,
-    /// What was read behind the end of an event, when it was the others' turn.
+    /// Bytes that were read after the end of an event, when the turn of the other parts had come.
     held: Vec<u8>,
 }
 
 impl CombinedStreams {
-    /// The combined streams of a worker.
+    /// Returns the combined streams of the worker with this hub.
     pub(crate) fn new(hub: Rc<Hub>) -> Rc<Self> {
         Rc::new(Self { hub })
     }
@@ -79,7 +81,8 @@ impl CombinedStreams {
         });
     }
 
-    /// Writes what the parts tell, each event whole, until one of them ends, or the client's time is over.
+    /// Writes the events of all parts, each as a whole, until all parts are over, one of them breaks off, or the stream
+    /// ends. Returns why the stream ended.
     async fn join(
         &self,
         mut stream: Stream,
@@ -95,14 +98,14 @@ impl CombinedStreams {
                 return self.hub.close(stream);
             }
             let mut at = 0;
-            // Each was left between two events.
+            // Each part was left between two events.
             while at < inlets.len() && stream.ends_at > Instant::now() {
                 match self.pass_on(&mut stream, &mut inlets[at], &mut ids).await {
                     Ok(true) => at += 1,
                     Ok(false) if inlets[at].rewriter.is_over() => drop(inlets.swap_remove(at)),
-                    // It was cut off within an event, which must not look whole.
+                    // The part was cut off within an event, which must not look whole to the client.
                     Ok(false) if !inlets[at].rewriter.is_between() => return CloseReason::Stalled,
-                    // The client is to come back: without this part it would miss something in silence.
+                    // The client must come back, because without this part it would miss something unnoticed.
                     Ok(false) => {
                         stream.close_reason =
                             if self.hub.is_draining() { CloseReason::Drain } else { CloseReason::Life };
@@ -129,7 +132,10 @@ impl CombinedStreams {
         }
     }
 
-    /// Writes what a part has to tell, up to the end of an event; whether there may be more.
+    /// Writes what a part has sent, up to the end of an event. Returns whether the part is still open.
+    ///
+    /// # Errors
+    /// Why the whole stream ended.
     async fn pass_on(
         &self,
         stream: &mut Stream,
@@ -144,7 +150,7 @@ impl CombinedStreams {
                 if inlet.rewriter.is_between() {
                     return Ok(true);
                 }
-                // Within an event nothing else can be written.
+                // Within an event of this part nothing else can be written.
                 let (now, over_at, end) = (Instant::now(), stream.ends_at + FINISH, stream.close_reason);
                 tokio::select! {
                     () = inlet.pipe.readable() => {}
@@ -160,7 +166,8 @@ impl CombinedStreams {
                 return Ok(false);
             }
             rounds += 1;
-            // The other parts are to have their turn, or the stream its end: up to the end of an event.
+            // In the last round only the current event is finished, so that the other parts have their turn or the
+            // stream can end.
             let is_last = rounds >= TURN || stream.ends_at <= Instant::now();
             let end = read.windows(2).position(|two| two == b"\n\n").map(|at| at + 2);
             let now = end.filter(|_| is_last).unwrap_or(read.len());

@@ -1,7 +1,9 @@
-//! Combined streams in one connection, the pure part: one id for all, and which stream an event is of.
+//! Rewriting the bytes of a part into bytes of the combined stream: one id of all parts, and control events that name
+//! their stream. This is pure code without IO.
 
 use tutti_model::events::{END, RESET, STATUS};
-/// What a combined stream is made of.
+
+/// A kind of stream that a combined stream can have as a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PartKind {
     Inbox,
@@ -12,7 +14,7 @@ pub(crate) enum PartKind {
 impl PartKind {
     const ALL: [Self; 3] = [Self::Inbox, Self::Room, Self::Map];
 
-    /// As control events name it.
+    /// Returns the name of the part in control events.
     fn word(self) -> &'static str {
         match self {
             Self::Inbox => "inbox",
@@ -21,7 +23,7 @@ impl PartKind {
         }
     }
 
-    /// Before its id.
+    /// Returns the letter that stands before the id of the part.
     fn letter(self) -> char {
         match self {
             Self::Inbox => 'i',
@@ -31,12 +33,12 @@ impl PartKind {
     }
 }
 
-/// The last id of each part, as `iID!rID!mID`; a part without one is left out.
+/// The last id of each part. The text form is `iID!rID!mID`, in which parts without an id are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ids([Option<String>; 3]);
 
 impl Ids {
-    /// Reads the text form; `None` for anything that [`Ids::to_text`] does not write.
+    /// Reads the text form. Returns `None` for anything that [`Ids::to_text`] does not write.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut ids = Self::default();
         for id in text.split('!') {
@@ -44,7 +46,7 @@ impl Ids {
             let letter = rest.next()?;
             let part = PartKind::ALL.into_iter().find(|part| part.letter() == letter)?;
             let id = rest.as_str();
-            // It is told again in each event: a line feed in it would begin another.
+            // The id is repeated in each event, where a line feed in it would begin another line.
             let is_text = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic());
             if !is_text || ids.0[part as usize].replace(id.to_owned()).is_some() {
                 return None;
@@ -53,20 +55,23 @@ impl Ids {
         Some(ids)
     }
 
+    /// Returns the last id of a part.
     pub(crate) fn of(&self, part: PartKind) -> Option<&str> {
         self.0[part as usize].as_deref()
     }
 
-    /// Without those of other parts.
+    /// Removes the ids of all other parts.
     pub(crate) fn only(&mut self, parts: impl Iterator<Item = PartKind>) {
         let all = std::mem::take(self);
         parts.filter_map(|part| Some((part, all.of(part)?))).for_each(|(part, id)| self.set(part, id));
     }
 
+    /// Replaces the last id of a part.
     pub(crate) fn set(&mut self, part: PartKind, id: &str) {
         self.0[part as usize] = Some(id.to_owned());
     }
 
+    /// Returns the text form.
     pub(crate) fn to_text(&self) -> String {
         let mut text = String::new();
         for part in PartKind::ALL {
@@ -82,24 +87,27 @@ impl Ids {
     }
 }
 
-/// Turns the bytes of one part's stream into those of the whole, as they come; holds no more than a line
-/// that is not data.
+/// Turns the bytes of one part's stream into bytes of the combined stream, as they come. It holds at most one line, and
+/// never a line of data.
 #[derive(Debug)]
 pub(crate) struct Rewriter {
     part: PartKind,
+    /// The beginning of the current line, until it is known what becomes of it.
     line: Vec<u8>,
-    /// The rest of this line goes through as it is.
+    /// Whether the rest of the current line passes unchanged.
     passing: bool,
-    /// The event is one that every stream has: it is to say which it is of.
+    /// Whether the current event is one that every stream has, so that its data must name the stream.
     control: bool,
-    /// The event is one that the whole has of its own: of this part's only the id counts.
+    /// Whether the current event is one that the combined stream has of its own, so that only its id counts.
     skipped: bool,
-    /// Something of this event has been written.
+    /// Whether something of the current event has been written.
     begun: bool,
+    /// Whether the event `end` has come.
     over: bool,
 }
 
 impl Rewriter {
+    /// Returns a rewriter at the beginning of the stream of a part.
     pub(crate) fn new(part: PartKind) -> Self {
         Self {
             part,
@@ -112,17 +120,17 @@ impl Rewriter {
         }
     }
 
-    /// Whether another part's event may come now.
+    /// Whether the bytes so far end between two events, so that an event of another part may follow.
     pub(crate) fn is_between(&self) -> bool {
         !self.begun && !self.skipped && !self.passing && self.line.is_empty()
     }
 
-    /// The part said that it ends for good.
+    /// Whether the part has ended for good, by the event `end`.
     pub(crate) fn is_over(&self) -> bool {
         self.over && self.is_between()
     }
 
-    /// Takes what came, and adds what is to be written.
+    /// Takes the next bytes of the part, appends to `out` what the client receives, and updates the id of the part.
     pub(crate) fn push(&mut self, mut bytes: &[u8], ids: &mut Ids, out: &mut Vec<u8>) {
         while !bytes.is_empty() {
             let end = bytes.iter().position(|byte| *byte == b'\n');
@@ -145,7 +153,7 @@ impl Rewriter {
         }
     }
 
-    /// The beginning of a line of data, or all of it.
+    /// Writes the beginning of a line of data, or all of it if `whole`.
     fn data(&mut self, whole: bool, out: &mut Vec<u8>) {
         let line = std::mem::take(&mut self.line);
         self.passing = !whole;
@@ -162,6 +170,7 @@ impl Rewriter {
         self.begun = true;
     }
 
+    /// Writes a line that is not data, or what replaces it.
     fn whole_line(&mut self, line: &[u8], ids: &mut Ids, out: &mut Vec<u8>) {
         let text = line.strip_suffix(b"\n").unwrap_or(line);
         if text.is_empty() {

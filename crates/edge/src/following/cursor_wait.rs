@@ -7,23 +7,24 @@ use tokio::time::Instant;
 use crate::following::status::Status;
 use tutti_sse::events::Events;
 
-/// A client that waits receives the status `stale` after this time.
+/// Time after which a waiting client receives the status `stale`.
 const SAID_AFTER: Duration = Duration::from_secs(2);
 
 /// One client's wait for a cursor that this edge has not reached yet.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct CursorWait {
+    /// When the wait began.
     since: Option<Instant>,
-    /// How many polls of the heads there had been at the first step that the client saw waiting.
+    /// Number of polls of the heads at the first step that the client saw while waiting.
     polls_then: Option<u64>,
 }
 
 impl CursorWait {
-    /// Returns whether no history has the cursor: the heads in Redis were polled after the client came, and this edge
-    /// has reached them.
+    /// Whether the wait is over, because no history has the cursor: the heads in Redis were polled after the client
+    /// came, and this edge has `reached` them. `polls` counts the polls so far.
     pub(crate) fn is_over(&mut self, polls: u64, reached: bool) -> bool {
         let then = *self.polls_then.get_or_insert(polls);
-        // The poll under way when the client came may have asked before.
+        // A poll that was under way when the client came may have read the heads before.
         polls >= then + 2 && reached
     }
 

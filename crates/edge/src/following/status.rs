@@ -1,4 +1,4 @@
-//! Whether news arrives from the feeds that a stream shows.
+//! The status of the feeds that a stream shows: whether news arrives from them.
 
 use std::time::Duration;
 
@@ -7,23 +7,24 @@ use tokio::time::Instant;
 use tutti_model::events::STATUS;
 use tutti_sse::events::Events;
 
-/// A feed that brought nothing for this time is stale: ingest and the waiting room's service write to each feed once a
-/// second.
+/// Silence after which a feed is stale. Ingest and queue write to each feed once a second.
 const STALE_AFTER: Duration = Duration::from_secs(5);
 
-/// Whether news arrives.
+/// Whether news arrives from the feeds of a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
     /// News arrives.
     Live,
-    /// Nothing arrived since `since_ms` (milliseconds since 1970, by the time of the feeds); `None` if that is not known.
+    /// No news has arrived since `since_ms` (milliseconds since 1970, by the time of the feeds); `None` if the time is
+    /// not known.
     Stale { since_ms: Option<i64> },
-    /// `records` lie in Kafka and cannot be read yet, since about `since_ms` (milliseconds since 1970).
+    /// `records` lie in Kafka and cannot be read yet, since about `since_ms` (milliseconds since 1970). News may arrive
+    /// beside them.
     HeldBack { since_ms: Option<i64>, records: u64 },
 }
 
 impl Status {
-    /// Appends the event `status` that clients receive.
+    /// Appends the event `status` with this status.
     pub(crate) fn write(self, events: &mut Events) {
         match self {
             Self::Live => events.event(STATUS, r#"{"state":"live"}"#),
@@ -37,7 +38,7 @@ impl Status {
         };
     }
 
-    /// Returns since when nothing arrived, if that is known.
+    /// Returns since when no news has arrived, in milliseconds since 1970, if that is known.
     fn since_ms(self) -> Option<i64> {
         match self {
             Self::Live => None,
@@ -46,32 +47,35 @@ impl Status {
     }
 }
 
-/// When something arrived last from a feed.
+/// What arrived last from a feed, and when.
 #[derive(Clone, Copy, Debug)]
 struct Heard {
+    /// When it arrived, by the clock of this edge.
     at: Instant,
     /// The time of the newest record, in milliseconds since 1970, if records have one that counts.
     record_ms: Option<i64>,
 }
 
-/// Decides whether news arrives, from when something arrived last from each feed that a follower follows. A feed that
-/// never brought anything does not count: nobody misses what there never was.
+/// Decides the [`Status`] from when something arrived last from each feed of a follower. A feed that has never brought
+/// anything does not count, because nobody misses it.
 #[derive(Debug)]
 pub(crate) struct Liveness {
+    /// What arrived last from each feed; `None` if nothing has arrived.
     feeds: Vec<Option<Heard>>,
-    /// Records of each feed that lie in Kafka and cannot be read yet.
+    /// Number of records of each feed that lie in Kafka and cannot be read yet.
     held_back: Vec<u64>,
+    /// The status that was returned last.
     status: Status,
 }
 
 impl Liveness {
-    /// Nothing has arrived yet from any of this many feeds.
+    /// Returns the liveness of this many feeds, from which nothing has arrived yet.
     pub(crate) fn new(feeds: usize) -> Self {
         let status = Status::Stale { since_ms: None };
         Self { feeds: vec![None; feeds], held_back: vec![0; feeds], status }
     }
 
-    /// Something arrived from a feed: a record of this time, in milliseconds since 1970, or a sign of life.
+    /// Notes that something arrived from a feed: a record of this time, in milliseconds since 1970, or a sign of life.
     pub(crate) fn hear(&mut self, feed: usize, record_ms: Option<i64>, now: Instant) {
         self.feeds[feed] = Some(Heard { at: now, record_ms });
     }
@@ -81,12 +85,12 @@ impl Liveness {
         self.held_back[feed] = records;
     }
 
-    /// Forgets that anything arrived: another history begins. The time since when nothing arrives stays.
+    /// Forgets that anything has arrived, because another history begins. The time since when no news arrives stays.
     pub(crate) fn forget(&mut self) {
         self.feeds.fill(None);
     }
 
-    /// Returns the status now. While nothing arrives, the time since when stays the same.
+    /// Returns the status at `now`. While no news arrives, the time since when stays the same.
     pub(crate) fn status(&mut self, now: Instant) -> Status {
         let heard = || self.feeds.iter().flatten();
         let lasts = |since_ms| self.status.since_ms().or(since_ms);

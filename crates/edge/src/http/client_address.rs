@@ -1,12 +1,12 @@
-//! Which address a request is counted under.
+//! The address that a request is counted for: the client, behind any trusted proxies.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-/// Who asks: the peer, or, where that is a trusted proxy, whom the proxies say that they ask for, in the lines
-/// of X-Forwarded-For. Each adds on the right whom it was asked by; what stands to the left of the first that
-/// is not trusted can be anything.
+/// Returns the address of the client: the peer, or, if the peer is a trusted proxy, the client that the proxies name in
+/// the lines of `X-Forwarded-For`. Each proxy appends the address that its request came from, so the lines are read
+/// from the right, up to the first address that is not trusted. Anyone can have written what is to the left of it.
 pub(crate) fn client_address<'a>(
     peer: IpAddr,
     forwarded: impl Iterator<Item = &'a str>,
@@ -17,18 +17,20 @@ pub(crate) fn client_address<'a>(
     let mut words = words.filter(|word| !word.is_empty());
     let mut client = peer.to_canonical();
     while is_trusted(client, trusted) {
-        // A proxy that does not say it is counted itself.
+        // A proxy that names no address is counted itself.
         let Some(before) = words.next().and_then(parse) else { break };
         client = before;
     }
     client
 }
 
+/// Whether an address is one of the trusted proxies.
 pub(crate) fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|net| net.contains(&address))
 }
 
-/// What is counted as one client: whoever has an IPv6 address has all of a /64.
+/// Returns the address that stands for all addresses of a client: an IPv4 address itself, an IPv6 address's /64,
+/// because one client usually has all of it.
 pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
@@ -36,7 +38,7 @@ pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// An address, perhaps in brackets, perhaps with a port.
+/// Reads an address, which may be in brackets and may have a port. Returns `None` if the text is not one.
 fn parse(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let with_port = || text.parse::<SocketAddr>().map(|address| address.ip()).ok();
@@ -47,7 +49,7 @@ fn parse(text: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    /// By a proxy of ours, if `peer` is one.
+    /// Returns the client of a request that came from `peer` with these lines of `X-Forwarded-For`.
     fn client(peer: &str, lines: &[&str]) -> String {
         let trusted = ["10.0.0.0/8", "2001:db8:1::/48", "192.0.2.1/32"];
         let trusted = trusted.map(|net| net.parse::<IpNet>().unwrap());

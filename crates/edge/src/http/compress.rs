@@ -1,4 +1,5 @@
-//! Documents, compressed for clients that take gzip. Streams are compressed otherwise: see [`tutti_sse::coding`].
+//! Compression of documents for clients that accept gzip. Streams are compressed frame by frame: see
+//! [`tutti_sse::coding`].
 
 use std::io::Write as _;
 
@@ -12,28 +13,30 @@ use actix_web::{HttpRequest, web};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// A shorter document gains nothing.
+/// Length of the shortest document that is compressed. A shorter one gains nothing.
 pub(crate) const MIN_COMPRESSED_BYTES: usize = 1024;
-/// A longer document is compressed away from the threads that write streams.
+/// Length of the longest document that is compressed on the worker thread. A longer one would delay the streams there,
+/// so another thread compresses it.
 const MAX_BYTES_AT_ONCE: usize = 64 * 1024;
-/// Twice as fast as the default, for a tenth more bytes.
+/// Level of compression. It is twice as fast as the default, for a tenth more bytes.
 const LEVEL: u32 = 3;
 
 const ACCEPT_ENCODING: &str = "accept-encoding";
 
-/// Compresses what is written to it.
+/// Returns a writer that compresses what is written to it.
 pub(crate) fn gzip_writer() -> GzEncoder<Vec<u8>> {
     GzEncoder::new(Vec::new(), Compression::new(LEVEL))
 }
 
-/// Whether the client would rather have gzip than the document as it is.
+/// Whether the client prefers gzip to the document as it is.
 pub(crate) fn takes_gzip(request: &HttpRequest) -> bool {
-    let ours = [Encoding::gzip(), Encoding::identity()];
-    let taken = AcceptEncoding::parse(request).ok().and_then(|accepts| accepts.negotiate(ours.iter()));
+    let offered = [Encoding::gzip(), Encoding::identity()];
+    let taken = AcceptEncoding::parse(request).ok().and_then(|accepts| accepts.negotiate(offered.iter()));
     matches!(taken, Some(Encoding::Known(ContentEncoding::Gzip)))
 }
 
-/// Compresses answers that lie in memory as a whole. Streams and parts of larger bodies pass as they are.
+/// Middleware: compresses a response whose body lies in memory as a whole. Streams, and bodies that are sent in parts,
+/// pass unchanged.
 pub(crate) async fn compress_documents(
     request: ServiceRequest,
     next: Next<BoxBody>,
@@ -58,12 +61,14 @@ pub(crate) async fn compress_documents(
     Ok(ServiceResponse::new(request, head.set_body(BoxBody::new(bytes))))
 }
 
+/// Returns the text, compressed.
 fn gzip(text: &[u8]) -> Vec<u8> {
     let mut coder = gzip_writer();
     coder.write_all(text).and_then(|()| coder.finish()).expect("memory takes what is written")
 }
 
-/// Whether it is a text of some length that is not compressed.
+/// Whether a response is a document worth compressing: JSON or HTML of at least [`MIN_COMPRESSED_BYTES`], not
+/// compressed yet.
 fn is_document(answer: &ServiceResponse<BoxBody>) -> bool {
     let BodySize::Sized(length) = answer.response().body().size() else { return false };
     let headers = answer.headers();
@@ -75,6 +80,7 @@ fn is_document(answer: &ServiceResponse<BoxBody>) -> bool {
     is_text && length >= MIN_COMPRESSED_BYTES as u64 && !headers.contains_key(header::CONTENT_ENCODING)
 }
 
+/// Adds `Vary: accept-encoding`, unless it is there.
 fn vary_by_encoding(headers: &mut HeaderMap) {
     let says_so = |value: &HeaderValue| {
         value.to_str().is_ok_and(|text| text.split(',').any(|name| name.trim() == ACCEPT_ENCODING))

@@ -1,39 +1,40 @@
-//! Open files: each stream and each connection is one, and what else an edge needs must not want for them.
+//! The budget of open files. Each stream and each connection is an open file, and enough must be left for everything
+//! else that an edge opens.
 
 use tutti_sse::takeover::LINGERING;
 
-/// Files of an edge that are no clients': the admin port, Redis, the other services, the log.
+/// Open files of an edge that belong to no client: the admin port, Redis, the other services, the log.
 const OF_AN_EDGE: u64 = 256;
-/// Files of a worker that are no clients', beside the connections whose last answer is under way.
+/// Open files of a worker that belong to no client, beside the connections that are read on after their last response.
 const OF_A_WORKER: u64 = 16;
-/// An edge that could take no more connections than this for each worker would not be of use.
+/// Fewest connections that a worker must be able to take. An edge with fewer would be of no use.
 const LEAST_CONNECTIONS: u64 = 64;
 
-/// Streams of an edge that may open as many files as it likes, unless it is told otherwise.
+/// Default of `streams.max` where the limit of open files does not matter.
 const STREAMS: u64 = 50_000;
 
-/// Files that are neither streams nor connections.
+/// Returns the open files of an edge that are neither streams nor counted connections.
 fn others(workers: u64) -> u64 {
     OF_AN_EDGE + workers * (OF_A_WORKER + LINGERING as u64)
 }
 
-/// Returns how many streams an edge takes unless it is told otherwise: at most half of what the limit leaves, and no
-/// more than leave each worker the fewest connections that are of use.
+/// Returns the default of `streams.max` for this limit of open files: at most half of the files that are left for
+/// clients, and few enough that each worker can take its fewest connections.
 pub(crate) fn streams_by_default(workers: usize, limit: u64) -> usize {
     let workers = workers as u64;
     let left = limit.saturating_sub(others(workers));
     (left / 2).min(left.saturating_sub(workers * LEAST_CONNECTIONS)).clamp(1, STREAMS) as usize
 }
 
-/// Returns how many connections that are no streams each worker may have, so that with all of them and all streams
-/// there are files left: at most `most`.
+/// Returns how many connections that are not streams each worker may have: `configured`, or fewer, so that all of them
+/// and all streams together stay below the limit of open files.
 ///
 /// # Errors
-/// What does not fit, and what to do.
+/// What does not fit into the limit, and what to change.
 pub(crate) fn connections_of_a_worker(
     streams: usize,
     workers: usize,
-    most: usize,
+    configured: usize,
     limit: u64,
 ) -> Result<usize, String> {
     let (streams, workers) = (streams as u64, workers as u64);
@@ -56,7 +57,7 @@ pub(crate) fn connections_of_a_worker(
         ));
     }
     let left = (limit - streams - others) / workers;
-    Ok(most.min(usize::try_from(left).unwrap_or(usize::MAX)))
+    Ok(configured.min(usize::try_from(left).unwrap_or(usize::MAX)))
 }
 
 #[cfg(test)]

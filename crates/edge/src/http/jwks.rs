@@ -1,4 +1,4 @@
-//! JSON Web Key Sets: from a file, and from a URL, as the set there is now.
+//! JSON Web Key Sets, read from a file at the start, or kept current with a URL.
 
 use std::error::Error as _;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,47 +17,52 @@ use tracing::{debug, info, warn};
 
 use crate::metrics::{Fetched, Metrics};
 
-/// A shorter secret can be guessed (RFC 7518, 3.2).
+/// Length of the shortest secret that is accepted. A shorter one can be guessed (RFC 7518, 3.2).
 pub(crate) const MIN_SECRET_BYTES: usize = 32;
 
-/// How long a fetch may take.
+/// Timeout of a fetch.
 const FETCH: Duration = Duration::from_secs(5);
-/// What answers with more is no key set.
+/// Length of the longest response that is read. No key set is longer.
 const MAX_SET_BYTES: usize = 256 * 1024;
-/// After a fetch that failed the next one comes so soon, then after twice as long each time.
+/// Pause after the first fetch that fails. It doubles with each further failure, up to [`MAX_RETRY`].
 const RETRY: Duration = Duration::from_secs(1);
 const MAX_RETRY: Duration = Duration::from_secs(30);
-/// Tokens of unknown keys have the set fetched again, but not more often than this: anyone can make one.
+/// Shortest time between two fetches that tokens of unknown keys cause. Anyone can make such a token.
 const ANEW: Duration = Duration::from_secs(10);
 
-/// A key, and what it is good for.
+/// A key that verifies tokens, and the algorithms that it may be used with.
 pub(crate) struct Key {
+    /// The key id (`kid`), if the key has one.
     pub(crate) id: Option<String>,
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) key: DecodingKey,
 }
 
-/// The key set at a URL.
+/// The key set at a URL, as it was fetched last.
 pub(crate) struct KeySet {
     client: Client,
     url: Url,
     /// The URL as it may be logged: its user, password and query may be secrets.
     shown: String,
     refresh: Duration,
+    /// The keys; `None` until the first fetch succeeds.
     held: RwLock<Option<Arc<[Key]>>>,
+    /// Notified when a token names a key that the set lacks.
     wanted: Notify,
 }
 
 impl KeySet {
+    /// Returns the key set at `url`, which [`KeySet::run`] fetches every `refresh`.
+    ///
     /// # Errors
-    /// What is wrong with the URL, without the URL.
+    /// What is wrong with the URL. The text does not contain the URL, because that may hold a password.
     pub(crate) fn new(url: &str, refresh: Duration) -> Result<Self, String> {
         let url = Url::parse(url)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https"))
             .ok_or("it is not an http:// or https:// URL")?;
-        // Fetches are minutes apart, so no connection is kept. A redirect could lead anywhere, also away
-        // from TLS.
+        // Fetches are minutes apart, so no connection is kept. A redirect is not followed: it could lead anywhere, also
+        // away from TLS.
         let client = Client::builder()
             .timeout(FETCH)
             .redirect(Policy::none())
@@ -68,19 +73,20 @@ impl KeySet {
         Ok(Self { client, url, shown, refresh, held: RwLock::default(), wanted: Notify::new() })
     }
 
-    /// The keys, once they are known.
+    /// Returns the keys; `None` if no fetch has succeeded yet.
     pub(crate) fn keys(&self) -> Option<Arc<[Key]>> {
         self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// There is a token of a key that the set did not have.
+    /// Asks for an early fetch, because a token names a key that the set lacks. At most one such fetch is made per
+    /// [`ANEW`].
     pub(crate) fn ask_anew(&self) {
         self.wanted.notify_one();
     }
 
-    /// Keeps the keys as they are at the URL, for ever.
+    /// Keeps the keys current with the URL, for ever. Keys that were fetched stay in use while fetches fail.
     pub(crate) async fn run(&self, metrics: &Metrics) {
-        // How it went last is logged where it went otherwise before.
+        // Success and failure are logged when they alternate, not each time.
         let mut went_well = None;
         let mut retry = RETRY;
         let mut heeds_from = Instant::now();
@@ -95,9 +101,9 @@ impl KeySet {
                 }
                 Err(error) => {
                     if went_well.replace(false) == Some(false) {
-                        debug!(url = %self.shown, %error, "the key set cannot be had still");
+                        debug!(url = %self.shown, %error, "the key set still cannot be fetched");
                     } else {
-                        warn!(url = %self.shown, %error, "the key set cannot be had; known keys are kept");
+                        warn!(url = %self.shown, %error, "the key set cannot be fetched; known keys stay in use");
                     }
                     let pause = retry;
                     retry = (retry * 2).min(MAX_RETRY);
@@ -115,7 +121,10 @@ impl KeySet {
         }
     }
 
-    /// Takes the keys that are in the set now, and only those; how many they are.
+    /// Fetches the set and replaces all keys by those in it. Returns how many there are.
+    ///
+    /// # Errors
+    /// If the fetch fails, or the set holds no usable key. The keys stay as they are.
     async fn renew(&self, metrics: &Metrics) -> Result<usize, String> {
         let fetched = match self.fetch().await {
             Ok(set) => public_keys(&set).map_err(|why| ("unusable", why)),
@@ -130,17 +139,18 @@ impl KeySet {
         Ok(count)
     }
 
+    /// Fetches the text of the set.
     async fn fetch(&self) -> Result<Vec<u8>, String> {
         let request = self.client.get(self.url.clone());
         let request = request.header(ACCEPT, "application/jwk-set+json, application/json");
         let mut response = request.send().await.map_err(reason)?;
         if response.status() != StatusCode::OK {
-            return Err(format!("the answer was {}", response.status()));
+            return Err(format!("the response was {}", response.status()));
         }
         let mut set = Vec::new();
         while let Some(part) = response.chunk().await.map_err(reason)? {
             if set.len() + part.len() > MAX_SET_BYTES {
-                return Err(format!("the answer has more than {MAX_SET_BYTES} bytes"));
+                return Err(format!("the response has more than {MAX_SET_BYTES} bytes"));
             }
             set.extend_from_slice(&part);
         }
@@ -148,21 +158,24 @@ impl KeySet {
     }
 }
 
-/// What went wrong, down to its cause, and without the URL.
+/// Describes an error with all its causes, without the URL.
 fn reason(error: reqwest::Error) -> String {
     let error = error.without_url();
     std::iter::successors(error.source(), |&cause| cause.source())
         .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// The keys of a file.
+/// Reads the keys of a file.
+///
+/// # Errors
+/// If the file cannot be read, is not a key set, holds a malformed key of a supported kind, or holds no usable key.
 pub(crate) fn read_file(path: &str) -> Result<Vec<Key>, String> {
     let text = std::fs::read_to_string(path).map_err(|e| e.to_string())?;
     let set: JwkSet = serde_json::from_str(&text).map_err(|e| format!("not a JSON Web Key Set: {e}"))?;
     if set.keys.is_empty() {
         return Err("it has no keys".to_owned());
     }
-    // A set may hold keys for others; those that are for us must be good.
+    // A set may hold keys of other kinds, for other programs. Keys of a supported kind must be well-formed.
     let usable: Vec<Key> =
         set.keys.iter().map(read_jwk).filter_map(Result::transpose).collect::<Result<_, _>>()?;
     if usable.is_empty() {
@@ -173,8 +186,11 @@ pub(crate) fn read_file(path: &str) -> Result<Vec<Key>, String> {
     Ok(usable)
 }
 
-/// The keys of a set that others can read, too: who can read a symmetric key can sign with it, so none is
-/// taken. Nobody corrects such a set here, so what is wrong in it is passed over (RFC 7517, 5).
+/// Reads the keys of a set that anyone can read. Symmetric keys in it are ignored: whoever can read one can sign with
+/// it. Malformed keys are ignored too (RFC 7517, 5), because nobody who runs this edge can correct the set.
+///
+/// # Errors
+/// If the text is not a key set, or holds no usable key.
 fn public_keys(set: &[u8]) -> Result<Vec<Key>, String> {
     #[derive(Deserialize)]
     struct Set {
@@ -194,10 +210,13 @@ fn public_keys(set: &[u8]) -> Result<Vec<Key>, String> {
     Ok(usable)
 }
 
-/// One key, if it is of a kind and for an algorithm that we check.
+/// Reads one key. Returns `None` if it is of a kind, or for an algorithm or use, that the edge does not support.
+///
+/// # Errors
+/// If the key is malformed, or a symmetric key is too short.
 fn read_jwk(jwk: &Jwk) -> Result<Option<Key>, String> {
-    // One for encryption signs nothing.
-    if jwk.common.public_key_use.as_ref().is_some_and(|its| *its != PublicKeyUse::Signature) {
+    // A key for encryption signs no tokens.
+    if jwk.common.public_key_use.as_ref().is_some_and(|usage| *usage != PublicKeyUse::Signature) {
         return Ok(None);
     }
     let algorithms = match &jwk.algorithm {
@@ -215,7 +234,7 @@ fn read_jwk(jwk: &Jwk) -> Result<Option<Key>, String> {
         AlgorithmParameters::OctetKey(_) => vec![Algorithm::HS256],
         _ => return Ok(None),
     };
-    // A key that names its algorithm is good for no other.
+    // A key that names an algorithm must not be used with another.
     let algorithms = match jwk.common.key_algorithm {
         None => algorithms,
         Some(named) => algorithms.into_iter().filter(|a| format!("{a:?}") == named.to_string()).collect(),

@@ -1,4 +1,4 @@
-//! Opening streams: whether there may be one more, for how long, and what the client receives where there is none.
+//! Opening streams: whether a client may have one more, for how long, and what it receives if it may not.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -23,16 +23,17 @@ use crate::http::shared::Shared;
 use crate::metrics::{Metrics, TurnedAway};
 use tutti_model::events::{BUSY, END};
 
-/// What a job lets the client of a request have.
+/// What a job lets the client of a request see.
 pub(crate) struct Part {
-    /// Takes the stream over.
+    /// Called when the socket is there: the job takes the stream over.
     pub(crate) start: Start,
-    /// How long the token is valid; `None` if none was needed.
+    /// How long the token is valid; `None` if no token was needed.
     pub(crate) expires: Option<Duration>,
 }
 
-/// Opens a stream for as long as its token is valid, and no longer than streams live. With `compress` its frames are
-/// compressed, if the client takes that: it pays only where many clients get the same large frames.
+/// Opens a stream that lasts until its token expires, the client's `maxSeconds` are over, or its random life ends. A
+/// client that is over a limit receives the event `busy` instead. With `compress` the frames are compressed if the
+/// client accepts that, which pays only if many clients receive the same large frames.
 pub(crate) fn open(
     request: &HttpRequest,
     shared: &Shared,
@@ -67,14 +68,14 @@ pub(crate) fn open(
     takeover::response(request, coding)
 }
 
-/// The best coding that a client takes. Zstandard only for those that say in which mode they fetch, as browsers
-/// do: of the others that offer it many cannot go on after the end of a frame (httpx, urllib3 and aiohttp of
-/// Python among them), and a stream has a frame for each of its events.
+/// Returns the best coding that a client accepts. Zstandard is used only for clients that send `Sec-Fetch-Mode`, as
+/// browsers do. Many of the others that accept it cannot read past the end of a frame (Python's httpx, urllib3 and
+/// aiohttp among them), and a stream has a frame for each of its events.
 fn coding_of(request: &HttpRequest) -> Coding {
     let goes_on_after_a_frame = request.headers().contains_key("sec-fetch-mode");
-    let ours = [Encoding::zstd(), Encoding::gzip(), Encoding::identity()];
-    let ours = ours.iter().skip(usize::from(!goes_on_after_a_frame));
-    let taken = AcceptEncoding::parse(request).ok().and_then(|accepts| accepts.negotiate(ours));
+    let offered = [Encoding::zstd(), Encoding::gzip(), Encoding::identity()];
+    let offered = offered.iter().skip(usize::from(!goes_on_after_a_frame));
+    let taken = AcceptEncoding::parse(request).ok().and_then(|accepts| accepts.negotiate(offered));
     match taken {
         Some(Encoding::Known(ContentEncoding::Zstd)) => Coding::Zstd,
         Some(Encoding::Known(ContentEncoding::Gzip)) => Coding::Gzip,
@@ -82,10 +83,10 @@ fn coding_of(request: &HttpRequest) -> Coding {
     }
 }
 
-/// Counts one more stream: in all, of its address, and of its user where its token was asked for.
+/// Counts one more stream: of the edge, of the client's address, and of the user if the request's token was checked.
 ///
 /// # Errors
-/// The owner that has as many as it may.
+/// The owner whose limit is reached.
 fn count(request: &HttpRequest, shared: &Shared) -> Result<Permit, Owner> {
     let streams = &shared.streams;
     let mut owners = vec![(Owner::All, streams.max)];
@@ -98,9 +99,10 @@ fn count(request: &HttpRequest, shared: &Shared) -> Result<Permit, Owner> {
     shared.open_streams.acquire(owners)
 }
 
-/// Answers a request for a stream. Where a stream may be had in a moment, the client is to come back by itself. A
-/// browser's EventSource shows its program neither the status nor the body of a refusal: with `refusals=event` in the
-/// query the refusal comes as an event.
+/// Turns the answer to a request for a stream into one that the client of a stream can use. If the service is
+/// unavailable, the client receives the event `busy` and comes back by itself. If the request is refused and its query
+/// has `refusals=event`, the client receives the refusal as the event `end`, because a browser's EventSource shows its
+/// program neither the status nor the body of a response.
 pub(crate) fn answer_stream(request: &HttpRequest, shared: &Shared, answer: Answer) -> Answer {
     match answer {
         Err(problem) if problem.status() == StatusCode::SERVICE_UNAVAILABLE => {
@@ -116,8 +118,8 @@ pub(crate) fn answer_stream(request: &HttpRequest, shared: &Shared, answer: Answ
     }
 }
 
-/// Tells a refusal as the event `end`, whose data says what the problem document says. A client that comes back all the
-/// same does so late.
+/// Returns a stream with the event `end` alone, whose data says what the problem document says. A client that comes
+/// back all the same waits 30 to 60 s.
 fn refused_by_event(problem: &Problem) -> HttpResponse {
     let status = problem.status();
     let name = status.canonical_reason().unwrap_or("refused").to_ascii_lowercase().replace(' ', "_");
@@ -128,14 +130,15 @@ fn refused_by_event(problem: &Problem) -> HttpResponse {
     only_event(&events)
 }
 
-/// Answers with the event `busy`: any status but 200 would make a browser give up for good.
+/// Counts a stream that is turned away, and returns a stream with the event `busy` alone. Its status is 200, because at
+/// any other a browser would give up for good.
 fn turn_away(metrics: &Metrics, reason: &'static str, retry_ms: Range<u64>) -> HttpResponse {
     metrics.turned_away.get_or_create(&TurnedAway { reason }).inc();
     let retry = Duration::from_millis(rand::rng().random_range(retry_ms));
     only_event(Events::default().come_back(BUSY, reason, retry))
 }
 
-/// A stream that has only these events.
+/// Returns a stream that ends after these events.
 fn only_event(events: &Events) -> HttpResponse {
     HttpResponse::Ok()
         .force_close()

@@ -1,4 +1,4 @@
-//! The pages: the map, and a waiting room as a visitor sees it.
+//! The HTML pages: the live map, and a waiting room as a visitor sees it.
 
 use std::sync::LazyLock;
 
@@ -11,27 +11,30 @@ use sha2::{Digest as _, Sha256};
 use crate::http::routes::readable;
 use crate::http::shared::Shared;
 
-/// The map listens to other edges too, of which it is told.
+/// The page of the map. It may connect anywhere, because it also listens to the other edges in `http.edges`.
 static MAP: LazyLock<Page> = LazyLock::new(|| Page::new(include_str!("../../../../web/index.html"), "*"));
+/// The page of a waiting room.
 static ROOM: LazyLock<Page> =
     LazyLock::new(|| Page::new(include_str!("../../../../web/room.html"), "'self'"));
 
+/// Registers the routes of the pages.
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
     app.service(readable("/", async |shared: web::Data<Shared>| MAP.answer(&shared)))
         .service(readable("/rooms/{room}", async |shared: web::Data<Shared>| ROOM.answer(&shared)));
 }
 
-/// How often a stream brings an event at least, as it stands in the files.
+/// The attribute in the files that says how many seconds pass at most between two events of an open stream.
 const HEARTBEAT: &str = r#"data-heartbeat-seconds="15""#;
 
+/// One page, with the headers that it is sent with.
 struct Page {
     text: &'static str,
-    /// Its Content-Security-Policy: nothing runs in it but its own script, and no other page may frame it.
+    /// The Content-Security-Policy of the page: only its own script runs in it, and no other page may frame it.
     policy: String,
 }
 
 impl Page {
-    /// A page that may ask `connects_to` for something.
+    /// Returns a page whose script may connect to `connects_to`.
     fn new(text: &'static str, connects_to: &str) -> Self {
         let (scripts, styles) = (hashes(text, "script"), hashes(text, "style"));
         let policy = format!(
@@ -41,8 +44,8 @@ impl Page {
         Self { text, policy }
     }
 
-    /// Answers with the page, in which it writes how often an open stream brings an event at least. By that the
-    /// page knows when its connection is dead.
+    /// Returns the response with the page. It carries the heartbeat of streams (`streams.heartbeat_seconds`), by which
+    /// the page notices that its connection is dead.
     fn answer(&self, shared: &Shared) -> HttpResponse {
         let seconds = shared.streams.heartbeat.as_secs();
         let attribute = format!(r#"data-heartbeat-seconds="{seconds}""#);
@@ -56,7 +59,7 @@ impl Page {
     }
 }
 
-/// The hashes of all that stands between tags of this name, as a policy names them.
+/// Returns the hashes of the contents of all elements with this tag, as a Content-Security-Policy writes them.
 fn hashes(text: &str, tag: &str) -> String {
     let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
     let inside = text.split(&open).skip(1).filter_map(|rest| Some(rest.split_once(&close)?.0));
@@ -70,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_page_has_nothing_that_its_policy_stops() {
-        // The example of Content Security Policy Level 3, 8.3.
+        // This is the example of Content Security Policy Level 3, 8.3.
         assert_eq!(
             hashes("<script>alert('Hello, world.');</script>", "script"),
             "'sha256-qznLcsROx4GACP2dm0UCKCzCG+HiZ1guq6ZZDob/Tng='"

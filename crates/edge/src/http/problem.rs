@@ -1,4 +1,4 @@
-//! Error responses: problem documents (RFC 9457).
+//! Errors that a client receives, as problem documents (RFC 9457).
 
 use std::fmt::{self, Display};
 
@@ -18,14 +18,14 @@ use crate::http::auth::Refusal;
 use crate::http::upstream::{is_passing, reason};
 use crate::metrics::Metrics;
 
-/// The detail where a service or a Redis behind this edge does not answer.
-const AWAY: &str = "what is needed to answer does not answer at the moment; try again";
-/// The detail where something failed that will fail again.
+/// The detail of a problem if a service or Redis behind this edge does not answer.
+const AWAY: &str = "a service behind this edge does not answer at the moment; try again";
+/// The detail of a problem if a request failed and would fail again.
 const FAILED: &str = "the server failed";
-/// The member of a problem document that names the line of the log with the details.
+/// The member of a problem document with the request id, under which the log has the details.
 const REQUEST_ID: &str = "requestId";
 
-/// A response, or the problem document in its place.
+/// What a handler returns: a response, or the problem that the client receives instead.
 pub(crate) type Answer = Result<HttpResponse, Problem>;
 
 /// Why a request is not answered as it asks. A handler returns it as its error; the client receives it as a problem
@@ -40,22 +40,23 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    /// A problem of this status. `detail` is a sentence that says what to do.
+    /// Returns a problem with this status. `detail` is a sentence that says what is wrong and what to do.
     pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self { status, detail: detail.into(), members: Vec::new(), headers: Vec::new() }
     }
 
-    /// A request that cannot be understood.
+    /// Returns the problem of a request that cannot be understood: 400.
     pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
-    /// A request that may be answered when it is repeated in a moment.
+    /// Returns the problem of a request that may succeed when it is repeated soon: 503, with `Retry-After`.
     pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_later()
     }
 
-    /// A request without the right to what it asks for, or whose right cannot be checked yet.
+    /// Returns the problem of a request whose token is refused, and counts it: 401, or 403 if the token lacks a scope.
+    /// If the token cannot be checked yet, the problem is 503 and is not counted.
     pub(crate) fn refused(metrics: &Metrics, refusal: &Refusal) -> Self {
         let status = match refusal {
             Refusal::Unchecked => return Self::unavailable(refusal.to_string()),
@@ -67,15 +68,16 @@ impl Problem {
             .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
     }
 
-    /// The refusal of a gRPC service. Its message is meant for strangers only where the service names a reason; any
-    /// other message tells of the inside and goes to the log.
+    /// Returns the problem of a call that a gRPC service did not answer with success. If the service names a reason,
+    /// its message is meant for clients and becomes the detail. Any other message describes the inside and goes to the
+    /// log.
     pub(crate) fn of_service(failures: &Failures, status: &Status) -> Self {
         let Some(word) = reason(status) else {
             return Self::failed(failures, !is_passing(status), "a call of a service", status);
         };
         let code = match (status.code(), word) {
             (Code::Unavailable | Code::ResourceExhausted, _) => StatusCode::SERVICE_UNAVAILABLE,
-            // The holder of the token of a forgotten ticket has nothing any more.
+            // The client holds the token of a ticket that the room has forgotten.
             (Code::NotFound, "no_ticket") => StatusCode::GONE,
             (Code::NotFound, _) => StatusCode::NOT_FOUND,
             (Code::FailedPrecondition, _) => StatusCode::CONFLICT,
@@ -84,7 +86,7 @@ impl Problem {
         };
         let mut problem = Self::new(code, status.message());
         if code == StatusCode::SERVICE_UNAVAILABLE {
-            // Programs get no reason: they try again, whatever it was.
+            // The reason is left out: a program tries again, whatever it was.
             problem = problem.retry_later();
         } else {
             problem.members.push(("reason", word.to_owned()));
@@ -94,13 +96,13 @@ impl Problem {
         problem
     }
 
-    /// A Redis behind this edge that could not be asked.
+    /// Returns the problem of a request to Redis that failed. `doing` says in the log what was tried.
     pub(crate) fn of_redis(failures: &Failures, doing: &str, error: &tutti_feed::Error) -> Self {
         Self::failed(failures, error.is_internal(), doing, error)
     }
 
-    /// A failure that is not the client's. The client gets a fixed sentence and a request id; the log has the error
-    /// under the same id.
+    /// Returns the problem of a failure that is not the client's: 500 if `is_internal`, else 503. The client receives a
+    /// fixed sentence and a request id; the log has the error under the same id.
     fn failed(failures: &Failures, is_internal: bool, doing: &str, error: &dyn Display) -> Self {
         let id = failures.log(doing, error);
         let mut problem = if is_internal {
@@ -118,6 +120,7 @@ impl Problem {
         self
     }
 
+    /// Adds a `Retry-After` of two seconds.
     fn retry_later(self) -> Self {
         self.with_header(header::RETRY_AFTER, HeaderValue::from_static("2"))
     }
@@ -177,13 +180,13 @@ impl From<Problem> for HttpResponse {
     }
 }
 
-/// Returns the response to a question about the present: JSON that no cache keeps.
+/// Returns a response with JSON about the present, which no cache may keep.
 pub(crate) fn json_now(body: &impl Serialize) -> HttpResponse {
     HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(body)
 }
 
-/// Middleware: makes a problem document of every error that a request meets before a handler is asked, such as a header
-/// that cannot be read or an origin that CORS forbids.
+/// Middleware: makes a problem document of every error that a request meets outside of a handler, such as a header that
+/// cannot be read or an origin that CORS forbids.
 pub(crate) async fn problem_documents<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
@@ -195,7 +198,7 @@ pub(crate) async fn problem_documents<B: MessageBody + 'static>(
     let Some(problem) = response.response().error().and_then(problem_of_error) else {
         return Ok(response.map_into_boxed_body());
     };
-    // Whether a page of another origin may read it was decided for the response that it replaces.
+    // The headers of CORS were set on the response that the document replaces.
     let kept = response.headers().clone();
     let mut response = response.into_response(problem);
     for (name, value) in kept {
@@ -213,7 +216,7 @@ fn problem_of_error(error: &actix_web::Error) -> Option<HttpResponse> {
         return None;
     }
     let status = error.as_response_error().status_code();
-    // The text of a server's error tells of the inside.
+    // The text of a server's error describes the inside.
     let detail = if status.is_server_error() { FAILED.to_owned() } else { error.to_string() };
     Some(Problem::new(status, detail).error_response())
 }
@@ -221,11 +224,11 @@ fn problem_of_error(error: &actix_web::Error) -> Option<HttpResponse> {
 /// Returns the whole response, head and body, to bytes that actix-web cannot read as a request.
 pub(crate) fn unreadable_request(status: StatusCode) -> String {
     let detail = match status {
-        StatusCode::REQUEST_TIMEOUT => "the head of the request did not come in time",
+        StatusCode::REQUEST_TIMEOUT => "the head of the request did not arrive in time",
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
-            "the head of a request may have 128 KB and 96 header fields"
+            "the head of a request may have at most 128 KB and 96 header fields"
         }
-        _ => "what was sent cannot be read as a request of HTTP/1.1",
+        _ => "the bytes received are not a request of HTTP/1.1",
     };
     let body = Problem::new(status, detail).body();
     let head = format!(

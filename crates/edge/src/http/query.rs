@@ -1,4 +1,4 @@
-//! What clients ask for in the query of a stream.
+//! The query of a request, and what a client asks of any stream.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use actix_web::{HttpRequest, web};
 
 use crate::http::problem::Problem;
 
-/// The longest id that a client may send back, in bytes.
+/// Length in bytes of the longest last id that is accepted from a client.
 pub(crate) const MAX_ID_BYTES: usize = 16 * 1024;
 
-/// Returns the value of one parameter of the query.
+/// Returns the value of the first parameter with this name; `None` if the query has none or cannot be read.
 pub(crate) fn query_of(request: &HttpRequest, name: &str) -> Option<String> {
     let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string()).ok()?;
     pairs.into_inner().into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
@@ -17,20 +17,24 @@ pub(crate) fn query_of(request: &HttpRequest, name: &str) -> Option<String> {
 
 /// What a client asks of any stream.
 pub(crate) struct StreamQuery {
-    /// What was shown before, as the client says.
+    /// The id of the last event that the client received, if it says so.
     pub(crate) last_id: Option<String>,
     /// How long the stream may live, if the client bounds that.
     pub(crate) longest: Option<Duration>,
 }
 
 impl StreamQuery {
-    /// Reads what a request asks for. The last id is, of those that are there and not empty, the header
-    /// `Last-Event-ID`, which browsers send; `lastEventId` or `last-event-id` in the query, in any case of
-    /// letters, which polyfills and Mercure's clients send; or `since`. The first is the newest: a client that
-    /// reconnects repeats the rest of its URL.
+    /// Reads the query and the last id of a request. The last id is the first of these that is present and not empty:
+    ///
+    /// 1. the header `Last-Event-ID`, which browsers send;
+    /// 2. `lastEventId` or `last-event-id` in the query, in any case of letters, which polyfills and Mercure's clients
+    ///    send;
+    /// 3. `since` in the query.
+    ///
+    /// This order prefers the newest, because a client that reconnects repeats the rest of its URL.
     ///
     /// # Errors
-    /// The answer to a query in which one of these names stands twice, or that is none.
+    /// If the query cannot be read, has one of these names twice, or a `maxSeconds` that is not a number.
     pub(crate) fn of(request: &HttpRequest) -> Result<Self, Problem> {
         let query =
             web::Query::<Vec<(String, String)>>::from_query(request.query_string()).map_err(|_| {
@@ -41,7 +45,7 @@ impl StreamQuery {
             let mut found = query.iter().filter(|(name, _)| is_named(name)).map(|(_, value)| value.as_str());
             let first = found.next();
             match found.next() {
-                Some(_) => Err(Problem::bad_request(format!("in the query, {} may stand once", names[0]))),
+                Some(_) => Err(Problem::bad_request(format!("the query may have {} only once", names[0]))),
                 None => Ok(first.filter(|value| !value.is_empty())),
             }
         };
@@ -53,10 +57,10 @@ impl StreamQuery {
     }
 }
 
-/// The time that `maxSeconds` gives, a second at least; `None` if it sets no bound.
+/// Returns the time that `maxSeconds` gives, at least a second; `None` if it sets no bound.
 ///
 /// # Errors
-/// What to write instead.
+/// What to write instead, if the text is not a number.
 fn duration_of(max_seconds: &str) -> Result<Option<Duration>, &'static str> {
     let text = max_seconds.trim();
     if text.is_empty() {
@@ -64,7 +68,7 @@ fn duration_of(max_seconds: &str) -> Result<Option<Duration>, &'static str> {
     }
     match text.parse::<f64>() {
         Ok(seconds) if !seconds.is_nan() => Ok(Duration::try_from_secs_f64(seconds.max(1.0)).ok()),
-        _ => Err("maxSeconds is a number of seconds"),
+        _ => Err("maxSeconds must be a number of seconds"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What handlers of all jobs need: methods, bodies, and the routes that belong to no job.
+//! What the handlers of all jobs need: methods, bodies, guards; and the routes that belong to no job.
 
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -15,8 +15,9 @@ use crate::http::problem::{Answer, Problem, json_now};
 use crate::http::query::MAX_ID_BYTES;
 use crate::http::shared::Shared;
 
-/// The longest query, in bytes: an id, and what else there may be, tokens the longest of it. actix-web itself takes a
-/// head of 128 KB, 96 headers and a URL of 64 KB, and answers 431 or 400 above.
+/// Length in bytes of the longest query that is accepted: a last id and 8 KB for the rest, of which a token is the
+/// longest part. actix-web itself accepts a head of 128 KB, 96 headers and a URL of 64 KB, and answers 431 or 400
+/// above.
 const MAX_QUERY_BYTES: usize = MAX_ID_BYTES + 8 * 1024;
 
 /// Registers the routes that belong to no job, and the response to all other paths.
@@ -24,16 +25,18 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
     app.service(readable("/v1/edges", edges)).default_service(web::to(not_found));
 }
 
+/// Lists the public URLs of all edges.
 async fn edges(shared: web::Data<Shared>) -> HttpResponse {
     json_now(&json!({ "edges": shared.http.edges }))
 }
 
+/// Answers a path that no route has.
 async fn not_found(request: HttpRequest) -> Answer {
     let detail = format!("there is no {} {}", request.method(), request.path());
     Err(Problem::new(StatusCode::NOT_FOUND, detail))
 }
 
-/// A resource that is read by GET and HEAD.
+/// Returns a resource that answers GET and HEAD by `read`.
 pub(crate) fn readable<F: Handler<Args>, Args: FromRequest + 'static>(path: &str, read: F) -> Resource
 where
     F::Output: Responder + 'static,
@@ -41,7 +44,7 @@ where
     only("GET, HEAD", web::resource(path).route(web::get().to(read.clone())).route(web::head().to(read)))
 }
 
-/// A resource that takes POST.
+/// Returns a resource that answers POST by `post`.
 pub(crate) fn postable<F: Handler<Args>, Args: FromRequest + 'static>(path: &str, post: F) -> Resource
 where
     F::Output: Responder + 'static,
@@ -52,7 +55,7 @@ where
 /// Answers every other method with 405 and an `Allow` header.
 pub(crate) fn only(allow: &'static str, resource: Resource) -> Resource {
     resource.default_service(web::to(move |request: HttpRequest| async move {
-        let detail = format!("{} does not take {}, but {allow}", request.path(), request.method());
+        let detail = format!("{} does not take {}; it takes {allow}", request.path(), request.method());
         let allow = header::HeaderValue::from_static(allow);
         Err::<HttpResponse, _>(
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail).with_header(header::ALLOW, allow),
@@ -60,11 +63,11 @@ pub(crate) fn only(allow: &'static str, resource: Resource) -> Resource {
     }))
 }
 
-/// Reads the body of a request, of `max_bytes` at most. Call it when the request's token was found good: until then
+/// Reads the body of a request, of at most `max_bytes`. Call it after the request's token was found good: until then
 /// nothing of the body is kept.
 ///
 /// # Errors
-/// If the body is too long, or does not come.
+/// If the body is too long, or the connection breaks before its end.
 pub(crate) async fn read_body(body: web::Payload, max_bytes: usize) -> Result<Bytes, Problem> {
     match body.to_bytes_limited(max_bytes).await {
         Ok(Ok(bytes)) => Ok(bytes),
@@ -78,15 +81,15 @@ pub(crate) async fn read_body(body: web::Payload, max_bytes: usize) -> Result<By
     }
 }
 
-/// Returns the request's `Idempotency-Key`, by which repetitions of one request are known.
+/// Returns the request's `Idempotency-Key`, by which the repetitions of a request are recognised.
 pub(crate) fn idempotency_key(request: &HttpRequest) -> Option<&str> {
     let key = request.headers().get("idempotency-key")?.to_str().ok()?;
-    // RFC 8941 would have it in quotes.
+    // Clients that follow RFC 8941 put the key in quotes.
     Some(key.trim().trim_matches('"'))
 }
 
-/// Middleware: refuses a query that is too long, and marks requests that a page of a stranger has its visitor's browser
-/// make.
+/// Middleware: refuses a query that is too long, and marks [`Forged`] requests, which a page of a foreign origin has
+/// its visitor's browser make.
 pub(crate) async fn guard_request(
     request: ServiceRequest,
     next: Next<BoxBody>,

@@ -1,4 +1,4 @@
-//! What the handlers of all jobs share.
+//! What the handlers of all jobs share: settings, tokens, limits, metrics.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,13 +7,14 @@ use actix_web::HttpRequest;
 use tutti_service::Failures;
 use tutti_sse::limits::Limits;
 
-use crate::http::auth::{Claims, Refusal, Verifier};
+use crate::http::auth::{Refusal, Verifier};
+use crate::http::claims::Claims;
 use crate::http::client_address::{client_address, network_of};
 use crate::http::problem::Problem;
 use crate::http::settings::{Http, Streams};
 use crate::metrics::Metrics;
 
-/// What the handlers of all jobs share. Clones share it, on any thread.
+/// What the handlers of all jobs share. Clones refer to one and may be used on any thread.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) http: Arc<Http>,
@@ -26,10 +27,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Returns the network of a request's client, which shares limits and turns; `None` if it is not known.
+    /// Returns the address that stands for all addresses of a request's client, by which limits and turns are kept;
+    /// `None` if the connection has no peer.
     pub(crate) fn address_of(&self, request: &HttpRequest) -> Option<IpAddr> {
         let peer = request.peer_addr()?;
-        // One word of garbage must not hide what a proxy of ours wrote behind it.
+        // A line that is not UTF-8 must not hide what a trusted proxy appended to it.
         let lines: Vec<_> = request
             .headers()
             .get_all("x-forwarded-for")
@@ -39,7 +41,7 @@ impl Shared {
         Some(network_of(client_address(peer.ip(), lines, &self.http.trusted_proxies)))
     }
 
-    /// Returns the claims of a request's token, whatever they allow.
+    /// Returns the claims of a request's token, whatever they grant.
     ///
     /// # Errors
     /// If there is no valid token.
@@ -47,10 +49,10 @@ impl Shared {
         self.verifier.claims(request).map_err(|refusal| self.refused(&refusal))
     }
 
-    /// Returns the claims of a request's token, which must allow `scope`.
+    /// Returns the claims of a request's token, which must grant `scope`.
     ///
     /// # Errors
-    /// If there is no valid token, or it does not allow that.
+    /// If there is no valid token, or it does not grant the scope.
     pub(crate) fn check(&self, request: &HttpRequest, scope: &'static str) -> Result<Claims, Problem> {
         self.verifier.check(request, scope).map_err(|refusal| self.refused(&refusal))
     }

@@ -1,4 +1,4 @@
-//! Asks one of our services, whichever of its replicas answers.
+//! Calls to a gRPC service behind the edge, at whichever of its replicas answers.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -11,14 +11,15 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 use tutti_service::grpc;
 
-/// How long one replica may take.
+/// How long one replica may take to answer, and how long a call may take before no further replica is tried.
 const ANSWER: Duration = Duration::from_secs(3);
+/// How long connecting to a replica may take.
 const CONNECT: Duration = Duration::from_secs(1);
 
-/// All replicas of a service, by its generated client.
+/// The replicas of a service, each as a generated client `C`. Clones share the connections.
 #[derive(Clone)]
 pub(crate) struct Replicas<C> {
-    /// As it is called in sentences.
+    /// The name of the service in messages.
     name: &'static str,
     clients: Arc<[C]>,
     next: Arc<AtomicUsize>,
@@ -26,10 +27,11 @@ pub(crate) struct Replicas<C> {
 }
 
 impl<C: Clone> Replicas<C> {
-    /// Replicas at these URLs; they are connected to when they are asked. Needs a runtime.
+    /// Returns the replicas at these URLs. A replica is connected to when it is first asked. `unavailable` counts the
+    /// calls that none answered. Call this within a Tokio runtime.
     ///
     /// # Errors
-    /// Which URL is none.
+    /// Which URL is invalid, and why.
     pub(crate) fn new(
         name: &'static str,
         urls: &[String],
@@ -53,38 +55,38 @@ impl<C: Clone> Replicas<C> {
         Ok(Self { name, clients: clients?.into(), next: Arc::default(), unavailable })
     }
 
-    /// Whether there are any.
+    /// Whether there are any replicas.
     pub(crate) fn is_configured(&self) -> bool {
         !self.clients.is_empty()
     }
 
-    /// Asks one replica after the other until one answers. Each call may so be made twice, which
-    /// changes nothing.
+    /// Asks one replica after the other until one answers. A call may therefore be made more than once, so it must be
+    /// idempotent.
     ///
     /// # Errors
-    /// What the service says, or that none of its replicas does.
+    /// The refusal of the service, or `Unavailable` if none of its replicas answers.
     pub(crate) async fn ask<R: Clone, T, F: Future<Output = Result<Response<T>, Status>>>(
         &self,
         request: R,
         call: impl Fn(C, R) -> F,
     ) -> Result<T, Status> {
         let (first, began) = (self.next.fetch_add(1, Ordering::Relaxed), Instant::now());
-        let mut why = Status::unavailable("none is configured");
-        // A lone replica that was just started anew is found on the second attempt.
+        let mut why = Status::unavailable("no replica is configured");
+        // The connection to a lone replica that has just restarted is good on the second attempt.
         for attempt in 0..self.clients.len().max(2) {
             let Some(replica) = self.clients.get((first + attempt) % self.clients.len().max(1)) else {
                 break;
             };
             match call(replica.clone(), request.clone()).await {
                 Ok(answer) => return Ok(answer.into_inner()),
-                // Its Redis or Kafka is away; the other replicas have no other.
+                // A reason is a refusal, or Redis or Kafka is away, which all replicas share.
                 Err(status) if reason(&status).is_some() && status.code() != Code::Internal => {
                     return Err(status);
                 }
                 Err(status) if is_passing(&status) => why = status,
                 Err(status) => return Err(status),
             }
-            // Who asks should not wait for one after the other.
+            // The client should not wait for one slow replica after the other.
             if began.elapsed() >= ANSWER {
                 break;
             }
@@ -97,13 +99,14 @@ impl<C: Clone> Replicas<C> {
     }
 }
 
-/// The word with which a service refuses something.
+/// Returns the word by which a service names the reason of a status; `None` if it names none, as for any failure that
+/// is not meant for clients.
 pub(crate) fn reason(status: &Status) -> Option<&str> {
     status.metadata().get(grpc::REASON)?.to_str().ok()
 }
 
-/// Whether it may be otherwise a moment later, or at another replica: what breaks off on the way has no
-/// word for its reason.
+/// Whether a call may succeed soon, or at another replica. A call that broke off on its way has no reason, which tells
+/// it from a refusal with one of these codes.
 pub(crate) fn is_passing(status: &Status) -> bool {
     match status.code() {
         // A replica of a newer version may read what this one cannot.

@@ -20,7 +20,8 @@ use tutti_model::notify::{Mark, MarkRequest, Marked, SendRequest};
 use uuid::Uuid;
 
 use crate::following::reset::INCOMPLETE;
-use crate::http::auth::{Claims, Refusal};
+use crate::http::auth::Refusal;
+use crate::http::claims::Claims;
 use crate::http::open::{Part, answer_stream, open};
 use crate::http::problem::{Answer, Problem, json_now};
 use crate::http::query::{MAX_ID_BYTES, StreamQuery};

@@ -12,7 +12,8 @@ use tutti_model::queue::KeysRequest;
 use tutti_model::room::{Claims, TICKET_AUDIENCE};
 use tutti_service::grpc;
 
-use crate::http::auth::{NumericDate, header_of, kind_of};
+use crate::http::auth::{header_of, kind_of};
+use crate::http::claims::NumericDate;
 use crate::rooms::client::Queue;
 
 /// Keys that are older than this are fetched again, so that a withdrawn key stops being accepted.

@@ -1,4 +1,4 @@
-//! Follows the feeds of all topics that this edge serves.
+//! Following the feeds of all topics that this edge serves.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,36 +17,42 @@ use crate::metrics::Metrics;
 use crate::topics::settings::TopicSettings;
 use crate::topics::state::TopicView;
 
-/// Records taken in before a topic's streams are told of them.
+/// Most records that are applied before the next steps are published.
 const RECORDS_A_TURN: usize = 256;
 
-/// A topic at one step.
+/// The state of a topic at one step.
 #[derive(Clone, Debug)]
 pub(crate) struct TopicStep {
-    /// Counts the resets: what was shown under another one may be void.
+    /// Number of resets so far. What a client was shown in another generation may be void.
     pub(crate) generation: u64,
     /// Why this generation began.
     pub(crate) reset_reason: ResetReason,
+    /// The newest records.
     pub(crate) view: TopicView,
+    /// Whether news arrives.
     pub(crate) status: Status,
-    /// Redis's own head, and how often it has been asked for.
+    /// The head of the feed in Redis, as it was polled last.
     pub(crate) head: Option<Position>,
+    /// Number of polls of the head so far.
     pub(crate) polls: u64,
 }
 
-/// The steps of each topic, by name; `None` until its log has been read.
+/// The newest step of each topic, by name; `None` until the log of the topic has been read.
 pub(crate) type Topics = BTreeMap<Arc<str>, watch::Receiver<Option<Arc<TopicStep>>>>;
 
+/// The feed of one topic, as the follower has read it.
 struct TopicFeed {
     name: Arc<str>,
     steps: watch::Sender<Option<Arc<TopicStep>>>,
     step: TopicStep,
     liveness: Liveness,
+    /// Whether the head of a poll has been reached since the generation began. Before that nothing is published.
     caught_up: bool,
+    /// Whether `step` has changed since it was published.
     dirty: bool,
 }
 
-/// Follows the topics of the configuration.
+/// Follows the feeds of all topics in the configuration.
 pub(crate) struct TopicFollower {
     redis_url: SecretString,
     memory_bytes: usize,
@@ -55,14 +61,14 @@ pub(crate) struct TopicFollower {
 }
 
 impl TopicFollower {
-    /// And where its steps can be seen.
+    /// Returns a follower of the topics in `settings`, and the channels with their steps.
     pub(crate) fn new(
         redis_url: SecretString,
         settings: &TopicSettings,
         metrics: Metrics,
     ) -> (Self, Arc<Topics>) {
         let mut topics = Topics::new();
-        let followed = settings.names.iter().map(|name| {
+        let feeds = settings.names.iter().map(|name| {
             let (steps, receiver) = watch::channel(None);
             let name: Arc<str> = name.as_str().into();
             topics.insert(name.clone(), receiver);
@@ -76,14 +82,14 @@ impl TopicFollower {
             };
             TopicFeed { name, steps, step, liveness: Liveness::new(1), caught_up: false, dirty: false }
         });
-        let followed = followed.collect();
-        (Self { redis_url, memory_bytes: settings.memory_bytes, metrics, topics: followed }, Arc::new(topics))
+        let feeds = feeds.collect();
+        (Self { redis_url, memory_bytes: settings.memory_bytes, metrics, topics: feeds }, Arc::new(topics))
     }
 
-    /// Runs for ever.
+    /// Follows the topics for ever.
     ///
     /// # Errors
-    /// If the URL of Redis is none.
+    /// If the URL of Redis is invalid.
     pub(crate) async fn run(mut self) -> Result<(), tutti_feed::Error> {
         let names: Vec<String> = self.topics.iter().map(|topic| names::topic_feed(&topic.name)).collect();
         let url = self.redis_url.expose_secret().to_owned();
@@ -103,7 +109,7 @@ impl TopicFollower {
                 }
                 self.topics.iter_mut().for_each(TopicFeed::publish);
             }
-            warn!("following the topics ended by itself; beginning anew");
+            warn!("following the topics ended unexpectedly; following them again from their logs");
             for topic in &mut self.topics {
                 topic.begin_anew(ResetReason::FollowerEnded);
                 topic.liveness.hold_back(0, 0);
@@ -111,6 +117,7 @@ impl TopicFollower {
         }
     }
 
+    /// Applies one event of the feeds.
     fn take(&mut self, event: Event) {
         match event {
             Event::Heads(heads) => {
@@ -137,9 +144,10 @@ impl TopicFollower {
 }
 
 impl TopicFeed {
-    /// The history is another: what was shown may be void, and the log follows from its oldest record.
+    /// Begins a new generation with an empty view, because the history has changed: what clients were shown may be
+    /// void. The log follows from its oldest record.
     fn begin_anew(&mut self, reason: ResetReason) {
-        warn!(topic = &*self.name, %reason, "the topic begins anew from its log; its clients get a reset");
+        warn!(topic = &*self.name, %reason, "the topic is read again from its log; its clients receive a reset");
         self.step.generation += 1;
         self.step.reset_reason = reason;
         self.step.view = TopicView::default();
@@ -147,6 +155,7 @@ impl TopicFeed {
         self.liveness.forget();
     }
 
+    /// Publishes the step if it has changed and the log has been read.
     fn publish(&mut self) {
         let status = self.liveness.status(Instant::now());
         self.dirty |= status != self.step.status;

@@ -1,7 +1,7 @@
 //! A worker's streams of topics.
 //!
-//! Who has heard all that there is lies in one list a topic, and gets the same bytes as all others.
-//! Who is new, behind or resuming is brought there by a task, out of the topic's newest records.
+//! Streams that are up to date are in one list per topic, and receive the same bytes. A stream that is new, behind or
+//! resuming is a task, which writes what it lacks out of the topic's newest records and then puts it into the list.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -25,28 +25,30 @@ use crate::topics::follower::TopicStep;
 use crate::topics::state::{Place, Resume};
 use tutti_model::events::ResetReason;
 
-/// Bytes written at once to who is behind, about.
+/// Bytes, roughly, that are written at once to a stream that is behind.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// On what terms a listener gets a stream.
+/// What a client may listen to, and from where on.
 pub(crate) struct Listen {
     pub(crate) topic: Arc<str>,
+    /// The steps of the topic.
     pub(crate) steps: watch::Receiver<Option<Arc<TopicStep>>>,
-    /// Only events of this key.
+    /// The key whose events alone the client receives; `None` for all events.
     pub(crate) key: Option<Bytes>,
+    /// Where the stream starts.
     pub(crate) from: StartAt,
 }
 
-/// Where a listener begins.
+/// Where the stream of a listener starts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum StartAt {
-    /// With what comes from now on.
+    /// With the next record.
     Now,
-    /// After what it has heard, perhaps from another edge.
+    /// After what the client has received, perhaps from another edge.
     After(Place),
-    /// With a reset, and then all that there is: it came with something that we cannot tell.
+    /// With a reset, and then all records that are kept, because what the client has received is unknown or void.
     Lost(ResetReason),
-    /// With all that there is.
+    /// With all records that are kept.
     Oldest,
 }
 
@@ -56,16 +58,18 @@ struct Listener {
     topic: Arc<str>,
     key: Option<Bytes>,
     from: StartAt,
-    /// The generation that `from` is of; `None` if it came from the client.
+    /// The generation of `from`; `None` if `from` is what the client came with.
     generation: Option<u64>,
+    /// The status that the client received last.
     status: Option<Status>,
     patience: CursorWait,
 }
 
-/// One worker's streams of topics.
+/// A worker's streams of topics.
 pub(crate) struct TopicStreams {
     hub: Rc<Hub>,
     metrics: Metrics,
+    /// The topics that have had a listener here, by name.
     topics: RefCell<BTreeMap<Arc<str>, Topic>>,
 }
 
@@ -75,29 +79,35 @@ impl Member for Listener {
     }
 }
 
-/// The listeners of one topic, once there was one.
+/// The listeners of one topic. It is created for the first listener and stays.
 struct Topic {
+    /// The newest step; `None` until the log of the topic has been read.
     step: Option<Arc<TopicStep>>,
+    /// The streams that are up to date with `step`.
     live: LiveList<Listener>,
+    /// Notified at each step.
     stepped: Rc<Notify>,
 }
 
-/// What comes next for who is not among the others.
+/// What a stream that is not in the list does next.
 enum NextWrite {
+    /// Writes these events.
     Write(Events),
+    /// Waits for the next step, until this time at most.
     Wait(Instant),
+    /// Joins the list: the client has received everything.
     Arrived,
 }
 
 impl TopicStreams {
-    /// The streams of a worker that has none yet.
+    /// Returns the streams of a worker, and adds them to the jobs of its hub.
     pub(crate) fn new(hub: Rc<Hub>, metrics: Metrics) -> Rc<Self> {
         let streams = Rc::new(Self { hub: hub.clone(), metrics, topics: RefCell::default() });
         hub.add(streams.clone());
         streams
     }
 
-    /// Takes a listener's stream over.
+    /// Takes a stream over: writes `hello`, and then what `listen` says.
     pub(crate) fn admit(self: Rc<Self>, stream: Stream, hello: Bytes, listen: Listen) {
         let Listen { topic, mut steps, key, from } = listen;
         self.topics.borrow_mut().entry(topic.clone()).or_insert_with(|| {
@@ -124,7 +134,8 @@ impl TopicStreams {
         self.serve(listener, hello);
     }
 
-    /// Writes what one step of a topic brings to the streams that are at the step before.
+    /// Writes what a new step of a topic brings to the streams in its list, which are at the step before. If the
+    /// generation or the status has changed, or the step before is no longer kept, each of them becomes a task instead.
     fn step(self: &Rc<Self>, name: &str, step: Option<Arc<TopicStep>>) {
         let mut topics = self.topics.borrow_mut();
         let Some(topic) = topics.get_mut(name) else { return };
@@ -143,7 +154,7 @@ impl TopicStreams {
         };
         for entry in &step.view.from(index) {
             let removed = topic.live.write(&self.hub, |listener| {
-                // What was written, or begun, has been heard.
+                // The client has received what was written; of a frame that was begun the rest follows.
                 listener.from = StartAt::After(Place::after(Some(entry.position)));
                 match &listener.key {
                     None => entry.frame().map(|frame| listener.stream.encode(frame)),
@@ -161,7 +172,7 @@ impl TopicStreams {
         }
     }
 
-    /// Brings the streams whose socket was full to where the others are, and ends those that are closed.
+    /// Makes tasks of the streams whose socket was full, and ends those whose client has left.
     fn serve_removed(self: &Rc<Self>, removed: Vec<(Listener, WriteOutcome)>) {
         for (listener, outcome) in removed {
             match outcome {
@@ -171,12 +182,16 @@ impl TopicStreams {
         }
     }
 
-    /// Brings a listener to where the others are, as a task of its own, and puts it among them.
+    /// Brings a listener up to date, as a task of its own, and puts it into the list. `rest` is written first.
     fn serve(self: &Rc<Self>, listener: Listener, rest: Bytes) {
-        let ours = self.clone();
-        self.hub.spawn_behind(async move { ours.bring(listener, rest).await });
+        let streams = self.clone();
+        self.hub.spawn_behind(async move { streams.bring(listener, rest).await });
     }
 
+    /// Writes to a listener what it lacks, until it is up to date and in the list.
+    ///
+    /// # Errors
+    /// Why the stream ended.
     async fn bring(&self, mut listener: Listener, rest: Bytes) -> Result<(), CloseReason> {
         self.hub.write(&mut listener.stream, rest).await?;
         loop {
@@ -238,7 +253,7 @@ impl Job for TopicStreams {
 }
 
 impl Listener {
-    /// The next events, given the newest step, if there was one yet.
+    /// Returns what the stream does next, given the newest step of its topic, if there is one yet.
     fn next(&mut self, step: Option<&TopicStep>, now: Instant, metrics: &Metrics) -> NextWrite {
         let mut events = Events::default();
         let Some(step) = step else { return self.wait(now) };
@@ -295,13 +310,14 @@ impl Listener {
             }
         }
         if placed && !more {
-            // Also where there was no event: who comes back has heard it all.
+            // The id is sent even without an event, so that a client that comes back goes on from here.
             events.id(&last.to_text());
         }
         self.from = StartAt::After(last);
         if events.is_empty() && !more { NextWrite::Arrived } else { NextWrite::Write(events) }
     }
 
+    /// Waits for the next step. After a while the client receives the status `stale`.
     fn wait(&mut self, now: Instant) -> NextWrite {
         let (until, events) = self.patience.wait(now, &mut self.status);
         if events.is_empty() { NextWrite::Wait(until) } else { NextWrite::Write(events) }

@@ -21,7 +21,7 @@ use crate::topics::listeners::{Listen, StartAt, TopicStreams};
 use crate::topics::state::Place;
 use tutti_model::events::ResetReason;
 
-/// The scope that reading a topic needs, unless it is public; `topics:read:NAME` is good for one.
+/// The scope that reading a topic needs, unless the topic is public. `topics:read:NAME` grants one topic.
 const READ: &str = "topics:read";
 
 /// What the handlers of topics need, one per worker.
@@ -42,7 +42,10 @@ impl TopicRoutes {
             .service(readable("/v1/topics/{name}/stream", stream));
     }
 
-    /// Returns how long the token is valid by which a request may read a topic; `None` if none is needed.
+    /// Returns how long the token of a request for a topic is valid; `None` if the topic needs no token.
+    ///
+    /// # Errors
+    /// If the request may not read the topic.
     fn authorise(&self, request: &HttpRequest, name: &str) -> Result<Option<Duration>, Refusal> {
         if self.public.iter().any(|public| public == name) {
             return Ok(None);
@@ -67,10 +70,15 @@ async fn list(request: HttpRequest, topics: web::Data<TopicRoutes>) -> Answer {
     Ok(json_now(&json!({ "topics": readable })))
 }
 
+/// Streams one topic.
 async fn stream(request: HttpRequest, topics: web::Data<TopicRoutes>, path: web::Path<String>) -> Answer {
     answer_stream(&request, &topics.shared, open_stream(&request, &topics, &path))
 }
 
+/// Opens a stream of a topic.
+///
+/// # Errors
+/// If the request may not read the topic, the topic does not exist, or the query cannot be read.
 fn open_stream(request: &HttpRequest, routes: &TopicRoutes, name: &str) -> Answer {
     // A client that may not read a topic does not learn whether it exists.
     let expires = routes.authorise(request, name).map_err(|refusal| routes.shared.refused(&refusal))?;

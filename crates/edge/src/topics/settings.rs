@@ -7,23 +7,24 @@ use tutti_service::Settings;
 pub struct TopicSettings {
     /// The topics that this edge serves.
     pub names: Vec<String>,
-    /// Those of them that may be read without a token.
+    /// The served topics that may be read without a token.
     pub public: Vec<String>,
-    /// Bytes of the newest records of each topic that are kept in memory.
+    /// Bytes of memory for the newest records of each topic.
     pub memory_bytes: usize,
 }
 
 impl TopicSettings {
-    /// Reads the settings.
+    /// Reads the settings `topics.*`.
     pub(crate) fn configure(settings: &mut Settings) -> Self {
         let names = settings.list(
             "topics.names",
             &["queueing-system"],
-            "topics of ingest's events routes that are served",
+            "topics that this edge serves, of the events routes of ingest",
         );
-        let public = settings.list("topics.public", &[], "those of them that may be read without a token");
+        let public =
+            settings.list("topics.public", &[], "topics of topics.names that may be read without a token");
         if names.iter().enumerate().any(|(at, name)| names[..at].contains(name)) {
-            settings.mistake("topics.names: each may stand there once");
+            settings.mistake("topics.names must not name a topic twice");
         }
         for name in public.iter().filter(|name| !names.contains(name)) {
             settings.mistake(format!("topics.public: {name:?} is not among topics.names"));
@@ -32,7 +33,7 @@ impl TopicSettings {
             "topics.memory_bytes",
             16usize << 20,
             (1 << 16)..,
-            "bytes of each topic's newest records kept in memory, for clients that come back",
+            "bytes of memory for the newest records of each topic, from which clients that come back are served",
         );
         Self { names, public, memory_bytes }
     }

@@ -1,4 +1,4 @@
-//! One topic as an edge knows it: its newest records, ready to be written, oldest first.
+//! The state of one topic in an edge: its newest records, oldest first, ready to be written.
 
 use std::sync::{Arc, OnceLock};
 
@@ -14,60 +14,68 @@ use tutti_model::events::{BASE64_SUFFIX, EMPTY_SUFFIX, NULL_SUFFIX, RESET, Reset
 use tutti_sse::events::Events;
 use tutti_sse::frame::Frame;
 
-/// One record of the feed.
+/// One record of the feed that has events.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) position: Position,
+    /// Time of the record before, in microseconds since 1970.
     prev_time_us: u64,
     events: Vec<EncodedEvent>,
+    /// Bytes of memory that the entry counts for.
     bytes: usize,
-    /// For who hears all keys: encoded once.
+    /// The frame for clients that receive all keys, encoded once; `None` inside if it would be empty.
     frame: OnceLock<Option<Frame>>,
 }
 
-/// One event, as it is written.
+/// One event as it is written to clients.
 #[derive(Debug)]
 struct EncodedEvent {
-    /// `None` for what everybody must hear.
+    /// The key; `None` for a reset, which all clients receive.
     key: Option<Bytes>,
     text: Events,
 }
 
-/// A place in a topic: after so many events of the record with this position, or after all of it.
+/// A place in a topic: after a number of events of the record with this position, or after all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
+    /// The position of the record; `None` before the first.
     pub(crate) position: Option<Position>,
+    /// Number of events of the record before the place; `None` for all of them.
     pub(crate) events: Option<usize>,
 }
 
-/// A topic at one step: a cheap clone shares its entries.
+/// The newest records of a topic at one step. Cloning is cheap, because clones share the entries.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TopicView {
+    /// The kept records that have events, oldest first.
     entries: Vector<Arc<Entry>>,
+    /// The position of the newest record, also if it has no events.
     position: Option<Position>,
+    /// Sum of the bytes of all entries.
     bytes: usize,
-    /// All events of records after this number are here.
+    /// The number of a record. All events of later records are kept.
     whole_after: u64,
 }
 
-/// Whether a client can go on from its place.
+/// Where a client goes on that comes back with a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resume {
-    /// Yes: from the entry of this index on, without its first so many events.
+    /// From the entry with this index on, without this number of its first events.
     From(usize, usize),
-    /// The place is not in this history; it may be in what comes yet.
+    /// Nowhere yet: the place is not in this history, but records to come may bring it.
     Unknown,
-    /// No: it is older than what is kept.
+    /// Nowhere: the place is older than what is kept.
     TooOld,
 }
 
 impl Place {
-    /// After all of a record.
+    /// Returns the place after all events of a record.
     pub(crate) fn after(position: Option<Position>) -> Self {
         Self { position, events: None }
     }
 
-    /// As the SSE `id:`: the cursor, and the number of the event in its record if it is not the last.
+    /// Returns the text form, which is the SSE `id:`: the cursor, and the number of the event in its record unless that
+    /// is the last.
     pub(crate) fn to_text(self) -> String {
         let cursor = Cursor(vec![self.position]).to_text();
         match self.events {
@@ -76,7 +84,7 @@ impl Place {
         }
     }
 
-    /// Reads the text form; `None` for anything that [`Place::to_text`] does not write.
+    /// Reads the text form. Returns `None` for anything that [`Place::to_text`] does not write.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (cursor, events) = match text.split_once('.') {
             None => (text, None),
@@ -90,7 +98,7 @@ impl Place {
 }
 
 impl Entry {
-    /// What a record tells; `None` if it tells nothing, or not to this version.
+    /// Returns the entry of a record; `None` if the record has no events, or none that this version can read.
     fn of(record: &Record) -> Option<Self> {
         let records = TopicRecords::decode(record.payload.clone()).ok()?;
         let count = records.events.len() + usize::from(records.gap.is_some());
@@ -113,12 +121,13 @@ impl Entry {
             let mut text = Events::default();
             write(&event, &mut text);
             text.id(&place());
-            // A copy: a part of the payload would keep all of it.
+            // The key is copied, because a slice of the payload would keep all of it in memory.
             events.push(EncodedEvent { key: Some(Bytes::copy_from_slice(&event.key)), text });
         }
-        // The text is there twice: for who hears of one key only, and in the frame for all others.
-        let of = |told: &EncodedEvent| 2 * told.text.len() + told.key.as_ref().map_or(0, Bytes::len) + 160;
-        let bytes = events.iter().map(of).sum();
+        // The text is in memory twice: for clients with a key, and in the frame for all others.
+        let size =
+            |event: &EncodedEvent| 2 * event.text.len() + event.key.as_ref().map_or(0, Bytes::len) + 160;
+        let bytes = events.iter().map(size).sum();
         Some(Self {
             position: record.position,
             prev_time_us: record.prev_time_us,
@@ -128,7 +137,7 @@ impl Entry {
         })
     }
 
-    /// All of it, for who hears all keys.
+    /// Returns the frame with all events, for clients that receive all keys; `None` if there are no events.
     pub(crate) fn frame(&self) -> Option<&Frame> {
         self.frame
             .get_or_init(|| {
@@ -138,19 +147,21 @@ impl Entry {
             .as_ref()
     }
 
-    /// What is in it for a client that has had so many of its events, and hears of one key only.
+    /// Returns the events that are left for a client which has received the first `had` of them. With a key, only
+    /// events of that key and those without a key are returned.
     pub(crate) fn text(&self, had: usize, key: Option<&[u8]>) -> Events {
         let mut all = Events::default();
-        for told in self.events.iter().skip(had) {
-            if key.is_none() || told.key.is_none() || told.key.as_deref() == key {
-                all.append(&told.text);
+        for event in self.events.iter().skip(had) {
+            if key.is_none() || event.key.is_none() || event.key.as_deref() == key {
+                all.append(&event.text);
             }
         }
         all
     }
 }
 
-/// A value as it came, if a stream can carry it as text; else in base64.
+/// Appends an event with its value: as text if a stream can carry it unchanged, else in base64. A suffix of the name
+/// says which, and marks values that are null or empty.
 fn write(event: &TopicEvent, events: &mut Events) {
     let name = &event.event;
     let Some(value) = &event.value else {
@@ -158,26 +169,27 @@ fn write(event: &TopicEvent, events: &mut Events) {
         return;
     };
     match std::str::from_utf8(value) {
-        // An event without data is none to a browser.
+        // A browser drops an event without data.
         Ok("") => events.event(&format!("{name}{EMPTY_SUFFIX}"), "\"\""),
-        // A stream turns each carriage return into a line feed.
+        // Clients read a carriage return in a stream as a line feed.
         Ok(text) if !text.contains('\r') => events.lines(name, text),
         _ => events.event(&format!("{name}{BASE64_SUFFIX}"), &STANDARD.encode(value)),
     };
 }
 
 impl TopicView {
+    /// Returns the position of the newest record; `None` if there has been none.
     pub(crate) fn position(&self) -> Option<Position> {
         self.position
     }
 
-    /// Whether it holds everything up to this head.
+    /// Whether the view has every record up to this head.
     pub(crate) fn reaches(&self, head: Option<Position>) -> bool {
         head.is_none_or(|head| self.position.is_some_and(|held| held.covers(head)))
     }
 
-    /// Takes the next record in, and forgets the oldest above so many bytes. Whether this version
-    /// could read it.
+    /// Appends the next record, and forgets the oldest while there are more than `max_bytes`. The newest always stays.
+    /// Returns whether this version could read the record.
     pub(crate) fn push(&mut self, record: &Record, max_bytes: usize) -> bool {
         if self.position.is_none() {
             self.whole_after = record.position.seq.saturating_sub(1);
@@ -195,19 +207,19 @@ impl TopicView {
         true
     }
 
-    /// The entries from an index on. An iterator of the whole would walk up to it.
+    /// Returns the entries from an index on, without walking over those before it.
     pub(crate) fn from(&self, index: usize) -> Vector<Arc<Entry>> {
         self.entries.skip(index.min(self.entries.len()))
     }
 
-    /// The first entry after a number.
+    /// Returns the index of the first entry whose record has a number above `seq`.
     fn after(&self, seq: u64) -> usize {
         let next = seq.saturating_add(1);
         self.entries.binary_search_by(|entry| entry.position.seq.cmp(&next)).unwrap_or_else(|at| at)
     }
 
-    /// Whether a client that was shown all up to a place can go on from there. Records without events
-    /// are not kept, so of a place between two entries it is only known that it lies there.
+    /// Returns where a client goes on that was shown everything up to a place. Records without events are not kept, so
+    /// a place between two entries can only be compared with the times of its neighbours.
     pub(crate) fn resume(&self, place: Place) -> Resume {
         let (shown, held) = match (place.position, self.position) {
             (None, None) => return Resume::From(0, 0),
@@ -230,7 +242,7 @@ impl TopicView {
                 Some(events) => Resume::From(next - 1, events),
             };
         }
-        // The record that was shown last had no events, or is forgotten.
+        // The record of the place had no events, or is forgotten.
         let before = next.checked_sub(1).and_then(|at| self.entries.get(at));
         let late = self.entries.get(next).is_some_and(|after| after.prev_time_us < shown.time_us)
             || before.is_some_and(|before| before.position.time_us > shown.time_us);
