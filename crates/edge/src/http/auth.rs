@@ -1,12 +1,12 @@
 //! Tokens: where a request may carry one, and whether it is valid and grants what the request needs.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::http::claims::Claims;
 use crate::http::jwks::{self, Key, KeySet, MIN_SECRET_BYTES};
 use crate::http::query::query_of;
+use crate::http::refusal::Refusal;
 use crate::metrics::Metrics;
 use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap, HeaderValue};
@@ -17,32 +17,6 @@ use tutti_service::{ExposeSecret as _, Settings};
 /// The user that a request's token names. It is in the extensions of a request whose token was checked and is valid, so
 /// that [`open`](crate::http::open::open) counts the stream for the user.
 pub(crate) struct User(pub(crate) String);
-
-/// Why a request is refused. The text never contains anything of the token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// The request has no token.
-    Missing,
-    /// The token is not valid, and why.
-    Invalid(String),
-    /// The token does not grant this scope.
-    Scope(&'static str),
-    /// The keys that may have signed the token have not been fetched yet.
-    Unchecked,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing => f.write_str(
-                "a token is needed: in the Authorization header (Bearer), the cookie, or ?access_token=",
-            ),
-            Self::Invalid(why) => write!(f, "the token is not valid: {why}"),
-            Self::Scope(scope) => write!(f, "the token's scope lacks {scope}"),
-            Self::Unchecked => f.write_str("the keys to check tokens with could not be fetched yet"),
-        }
-    }
-}
 
 /// Checks tokens against the configured keys. Clones share the keys.
 #[derive(Clone)]

@@ -42,6 +42,7 @@ pub(crate) mod open;
 pub(crate) mod pages;
 pub(crate) mod problem;
 pub(crate) mod query;
+pub(crate) mod refusal;
 pub(crate) mod routes;
 pub(crate) mod settings;
 pub(crate) mod shared;

@@ -14,7 +14,7 @@ use serde_json::json;
 use tonic::{Code, Status};
 use tutti_service::{Failures, grpc};
 
-use crate::http::auth::Refusal;
+use crate::http::refusal::Refusal;
 use crate::http::upstream::{is_passing, reason};
 use crate::metrics::Metrics;
 

@@ -7,10 +7,11 @@ use actix_web::HttpRequest;
 use tutti_service::Failures;
 use tutti_sse::limits::Limits;
 
-use crate::http::auth::{Refusal, Verifier};
+use crate::http::auth::Verifier;
 use crate::http::claims::Claims;
 use crate::http::client_address::{client_address, network_of};
 use crate::http::problem::Problem;
+use crate::http::refusal::Refusal;
 use crate::http::settings::{Http, Streams};
 use crate::metrics::Metrics;
 

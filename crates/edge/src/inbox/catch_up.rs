@@ -11,7 +11,8 @@ use tutti_feed::{Cursor, Mailbox};
 
 use crate::following::cursor_wait::CursorWait;
 use crate::following::reset::{INCOMPLETE, write_reset};
-use crate::inbox::devices::{Device, InboxStreams, Post, Served};
+use crate::inbox::device::{Device, Served};
+use crate::inbox::devices::{InboxStreams, Post};
 use crate::inbox::events::{Shown, id_of, missed};
 use tutti_model::events::{CONNECTED, ResetReason};
 use tutti_sse::events::Events;

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::task::spawn_local;
-use tutti_feed::{Cursor, MailboxChange, Mailboxes, Position};
+use tutti_feed::{Cursor, MailboxChange, Position};
 use tutti_sse::events::Events;
 use tutti_sse::frame::Frame;
 use tutti_sse::hub::{Hub, Job};
@@ -22,50 +22,15 @@ use tutti_sse::turns::Turns;
 
 use crate::following::cursor_wait::CursorWait;
 use crate::following::status::Status;
-use crate::inbox::connections::Connection;
+use crate::inbox::device::{Device, Served};
 use crate::inbox::events::{Address, EncodedLetter, Shown, id_of};
 use crate::inbox::follower::{Change, InboxStep};
 use crate::inbox::roster::Roster;
 use crate::metrics::Metrics;
-use tutti_model::events::ResetReason;
 
 /// Number of devices of one worker that read from Redis at the same time. The others wait for a turn; the users take
 /// turns one after the other.
 const READS: usize = 64;
-
-/// What is needed to open a device's stream.
-pub(crate) struct Device {
-    pub(crate) mailboxes: Mailboxes,
-    /// The mailboxes that the device follows. The user's own mailbox comes first.
-    pub(crate) addresses: Rc<[Address]>,
-    /// What the device has been shown of each mailbox.
-    pub(crate) shown: Vec<Shown>,
-    /// Why what the device was shown is void, if it came with an id from which its stream cannot go on.
-    pub(crate) lost: Option<ResetReason>,
-    /// The name of the device.
-    pub(crate) name: String,
-    /// Keeps the device in the registry.
-    #[expect(dead_code, reason = "it ends with the stream")]
-    pub(crate) connection: Connection,
-}
-
-/// One device's stream.
-pub(crate) struct Served {
-    pub(crate) stream: Stream,
-    pub(crate) device: Device,
-    /// The device's number in the [`Roster`].
-    pub(crate) number: usize,
-    /// The device has received `connected`.
-    pub(crate) greeted: bool,
-    /// The value of [`Post::breaks`] before the device's mailboxes were read.
-    pub(crate) breaks: u64,
-    /// The device has been shown only a part of what follows a reset. Until it has been shown all, its id stays the one
-    /// that says so.
-    pub(crate) incomplete: bool,
-    /// The status that the device received last.
-    pub(crate) status: Option<Status>,
-    pub(crate) patience: CursorWait,
-}
 
 /// One worker's streams of inboxes.
 pub(crate) struct InboxStreams {
@@ -350,12 +315,5 @@ impl Job for InboxStreams {
         for served in self.post.borrow_mut().live.iter_mut() {
             self.hub.drain_stream(&mut served.stream);
         }
-    }
-}
-
-impl Served {
-    /// Notes that the device has been shown everything up to these places.
-    fn place(&mut self, place: impl Fn(&Address) -> Option<Position>) {
-        self.device.shown = self.device.addresses.iter().map(|address| Shown::UpTo(place(address))).collect();
     }
 }

@@ -41,6 +41,7 @@
 pub(crate) mod catch_up;
 pub(crate) mod client;
 pub(crate) mod connections;
+pub(crate) mod device;
 pub(crate) mod devices;
 pub(crate) mod events;
 pub(crate) mod follower;

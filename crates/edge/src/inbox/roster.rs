@@ -4,7 +4,7 @@
 
 use slab::Slab;
 
-use crate::inbox::devices::Served;
+use crate::inbox::device::Served;
 
 /// The devices by number. A device in a task has its number, but [`None`] in its slot.
 #[derive(Default)]

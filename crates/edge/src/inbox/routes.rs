@@ -20,14 +20,15 @@ use tutti_model::notify::{Mark, MarkRequest, Marked, SendRequest};
 use uuid::Uuid;
 
 use crate::following::reset::INCOMPLETE;
-use crate::http::auth::Refusal;
 use crate::http::claims::Claims;
 use crate::http::open::{Part, answer_stream, open};
 use crate::http::problem::{Answer, Problem, json_now};
 use crate::http::query::{MAX_ID_BYTES, StreamQuery};
+use crate::http::refusal::Refusal;
 use crate::http::routes::{idempotency_key, only, postable, read_body, readable};
 use crate::http::shared::Shared;
-use crate::inbox::devices::{Device, InboxStreams};
+use crate::inbox::device::Device;
+use crate::inbox::devices::InboxStreams;
 use crate::inbox::events::{self, Address, Shown, id_of, shown_of};
 use crate::inbox::follower::Inboxes;
 

@@ -9,20 +9,17 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use actix_web::{rt, web};
-use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _, Shared};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::map::area::Area;
+use crate::map::copy_bytes::{CopyBytes, MAX_BYTES};
 use crate::map::snapshot::{Form, MapCopy};
 use crate::map::tick::Tick;
-use crate::metrics::{Copied, Metrics};
+use crate::metrics::Metrics;
 use tutti_sse::limits::Owner;
 use tutti_sse::turns::Turns;
 
-/// Maximum bytes of all copies that clients are receiving at the same time.
-const MAX_BYTES: usize = 256 << 20;
 /// Maximum bytes of copies that the clients of one address are receiving at the same time.
 pub(crate) const MAX_BYTES_OF_AN_ADDRESS: usize = MAX_BYTES / 4;
 /// Number of copies of areas with few devices that are made at the same time.
@@ -38,15 +35,13 @@ const WAIT: Duration = Duration::from_secs(5);
 pub(crate) struct Copies(Arc<Inner>);
 
 struct Inner {
-    /// Bytes that further copies may have.
-    bytes: Arc<Semaphore>,
+    bytes: CopyBytes,
     /// Turns at copies of the whole map and of areas with many devices.
     large: Turns,
     /// Turns at copies of areas with few devices.
     small: Turns,
     /// The copy of the whole map that is being made or waits for its turn, by form.
     making: [Mutex<Option<Making>>; Form::COUNT],
-    metrics: Metrics,
 }
 
 /// Why there is no copy.
@@ -81,27 +76,14 @@ impl Drop for Joinable {
     }
 }
 
-/// The bytes of a copy, which are counted until they are dropped.
-struct Permit {
-    bytes: Vec<u8>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for Permit {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
 impl Copies {
     /// Creates the copies of one edge. At first none is made or held.
     pub(crate) fn new(metrics: &Metrics) -> Self {
         Self(Arc::new(Inner {
-            bytes: Arc::new(Semaphore::new(MAX_BYTES)),
+            bytes: CopyBytes::new(metrics),
             large: Turns::new(1, metrics.sse.waiting_for("map_copy")),
             small: Turns::new(SMALL_AT_ONCE, metrics.sse.waiting_for("small_map_copy")),
             making: Default::default(),
-            metrics: metrics.clone(),
         }))
     }
 
@@ -139,7 +121,7 @@ impl Copies {
             joinable.step.get_or_init(|| tick.no);
             let made = web::block(move || {
                 let _turn = turn;
-                tick.make_copy(form, &copies)
+                tick.make_copy(form, &copies.0.bytes)
             });
             let made = made.await.ok().flatten();
             drop(joinable);
@@ -171,7 +153,7 @@ impl Copies {
         let made = web::block(move || {
             // The turn is held until the copy is made, even if the client has left.
             let _turn = turn;
-            tick.make_copy_of(area, form, &copies)
+            tick.make_copy_of(area, form, &copies.0.bytes)
         });
         made.await.ok().flatten().ok_or(Refusal::Busy)
     }
@@ -179,24 +161,6 @@ impl Copies {
     /// Locks the copy of the whole map that is being made in this form.
     fn making(&self, form: Form) -> MutexGuard<'_, Option<Making>> {
         self.0.making[form.index()].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Calls `make`, which returns about `max_bytes` at most, and counts its bytes until they are dropped. Returns
-    /// `None` without calling `make` if the copies that are held leave no room for `max_bytes`.
-    pub(crate) fn acquire(
-        &self,
-        part: &'static str,
-        max_bytes: usize,
-        make: impl FnOnce() -> Vec<u8>,
-    ) -> Option<Bytes> {
-        // A copy that is larger than the limit of all copies is made if there is no other.
-        let mut permit = self.0.bytes.clone().try_acquire_many_owned(max_bytes.min(MAX_BYTES) as u32).ok()?;
-        self.0.metrics.map_copies.get_or_create(&Copied { part }).inc();
-        let bytes = make();
-        if let Some(spare) = permit.num_permits().checked_sub(bytes.len()) {
-            drop(permit.split(spare));
-        }
-        Some(Bytes::from_owner(Permit { bytes, _permit: permit }))
     }
 }
 
@@ -270,7 +234,7 @@ mod tests {
 
         /// Returns the number of copies of the whole map or of areas that were made.
         fn made(&self, part: &'static str) -> u64 {
-            self.metrics.map_copies.get_or_create(&Copied { part }).get()
+            self.metrics.map_copies.get_or_create(&crate::metrics::Copied { part }).get()
         }
     }
 
@@ -360,10 +324,10 @@ mod tests {
         }
         assert_eq!(moving.made("whole"), FORMS.len() as u64);
         assert!(copies[1].bytes.len() * 3 < copies[0].bytes.len());
-        assert_eq!(moving.copies.0.bytes.available_permits(), MAX_BYTES - held);
+        assert_eq!(moving.copies.0.bytes.available(), MAX_BYTES - held);
         copies.clear();
         moving.step();
-        assert_eq!(moving.copies.0.bytes.available_permits(), MAX_BYTES, "nothing is left of an old step");
+        assert_eq!(moving.copies.0.bytes.available(), MAX_BYTES, "nothing is left of an old step");
     }
 
     #[actix_web::test]

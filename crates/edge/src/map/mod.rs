@@ -37,6 +37,7 @@
 pub(crate) mod area;
 pub(crate) mod catch_up;
 pub(crate) mod copies;
+pub(crate) mod copy_bytes;
 pub(crate) mod entry;
 pub(crate) mod follower;
 pub(crate) mod replay;

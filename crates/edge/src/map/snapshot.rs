@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::http::compress::{MIN_COMPRESSED_BYTES, gzip_writer};
 use crate::map::area::Area;
-use crate::map::copies::Copies;
+use crate::map::copy_bytes::CopyBytes;
 use crate::map::entry::Entry;
 use crate::map::view::MapView;
 
@@ -70,7 +70,7 @@ pub(crate) fn encode(
     id: &str,
     area: Option<Area>,
     form: Form,
-    copies: &Copies,
+    copies: &CopyBytes,
 ) -> Option<MapCopy> {
     let mut fixes: Vec<&Entry> = area.map_or_else(|| view.alive().collect(), |area| view.alive_in(area));
     let more = if form.format == Format::GeoJson { FEATURE_BYTES } else { 1 };

@@ -8,7 +8,7 @@ use tutti_feed::{Cursor, Position};
 
 use crate::following::status::Status;
 use crate::map::area::{Area, ByZoom, Tile};
-use crate::map::copies::Copies;
+use crate::map::copy_bytes::CopyBytes;
 use crate::map::snapshot::{self, Form, MapCopy};
 use crate::map::state::MapState;
 use crate::map::tile_updates::{Cells, Change, Tiles, cells_of, changed_cells, write_news};
@@ -139,7 +139,7 @@ impl Tick {
 
     /// Returns the whole map as one document, encoded once for all requests that find this step. Returns `None` if
     /// the copies that are held leave no room for another.
-    pub(crate) fn make_copy(&self, form: Form, copies: &Copies) -> Option<MapCopy> {
+    pub(crate) fn make_copy(&self, form: Form, copies: &CopyBytes) -> Option<MapCopy> {
         if let Some(made) = self.copy(form) {
             return Some(made.clone());
         }
@@ -149,7 +149,7 @@ impl Tick {
     }
 
     /// Returns an area as one document. Returns `None` if the copies that are held leave no room for another.
-    pub(crate) fn make_copy_of(&self, area: Area, form: Form, copies: &Copies) -> Option<MapCopy> {
+    pub(crate) fn make_copy_of(&self, area: Area, form: Form, copies: &CopyBytes) -> Option<MapCopy> {
         snapshot::encode(&self.view, &self.id, Some(area), form, copies)
     }
 

@@ -48,7 +48,7 @@ pub(crate) struct RoomFeed {
     /// The steps of the room. `None` until the first snapshot.
     pub(crate) steps: watch::Receiver<Option<Arc<RoomStep>>>,
     /// The tickets that have streams here.
-    pub(crate) presence: Presence,
+    pub(crate) presence: Arc<Presence>,
 }
 
 /// All rooms that this edge follows.
@@ -79,8 +79,7 @@ impl Rooms {
             return followed.clone();
         }
         let (steps, receiver) = watch::channel(None);
-        let followed =
-            Arc::new(RoomFeed { name: name.into(), steps: receiver, presence: Presence::default() });
+        let followed = Arc::new(RoomFeed { name: name.into(), steps: receiver, presence: Arc::default() });
         all.insert(name.to_owned(), followed.clone());
         self.metrics.rooms.inc();
         let (rooms, feed) = (self.clone(), followed.clone());
@@ -94,7 +93,7 @@ impl Rooms {
             };
             tokio::select! {
                 never = follower.run() => match never {},
-                never = report(&rooms.queue, &feed) => match never {},
+                never = report(&rooms.queue, &feed.name, &feed.presence) => match never {},
                 () = rooms.until_unused(&feed) => {}
             }
             rooms.metrics.rooms.dec();

@@ -13,7 +13,6 @@ use tutti_model::queue::PresenceRequest;
 use uuid::Uuid;
 
 use crate::rooms::client::Queue;
-use crate::rooms::follower::RoomFeed;
 
 /// Time between two reports of what changed. A report without changes renews the lease of this edge.
 const REPORT: Duration = Duration::from_secs(1);
@@ -39,7 +38,7 @@ struct State {
 
 /// Counts one stream of a ticket until it is dropped.
 pub(crate) struct Present {
-    room: Arc<RoomFeed>,
+    presence: Arc<Presence>,
     ticket: u64,
 }
 
@@ -95,8 +94,8 @@ impl Presence {
 
 impl Present {
     /// Counts one more stream of a ticket.
-    pub(crate) fn new(room: Arc<RoomFeed>, ticket: u64) -> Self {
-        let mut state = room.presence.state();
+    pub(crate) fn new(presence: Arc<Presence>, ticket: u64) -> Self {
+        let mut state = presence.state();
         let streams = state.streams.entry(ticket).or_default();
         *streams += 1;
         if *streams == 1 {
@@ -104,13 +103,13 @@ impl Present {
             state.opened.insert(ticket);
         }
         drop(state);
-        Self { room, ticket }
+        Self { presence, ticket }
     }
 }
 
 impl Drop for Present {
     fn drop(&mut self) {
-        let mut state = self.room.presence.state();
+        let mut state = self.presence.state();
         let streams = state.streams.entry(self.ticket).or_default();
         *streams = streams.saturating_sub(1);
         if *streams == 0 {
@@ -122,7 +121,7 @@ impl Drop for Present {
 }
 
 /// Reports the tickets of one room that have streams here, for ever, under a name drawn for this room and edge.
-pub(crate) async fn report(queue: &Queue, room: &RoomFeed) -> Infallible {
+pub(crate) async fn report(queue: &Queue, room: &str, presence: &Presence) -> Infallible {
     let edge = Uuid::from_u128(rand::random()).to_string();
     let mut reports = interval(REPORT);
     reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -130,9 +129,9 @@ pub(crate) async fn report(queue: &Queue, room: &RoomFeed) -> Infallible {
     loop {
         reports.tick().await;
         all |= all_at.elapsed() >= ALL;
-        let Some((opened, closed)) = room.presence.take(all) else { continue };
+        let Some((opened, closed)) = presence.take(all) else { continue };
         let request = PresenceRequest {
-            room: room.name.to_string(),
+            room: room.to_owned(),
             edge: edge.clone(),
             all,
             opened: opened.clone(),
@@ -146,7 +145,7 @@ pub(crate) async fn report(queue: &Queue, room: &RoomFeed) -> Infallible {
                 }
                 all = !answer.known;
                 if all {
-                    room.presence.put_back(opened, closed);
+                    presence.put_back(opened, closed);
                     reports.reset_immediately();
                 }
             }
@@ -154,13 +153,13 @@ pub(crate) async fn report(queue: &Queue, room: &RoomFeed) -> Infallible {
             Err(status) if status.code() == Code::NotFound => {}
             Err(status) => {
                 debug!(
-                    room = &*room.name,
+                    room,
                     why = status.message(),
                     "could not report to the waiting room's service which tickets have streams here; trying again"
                 );
-                room.presence.put_back(opened, closed);
+                presence.put_back(opened, closed);
             }
         }
-        room.presence.told();
+        presence.told();
     }
 }

@@ -18,11 +18,12 @@ use tutti_model::room::{room_to_json, ticket_to_json};
 use tutti_model::{Mode, room};
 use uuid::Uuid;
 
-use crate::http::auth::{Refusal, token_of};
+use crate::http::auth::token_of;
 use crate::http::claims::NumericDate;
 use crate::http::open::{Part, answer_stream, open};
 use crate::http::problem::{Answer, Problem, json_now};
 use crate::http::query::{MAX_ID_BYTES, StreamQuery};
+use crate::http::refusal::Refusal;
 use crate::http::routes::{idempotency_key, only, postable, read_body, readable};
 use crate::http::shared::Shared;
 use crate::rooms::client::QueueClient;

@@ -94,7 +94,7 @@ impl RoomStreams {
     /// Takes a visitor's stream over.
     pub(crate) fn admit(self: Rc<Self>, stream: Stream, hello: Bytes, visit: Visit) {
         let Visit { rooms, room, id, shown, address } = visit;
-        let present = Present::new(room.clone(), id.number);
+        let present = Present::new(room.presence.clone(), id.number);
         self.enter_room(&room);
         let visitor = Visitor {
             stream,

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use serde_json::json;
 
 use crate::following::reset::INCOMPLETE;
-use crate::http::auth::Refusal;
 use crate::http::open::{Part, answer_stream, open};
 use crate::http::problem::{Answer, Problem, json_now};
 use crate::http::query::{MAX_ID_BYTES, StreamQuery, query_of};
+use crate::http::refusal::Refusal;
 use crate::http::routes::readable;
 use crate::http::shared::Shared;
 use crate::topics::follower::Topics;
