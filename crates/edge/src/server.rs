@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::rooms;
 use crate::rooms::follower::Rooms;
 use crate::rooms::tickets::TicketKeys;
-use crate::topics::follower::TopicFollower;
+use crate::topics::follower::{TopicFollower, Topics};
 use crate::worker::{Parts, worker};
 
 /// Runs an edge until the context's stop is cancelled, and then drains its streams.
@@ -33,53 +33,22 @@ use crate::worker::{Parts, worker};
 /// If the edge cannot listen, is configured otherwise than the services that share its Redis, or one of its tasks
 /// fails.
 pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> Result<(), Failure> {
-    let (streams, configured) = (config.streams.max, config.http.max_connections);
-    let max_connections = connections_of_a_worker(streams, config.workers, configured, file_limit())
-        .map_err(Failure::Config)?;
-    if max_connections < configured {
-        info!(
-            max_connections,
-            "http.max_connections is lowered to what streams.max leaves of the open files; raise their limit for more"
-        );
-    }
+    let max_connections = max_connections(&config)?;
     let listener = listen(config.listen)
         .map_err(|e| Failure::Other(format!("http.listen: cannot listen on {}: {e}", config.listen)))?;
-    let latch = context.readiness.latch("the live map, from Redis");
-    let (ticks, _) = broadcast::channel(TICKS_WAITING);
-    let queue = rooms::client::connect(&config.rooms.queue_urls, &metrics)
-        .map_err(|e| Failure::Config(format!("queue.urls: {e}")))?;
-    let (topic_follower, topics) =
-        TopicFollower::new(config.redis_url.clone(), &config.topics, metrics.clone());
     let mut redis =
         tutti_feed::connect(config.redis_url.expose_secret()).map_err(|e| Failure::Config(e.to_string()))?;
-    let inboxes = Arc::new(inboxes_of(&config, &metrics, &redis.client)?);
-    let (letters, _) = broadcast::channel(STEPS_WAITING);
-    let rooms = Arc::new(Rooms::new(config.redis_url.clone(), queue.clone(), metrics.clone()));
-    let ticket_keys = Arc::new(TicketKeys::new(queue));
-    let draining = CancellationToken::new();
-    let parts = Parts {
-        shared: Shared {
-            http: Arc::new(config.http.clone()),
-            streams: Arc::new(config.streams.clone()),
-            verifier: config.verifier.clone(),
-            metrics: metrics.clone(),
-            open_streams: Arc::default(),
-            failures: Failures::default(),
-        },
-        map: config.map.clone(),
-        ticks: ticks.clone(),
-        copies: Copies::new(&metrics),
-        answers: Arc::default(),
-        room_settings: config.rooms.clone(),
-        rooms,
-        ticket_keys: ticket_keys.clone(),
-        topics,
-        public_topics: config.topics.public.clone().into(),
-        inboxes: inboxes.clone(),
-        letters: letters.clone(),
-        connections: Arc::default(),
-        draining: draining.clone(),
-    };
+    let (topic_follower, topics) =
+        TopicFollower::new(config.redis_url.clone(), &config.topics, metrics.clone());
+    let parts = parts_of(&config, &metrics, &redis.client, topics)?;
+    let map_follower = MapFollower::new(
+        config.map.clone(),
+        config.redis_url.clone(),
+        config.allow_eviction,
+        metrics.clone(),
+        parts.ticks.clone(),
+        context.readiness.latch("the live map, from Redis"),
+    );
 
     let for_workers = parts.clone();
     let server = Server::build()
@@ -96,41 +65,13 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
     let mut server = tokio::spawn(server);
     info!(listen = %config.listen, workers = config.workers, map_public = config.map.is_public, "serving");
 
-    let map_follower = MapFollower::new(
-        config.map.clone(),
-        config.redis_url.clone(),
-        config.allow_eviction,
-        metrics.clone(),
-        ticks,
-        latch,
-    );
-    let (client, agreement) = (redis.client.clone(), config.inbox.mailboxes.agreement());
-    let inbox_follower =
-        InboxFollower::new(config.redis_url.clone(), metrics.clone(), inboxes.mailboxes.clone(), letters);
-    let inbox_follower = async {
-        // The map's follower waits for the same Redis, and logs why it is not there.
-        let waits = |_: &str| {};
-        tutti_feed::wait_for_agreement(&client, "inbox", &agreement, config.allow_eviction, waits).await?;
-        inbox_follower.run().await
-    };
-    let connections = inboxes.connections.clone();
-    let reporting = connections.run(inboxes.registry.clone(), tutti_feed::connection_epoch(&client));
-    let reporting = async {
-        reporting.await;
-        Ok(())
-    };
-    let watching = async {
-        tutti_feed::watch_eviction_policy(&client, &metrics.redis, config.allow_eviction).await;
-        Ok(())
-    };
-    let keys = async {
-        tokio::join!(config.verifier.follow_keys(&metrics), ticket_keys.fetch_first());
-        Ok(())
-    };
+    let client = redis.client.clone();
     let tasks = async {
-        let followers =
-            async { tokio::try_join!(map_follower.run(), topic_follower.run(), inbox_follower).map(drop) };
-        tokio::try_join!(followers, reporting, watching, keys).map(drop)
+        let followers = async {
+            let inboxes = follow_inboxes(&config, &parts, &client);
+            tokio::try_join!(map_follower.run(), topic_follower.run(), inboxes).map(drop)
+        };
+        tokio::try_join!(followers, run_beside(&config, &parts, &client)).map(drop)
     };
     tokio::pin!(tasks);
     let failed = |e: tutti_feed::Error| Failure::Config(e.to_string());
@@ -142,11 +83,100 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
     }
     // Streams that have not ended yet receive news until they do.
     tokio::select! {
-        () = drain(&draining, &metrics, config.streams.drain, context.grace) => {}
+        () = drain(&parts.draining, &metrics, config.streams.drain, context.grace) => {}
         ended = &mut tasks => ended.map_err(failed)?,
     }
     handle.stop(true).await;
     let _ = server.await;
+    Ok(())
+}
+
+/// Returns how many connections that are no streams each worker may have, within the limit of open files.
+///
+/// # Errors
+/// If the limit is too low for the streams that the edge is to take.
+fn max_connections(config: &Config) -> Result<usize, Failure> {
+    let configured = config.http.max_connections;
+    let possible = connections_of_a_worker(config.streams.max, config.workers, configured, file_limit())
+        .map_err(Failure::Config)?;
+    if possible < configured {
+        info!(
+            max_connections = possible,
+            "http.max_connections is lowered to what streams.max leaves of the open files; raise their limit for more"
+        );
+    }
+    Ok(possible)
+}
+
+/// Creates what all workers share.
+///
+/// # Errors
+/// If a URL of a service is invalid.
+fn parts_of(
+    config: &Config,
+    metrics: &Metrics,
+    client: &Client,
+    topics: Arc<Topics>,
+) -> Result<Parts, Failure> {
+    let queue = rooms::client::connect(&config.rooms.queue_urls, metrics)
+        .map_err(|e| Failure::Config(format!("queue.urls: {e}")))?;
+    Ok(Parts {
+        shared: Shared {
+            http: Arc::new(config.http.clone()),
+            streams: Arc::new(config.streams.clone()),
+            verifier: config.verifier.clone(),
+            metrics: metrics.clone(),
+            open_streams: Arc::default(),
+            failures: Failures::default(),
+        },
+        map: config.map.clone(),
+        ticks: broadcast::channel(TICKS_WAITING).0,
+        copies: Copies::new(metrics),
+        answers: Arc::default(),
+        room_settings: config.rooms.clone(),
+        rooms: Arc::new(Rooms::new(config.redis_url.clone(), queue.clone(), metrics.clone())),
+        ticket_keys: Arc::new(TicketKeys::new(queue)),
+        topics,
+        public_topics: config.topics.public.clone().into(),
+        inboxes: Arc::new(inboxes_of(config, metrics, client)?),
+        letters: broadcast::channel(STEPS_WAITING).0,
+        connections: Arc::default(),
+        draining: CancellationToken::new(),
+    })
+}
+
+/// Follows the feeds of all inboxes, for ever.
+///
+/// # Errors
+/// If the services that share Redis are configured otherwise.
+async fn follow_inboxes(config: &Config, parts: &Parts, client: &Client) -> Result<(), tutti_feed::Error> {
+    let follower = InboxFollower::new(
+        config.redis_url.clone(),
+        parts.shared.metrics.clone(),
+        parts.inboxes.mailboxes.clone(),
+        parts.letters.clone(),
+    );
+    // The map's follower waits for the same Redis, and logs why it is not there.
+    let waits = |_: &str| {};
+    let agreement = config.inbox.mailboxes.agreement();
+    tutti_feed::wait_for_agreement(client, "inbox", &agreement, config.allow_eviction, waits).await?;
+    follower.run().await
+}
+
+/// Runs, for ever, what an edge does beside following feeds: reports devices to the registry of connections, watches
+/// the eviction policy of Redis, and keeps the keys of tokens and tickets current.
+///
+/// # Errors
+/// None.
+async fn run_beside(config: &Config, parts: &Parts, client: &Client) -> Result<(), tutti_feed::Error> {
+    let metrics = &parts.shared.metrics;
+    let connections = parts.inboxes.connections.clone();
+    tokio::join!(
+        connections.run(parts.inboxes.registry.clone(), tutti_feed::connection_epoch(client)),
+        tutti_feed::watch_eviction_policy(client, &metrics.redis, config.allow_eviction),
+        config.verifier.follow_keys(metrics),
+        parts.ticket_keys.fetch_first(),
+    );
     Ok(())
 }
 
