@@ -90,7 +90,7 @@ impl Jobs {
         let (shared, metrics) = (parts.shared.clone(), &parts.shared.metrics);
         let map = MapRoutes {
             shared: shared.clone(),
-            streams: MapStreams::start(hub.clone(), metrics.clone(), parts.ticks.subscribe()),
+            streams: MapStreams::start(hub, metrics.clone(), parts.ticks.subscribe()),
             copies: parts.copies.clone(),
             answers: parts.answers.clone(),
             is_public: parts.map.is_public,
@@ -98,7 +98,7 @@ impl Jobs {
         };
         let rooms = RoomRoutes {
             shared: shared.clone(),
-            streams: RoomStreams::new(hub.clone(), metrics.clone()),
+            streams: RoomStreams::new(hub, metrics.clone()),
             rooms: parts.rooms.clone(),
             ticket_keys: parts.ticket_keys.clone(),
             is_public: parts.room_settings.is_public,
@@ -106,13 +106,13 @@ impl Jobs {
         };
         let topics = TopicRoutes {
             shared: shared.clone(),
-            streams: TopicStreams::new(hub.clone(), metrics.clone()),
+            streams: TopicStreams::new(hub, metrics.clone()),
             topics: parts.topics.clone(),
             public: parts.public_topics.clone(),
         };
         let inbox = InboxRoutes {
             shared,
-            streams: InboxStreams::start(hub.clone(), metrics.clone(), parts.letters.subscribe()),
+            streams: InboxStreams::start(hub, metrics.clone(), parts.letters.subscribe()),
             inboxes: parts.inboxes.clone(),
         };
         let streams = CombinedStreams::new(hub.clone());

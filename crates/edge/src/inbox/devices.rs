@@ -75,7 +75,7 @@ pub(crate) struct AddressSubscribers {
 impl InboxStreams {
     /// Starts a worker's streams of inboxes, which show the steps that `steps` brings.
     pub(crate) fn start(
-        hub: Rc<Hub>,
+        hub: &Rc<Hub>,
         metrics: Metrics,
         mut steps: broadcast::Receiver<Arc<InboxStep>>,
     ) -> Rc<Self> {

@@ -77,7 +77,7 @@ pub(crate) struct MapStreams {
 impl MapStreams {
     /// Starts the streams of the map in one worker. They show the steps that `ticks` brings.
     pub(crate) fn start(
-        hub: Rc<Hub>,
+        hub: &Rc<Hub>,
         metrics: Metrics,
         mut ticks: broadcast::Receiver<Arc<Tick>>,
     ) -> Rc<Self> {

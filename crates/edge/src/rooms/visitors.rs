@@ -84,7 +84,7 @@ impl Drop for Room {
 
 impl RoomStreams {
     /// Creates the streams of one worker, and adds them to its hub.
-    pub(crate) fn new(hub: Rc<Hub>, metrics: Metrics) -> Rc<Self> {
+    pub(crate) fn new(hub: &Rc<Hub>, metrics: Metrics) -> Rc<Self> {
         let questions = Turns::new(QUESTIONS, metrics.sse.waiting_for("question"));
         let streams = Rc::new(Self { hub: hub.clone(), metrics, rooms: RefCell::default(), questions });
         hub.add(streams.clone());

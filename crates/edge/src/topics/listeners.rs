@@ -101,7 +101,7 @@ enum NextWrite {
 
 impl TopicStreams {
     /// Returns the streams of a worker, and adds them to the jobs of its hub.
-    pub(crate) fn new(hub: Rc<Hub>, metrics: Metrics) -> Rc<Self> {
+    pub(crate) fn new(hub: &Rc<Hub>, metrics: Metrics) -> Rc<Self> {
         let streams = Rc::new(Self { hub: hub.clone(), metrics, topics: RefCell::default() });
         hub.add(streams.clone());
         streams

@@ -36,7 +36,7 @@ fn map_streams() -> Rc<MapStreams> {
     let metrics = Metrics::new(&mut Registry::default());
     let timeouts = Timeouts { heartbeat: hour, stall: hour, drain: hour };
     let hub = Hub::start(timeouts, metrics.sse.clone(), CancellationToken::new());
-    let streams = MapStreams::start(hub, metrics, ticks.subscribe());
+    let streams = MapStreams::start(&hub, metrics, ticks.subscribe());
     let mut map = map(1);
     let mut fixes: Vec<Change> =
         (0..1000).map(|n| fix_at(&format!("far-{n}"), -30.0, f64::from(n) / 10.0)).collect();
