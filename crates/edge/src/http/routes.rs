@@ -55,7 +55,7 @@ where
 /// Answers every other method with 405 and an `Allow` header.
 pub(crate) fn only(allow: &'static str, resource: Resource) -> Resource {
     resource.default_service(web::to(move |request: HttpRequest| async move {
-        let detail = format!("{} does not take {}; it takes {allow}", request.path(), request.method());
+        let detail = format!("{} does not take {}, but {allow}", request.path(), request.method());
         let allow = header::HeaderValue::from_static(allow);
         Err::<HttpResponse, _>(
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail).with_header(header::ALLOW, allow),
