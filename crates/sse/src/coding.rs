@@ -19,9 +19,9 @@ pub enum Coding {
     Zstd,
 }
 
-/// Of 16 KB of fixes it makes 3.0 KB in 0.15 ms; 6, the default, 3.0 KB in 0.25 ms.
+/// Level of deflate. It makes 3.0 KB of 16 KB of fixes in 0.15 ms; 6, the default, makes 3.0 KB in 0.25 ms.
 const DEFLATE_LEVEL: u32 = 3;
-/// Of the same 2.4 KB in 0.06 ms; 3, the default, 2.5 KB in 0.08 ms.
+/// Level of Zstandard. It makes 2.4 KB of 16 KB of fixes in 0.06 ms; 3, the default, makes 2.5 KB in 0.08 ms.
 const ZSTD_LEVEL: i32 = 1;
 /// A shorter text is stored as it is: compressing it does not pay.
 const SMALL: usize = 200;

@@ -19,5 +19,6 @@
 //! *Architecture Invariant:* a client that was shown a part of what follows a reset is shown all of it again.
 
 pub(crate) mod cursor_wait;
+pub(crate) mod next_write;
 pub(crate) mod reset;
 pub(crate) mod status;

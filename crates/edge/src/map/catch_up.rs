@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tutti_feed::Cursor;
 
 use crate::following::cursor_wait::CursorWait;
+use crate::following::next_write::NextWrite;
 use crate::following::reset::{INCOMPLETE, write_reset};
 use crate::following::status::Status;
 use crate::map::area::Area;
@@ -50,16 +51,6 @@ enum Walk {
     Devices(Replay),
     /// The cells of an area. They are few, and are written at once.
     Cells(Area),
-}
-
-/// What a stream does next.
-pub(crate) enum NextWrite {
-    /// Write these events.
-    Write(Events),
-    /// Wait for the next step, at most until this time.
-    Wait(Instant),
-    /// Join the streams that are at the newest step.
-    Arrived,
 }
 
 impl CatchUp {

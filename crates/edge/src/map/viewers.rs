@@ -22,7 +22,8 @@ use tutti_sse::live::{LiveList, Member};
 use tutti_sse::stream::{CloseReason, Stream, WriteOutcome};
 use tutti_sse::turns::{Turn, Turns};
 
-use crate::map::catch_up::{CatchUp, NextWrite};
+use crate::following::next_write::NextWrite;
+use crate::map::catch_up::CatchUp;
 use crate::map::shown::{Shown, View};
 use crate::map::tick::Tick;
 use crate::metrics::Metrics;

@@ -17,16 +17,11 @@ use tutti_sse::hub::{Hub, Job};
 use tutti_sse::live::{LiveList, Member};
 use tutti_sse::stream::{CloseReason, Stream, WriteOutcome};
 
-use crate::following::cursor_wait::CursorWait;
-use crate::following::reset::write_reset;
-use crate::following::status::Status;
+use crate::following::next_write::NextWrite;
 use crate::metrics::Metrics;
+use crate::topics::catch_up::{StartAt, TopicCatchUp};
 use crate::topics::follower::TopicStep;
 use crate::topics::state::{Place, Resume};
-use tutti_model::events::ResetReason;
-
-/// Bytes, roughly, that are written at once to a stream that is behind.
-const CHUNK_BYTES: usize = 16 * 1024;
 
 /// What a client may listen to, and from where on.
 pub(crate) struct Listen {
@@ -39,30 +34,11 @@ pub(crate) struct Listen {
     pub(crate) from: StartAt,
 }
 
-/// Where the stream of a listener starts.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum StartAt {
-    /// With the next record.
-    Now,
-    /// After what the client has received, perhaps from another edge.
-    After(Place),
-    /// With a reset, and then all records that are kept, because what the client has received is unknown or void.
-    Lost(ResetReason),
-    /// With all records that are kept.
-    Oldest,
-}
-
 /// One listener's stream.
 struct Listener {
     stream: Stream,
     topic: Arc<str>,
-    key: Option<Bytes>,
-    from: StartAt,
-    /// The generation of `from`; `None` if `from` is what the client came with.
-    generation: Option<u64>,
-    /// The status that the client received last.
-    status: Option<Status>,
-    patience: CursorWait,
+    catch_up: TopicCatchUp,
 }
 
 /// A worker's streams of topics.
@@ -89,16 +65,6 @@ struct Topic {
     stepped: Rc<Notify>,
 }
 
-/// What a stream that is not in the list does next.
-enum NextWrite {
-    /// Writes these events.
-    Write(Events),
-    /// Waits for the next step, until this time at most.
-    Wait(Instant),
-    /// Joins the list: the client has received everything.
-    Arrived,
-}
-
 impl TopicStreams {
     /// Returns the streams of a worker, and adds them to the jobs of its hub.
     pub(crate) fn new(hub: &Rc<Hub>, metrics: Metrics) -> Rc<Self> {
@@ -122,15 +88,7 @@ impl TopicStreams {
             });
             Topic { step, live: LiveList::default(), stepped: Rc::default() }
         });
-        let listener = Listener {
-            stream,
-            topic,
-            key,
-            from,
-            generation: None,
-            status: None,
-            patience: CursorWait::default(),
-        };
+        let listener = Listener { stream, topic, catch_up: TopicCatchUp::new(from, key) };
         self.serve(listener, hello);
     }
 
@@ -155,8 +113,8 @@ impl TopicStreams {
         for entry in &step.view.from(index) {
             let removed = topic.live.write(&self.hub, |listener| {
                 // The client has received what was written; of a frame that was begun the rest follows.
-                listener.from = StartAt::After(Place::after(Some(entry.position)));
-                match &listener.key {
+                listener.catch_up.note(Place::after(Some(entry.position)));
+                match listener.catch_up.key() {
                     None => entry.frame().map(|frame| listener.stream.encode(frame)),
                     Some(key) => {
                         let events = entry.text(0, Some(key));
@@ -168,7 +126,7 @@ impl TopicStreams {
         }
         let place = Place::after(step.view.position());
         for listener in topic.live.iter_mut() {
-            listener.from = StartAt::After(place);
+            listener.catch_up.note(place);
         }
     }
 
@@ -203,7 +161,7 @@ impl TopicStreams {
                 let topic = topics.get(&listener.topic).expect("a topic that was heard of stays");
                 (topic.step.clone(), topic.stepped.clone())
             };
-            match listener.next(step.as_deref(), Instant::now(), &self.metrics) {
+            match listener.catch_up.next(step.as_deref(), Instant::now(), &self.metrics) {
                 NextWrite::Arrived => {
                     let mut topics = self.topics.borrow_mut();
                     let topic = topics.get_mut(&listener.topic).expect("a topic that was heard of stays");
@@ -249,77 +207,5 @@ impl Job for TopicStreams {
         for topic in self.topics.borrow_mut().values_mut() {
             topic.live.drain(&self.hub);
         }
-    }
-}
-
-impl Listener {
-    /// Returns what the stream does next, given the newest step of its topic, if there is one yet.
-    fn next(&mut self, step: Option<&TopicStep>, now: Instant, metrics: &Metrics) -> NextWrite {
-        let mut events = Events::default();
-        let Some(step) = step else { return self.wait(now) };
-        if self.generation.is_some_and(|generation| generation != step.generation) {
-            self.from = StartAt::Lost(step.reset_reason);
-        }
-        let mut placed = false;
-        let (index, mut had) = match self.from {
-            StartAt::Now => {
-                let place = Place::after(step.view.position());
-                placed = true;
-                self.from = StartAt::After(place);
-                (usize::MAX, 0)
-            }
-            StartAt::Oldest => (0, 0),
-            StartAt::Lost(reason) => {
-                placed = true;
-                write_reset(reason, &mut events, metrics);
-                (0, 0)
-            }
-            StartAt::After(place) => match step.view.resume(place) {
-                Resume::From(index, had) => (index, had),
-                Resume::TooOld => {
-                    placed = true;
-                    write_reset(ResetReason::TooOld, &mut events, metrics);
-                    (0, 0)
-                }
-                Resume::Unknown => {
-                    if !self.patience.is_over(step.polls, step.view.reaches(step.head)) {
-                        return self.wait(now);
-                    }
-                    placed = true;
-                    write_reset(ResetReason::UnknownId, &mut events, metrics);
-                    (0, 0)
-                }
-            },
-        };
-        self.generation = Some(step.generation);
-        if self.status.replace(step.status) != Some(step.status) {
-            step.status.write(&mut events);
-        }
-        let (mut last, mut more) = (Place::after(step.view.position()), false);
-        let mut bytes = 0;
-        if index != usize::MAX {
-            for entry in &step.view.from(index) {
-                let text = entry.text(had, self.key.as_deref());
-                bytes += text.len();
-                events.append(&text);
-                had = 0;
-                if bytes >= CHUNK_BYTES {
-                    (last, more) = (Place::after(Some(entry.position)), true);
-                    break;
-                }
-            }
-        }
-        if placed && !more {
-            // The id is sent even without an event, so that a client that comes back goes on from here.
-            events.id(&last.to_text());
-        }
-        self.from = StartAt::After(last);
-        if events.is_empty() && !more { NextWrite::Arrived } else { NextWrite::Write(events) }
-    }
-
-    /// Waits for the next step. After a while the client receives the status `stale`.
-    fn wait(&mut self, now: Instant) -> NextWrite {
-        let (until, events) = self.patience.wait(now, &mut self.status);
-        if events.is_empty() { NextWrite::Wait(until) } else { NextWrite::Write(events) }
     }
 }

@@ -24,6 +24,7 @@
 //! *Architecture Invariant:* between reading the step of a topic and joining the list there is no await, so no step can
 //! come between.
 
+pub(crate) mod catch_up;
 pub(crate) mod follower;
 pub(crate) mod listeners;
 pub(crate) mod routes;

@@ -16,8 +16,9 @@ use crate::http::query::{MAX_ID_BYTES, StreamQuery, query_of};
 use crate::http::refusal::Refusal;
 use crate::http::routes::readable;
 use crate::http::shared::Shared;
+use crate::topics::catch_up::StartAt;
 use crate::topics::follower::Topics;
-use crate::topics::listeners::{Listen, StartAt, TopicStreams};
+use crate::topics::listeners::{Listen, TopicStreams};
 use crate::topics::state::Place;
 use tutti_model::events::ResetReason;
 

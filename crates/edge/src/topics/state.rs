@@ -257,11 +257,12 @@ impl TopicView {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn record(seq: u64, values: &[&str]) -> Record {
+    /// A record with one event for each value, whose key is the value's first byte.
+    pub(crate) fn record(seq: u64, values: &[&str]) -> Record {
         let events = values.iter().map(|value| TopicEvent {
             key: Bytes::copy_from_slice(&value.as_bytes()[..1]),
             value: Some(Bytes::copy_from_slice(value.as_bytes())),

@@ -1,24 +1,24 @@
-//! actix-web parses, routes, authorises and writes the response head; then the socket is taken out
-//! of it and given to the worker's hub.
+//! Takes the socket of a stream out of actix-web, and gives it to the worker's hub.
 //!
-//! A stream handler puts an [`Admission`](crate::hub::Admission) into the connection's [`Slot`] and answers with
-//! [`response`]: an empty body of unknown length. The dispatcher flushes the head, finds the body
-//! at its end, and shuts the connection down; [`Io::poll_shutdown`] hands the socket over instead.
-//! A stream then costs what its socket costs, and none of the dispatcher's buffers.
+//! actix-web parses, routes and authorises a request and writes the response head. The handler of a stream leaves an
+//! [`Admission`](crate::hub::Admission) in the connection's [`Slot`] and answers with [`response`]: an empty body of
+//! unknown length. The dispatcher of actix-web flushes the head, finds the body at its end, and shuts the connection
+//! down; [`Io`] hands the socket to the hub instead of closing it. A stream then costs what its socket costs, and none of
+//! the dispatcher's buffers.
 //!
-//! actix-web is handed one request at a time ([`inflow`]), so that a client that sends many and takes no answers
-//! costs no more than one that sends one. [`in_turn`] tells [`Io`] when a request has begun and was answered. Until
-//! then nothing more is read, not even the end of what the client sends: a client may close its side of the
-//! connection behind a request and still get the answer.
+//! actix-web decodes everything that it has read before it looks at responses that wait. So [`Io`] hands it one request
+//! at a time ([`inflow`]): a client that sends many requests and takes no responses costs no more than one that sends
+//! one. The middleware [`in_turn`] tells [`Io`] when a request has begun and when it was answered. Until then nothing more is
+//! read, not even the end of what the client sends: a client may close its side of the connection behind a request and
+//! still get the response.
 //!
-//! Of what a client leaves unfinished actix times only the head of a connection's first request, and a
-//! connection on which nothing follows at all. The heads of later ones, bodies, also those that no handler
-//! reads, and answers that are not taken are timed here: by [`Io`], for all in one way. And where a connection
-//! has sent nothing at all, actix would answer 408: a client that keeps spare connections, as many do, might
-//! take that as the answer to a request that it is just then writing. Such a connection ends without a word.
+//! actix-web times only the head of a connection's first request and a connection on which nothing follows. [`Io`] times
+//! everything else that a client may leave unfinished: heads of later requests, bodies, and responses that are not
+//! taken. To a connection that has sent nothing at all actix-web would answer 408, and a client that keeps spare
+//! connections might take that as the response to a request that it is just writing. Such a connection is closed without a word.
 //!
-//! What actix answers by itself, to what it cannot read as a request, has no body. Here a problem document takes its
-//! place by the function in [`Terms`]. Behind the answer to a request whose body is malformed actix adds one of its own, without a
+//! What actix-web answers to bytes that it cannot read as a request has no body. The response of the function in
+//! [`Terms`] takes its place. Behind the response to a request whose body is malformed actix-web adds one of its own, without a
 //! body, and ends the connection.
 
 mod inflow;
@@ -39,7 +39,7 @@ use crate::coding::Coding;
 pub use io::{Io, LINGER, LINGERING, Terms};
 pub use slot::{AnswerBody, Slot, in_turn};
 
-/// The response head of a stream, written by actix; what follows it is the hub's.
+/// Returns the response head of a stream, which actix-web writes. The hub writes what follows it.
 pub fn response(request: &HttpRequest, coding: Coding) -> HttpResponse {
     let mut response = HttpResponse::Ok();
     response
@@ -61,7 +61,7 @@ pub fn response(request: &HttpRequest, coding: Coding) -> HttpResponse {
     response
 }
 
-/// A body of unknown length that ends at once.
+/// A body of unknown length that ends at once, so that actix-web gives up the connection.
 struct Untaken;
 
 impl MessageBody for Untaken {
