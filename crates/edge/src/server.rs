@@ -14,9 +14,11 @@ use tutti_model::names;
 use tutti_service::{CancellationToken, Context, ExposeSecret as _, Failure, Failures, file_limit, shared};
 
 use crate::config::Config;
+use crate::following::membership::Visits;
 use crate::http::files::connections_of_a_worker;
 use crate::http::shared::Shared;
 use crate::inbox;
+use crate::inbox::connections::{Connections, report};
 use crate::inbox::follower::{InboxFollower, Inboxes, STEPS_WAITING};
 use crate::map::copies::Copies;
 use crate::map::follower::{MapFollower, TICKS_WAITING};
@@ -25,7 +27,7 @@ use crate::rooms;
 use crate::rooms::follower::Rooms;
 use crate::rooms::tickets::TicketKeys;
 use crate::topics::follower::{TopicFollower, Topics};
-use crate::worker::{Parts, worker};
+use crate::worker::{SharedState, worker};
 
 /// Runs an edge until the context's stop is cancelled, and then drains its streams.
 ///
@@ -40,7 +42,7 @@ pub(crate) async fn run(config: Config, metrics: Metrics, context: Context) -> R
         tutti_feed::connect(config.redis_url.expose_secret()).map_err(|e| Failure::Config(e.to_string()))?;
     let (topic_follower, topics) =
         TopicFollower::new(config.redis_url.clone(), &config.topics, metrics.clone());
-    let parts = parts_of(&config, &metrics, &redis.client, topics)?;
+    let parts = shared_state(&config, &metrics, &redis.client, topics)?;
     let map_follower = MapFollower::new(
         config.map.clone(),
         config.redis_url.clone(),
@@ -112,15 +114,15 @@ fn max_connections(config: &Config) -> Result<usize, Failure> {
 ///
 /// # Errors
 /// If a URL of a service is invalid.
-fn parts_of(
+fn shared_state(
     config: &Config,
     metrics: &Metrics,
     client: &Client,
     topics: Arc<Topics>,
-) -> Result<Parts, Failure> {
+) -> Result<SharedState, Failure> {
     let queue = rooms::client::connect(&config.rooms.queue_urls, metrics)
         .map_err(|e| Failure::Config(format!("queue.urls: {e}")))?;
-    Ok(Parts {
+    Ok(SharedState {
         shared: Shared {
             http: Arc::new(config.http.clone()),
             streams: Arc::new(config.streams.clone()),
@@ -139,7 +141,7 @@ fn parts_of(
         topics,
         public_topics: config.topics.public.clone().into(),
         inboxes: Arc::new(inboxes_of(config, metrics, client)?),
-        letters: broadcast::channel(STEPS_WAITING).0,
+        inbox_steps: broadcast::channel(STEPS_WAITING).0,
         connections: Arc::default(),
         draining: CancellationToken::new(),
     })
@@ -149,12 +151,16 @@ fn parts_of(
 ///
 /// # Errors
 /// If the services that share Redis are configured otherwise.
-async fn follow_inboxes(config: &Config, parts: &Parts, client: &Client) -> Result<(), tutti_feed::Error> {
+async fn follow_inboxes(
+    config: &Config,
+    parts: &SharedState,
+    client: &Client,
+) -> Result<(), tutti_feed::Error> {
     let follower = InboxFollower::new(
         config.redis_url.clone(),
         parts.shared.metrics.clone(),
         parts.inboxes.mailboxes.clone(),
-        parts.letters.clone(),
+        parts.inbox_steps.clone(),
     );
     // The map's follower waits for the same Redis, and logs why it is not there.
     let waits = |_: &str| {};
@@ -168,16 +174,16 @@ async fn follow_inboxes(config: &Config, parts: &Parts, client: &Client) -> Resu
 ///
 /// # Errors
 /// None.
-async fn run_beside(config: &Config, parts: &Parts, client: &Client) -> Result<(), tutti_feed::Error> {
+async fn run_beside(config: &Config, parts: &SharedState, client: &Client) -> Result<(), tutti_feed::Error> {
     let metrics = &parts.shared.metrics;
-    let connections = parts.inboxes.connections.clone();
-    tokio::join!(
-        connections.run(parts.inboxes.registry.clone(), tutti_feed::connection_epoch(client)),
+    let Inboxes { connections, registry, .. } = &*parts.inboxes;
+    let (never, ..) = tokio::join!(
+        report(connections, registry, tutti_feed::connection_epoch(client)),
         tutti_feed::watch_eviction_policy(client, &metrics.redis, config.allow_eviction),
         config.verifier.follow_keys(metrics),
         parts.ticket_keys.fetch_first(),
     );
-    Ok(())
+    match never {}
 }
 
 /// Creates what all workers use of inboxes: the mailboxes in Redis, the replicas of notify, and the registry of
@@ -196,7 +202,8 @@ fn inboxes_of(config: &Config, metrics: &Metrics, client: &Client) -> Result<Inb
     // The random part tells edges apart that were given the same name.
     let server = format!("{}-{:04x}", config.inbox.edge_name, rand::random::<u16>());
     let registry = ConnectionRegistry::new(client.clone(), &server, config.streams.life.mul_f64(1.5));
-    Ok(Inboxes { mailboxes, notify, connections: Arc::default(), registry })
+    let connections = Arc::new(Connections::new(Visits::Forgotten));
+    Ok(Inboxes { mailboxes, notify, connections, registry })
 }
 
 /// Number of connections that may wait to be accepted. It is large because all clients of an edge that died come at

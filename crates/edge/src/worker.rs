@@ -53,7 +53,7 @@ const NOTSENT_LOWAT: u32 = 64 * 1024;
 
 /// What all workers share. `server.rs` creates it, and each worker has a clone.
 #[derive(Clone)]
-pub(crate) struct Parts {
+pub(crate) struct SharedState {
     pub(crate) shared: Shared,
     pub(crate) map: MapSettings,
     /// Sends the ticks of the map to each worker.
@@ -68,7 +68,7 @@ pub(crate) struct Parts {
     pub(crate) public_topics: Arc<[String]>,
     pub(crate) inboxes: Arc<Inboxes>,
     /// Sends the steps of the inboxes to each worker.
-    pub(crate) letters: broadcast::Sender<Arc<InboxStep>>,
+    pub(crate) inbox_steps: broadcast::Sender<Arc<InboxStep>>,
     /// Counts the connections that are not streams, or not yet.
     pub(crate) connections: Arc<Limits>,
     /// Cancelled when the edge starts to drain.
@@ -86,7 +86,7 @@ struct Jobs {
 
 impl Jobs {
     /// Creates the streams of each job on the hub of a worker, and the handlers that admit clients to them.
-    fn start(parts: &Parts, hub: &Rc<Hub>) -> Self {
+    fn start(parts: &SharedState, hub: &Rc<Hub>) -> Self {
         let (shared, metrics) = (parts.shared.clone(), &parts.shared.metrics);
         let map = MapRoutes {
             shared: shared.clone(),
@@ -112,7 +112,7 @@ impl Jobs {
         };
         let inbox = InboxRoutes {
             shared,
-            streams: InboxStreams::start(hub, metrics.clone(), parts.letters.subscribe()),
+            streams: InboxStreams::start(hub, metrics.clone(), parts.inbox_steps.subscribe()),
             inboxes: parts.inboxes.clone(),
         };
         let streams = CombinedStreams::new(hub.clone());
@@ -125,7 +125,7 @@ impl Jobs {
 /// Starts one worker: its hub, its jobs, and the service that takes its connections. Call it on the thread of the
 /// worker.
 pub(crate) fn worker(
-    parts: &Parts,
+    parts: &SharedState,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<>
 {
     let shared = parts.shared.clone();

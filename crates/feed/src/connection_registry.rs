@@ -60,25 +60,25 @@ impl ConnectionRegistry {
         Ok(before.is_none())
     }
 
-    /// Writes which devices of users have connected (with the time, milliseconds since 1970), and which have left.
-    /// May be repeated.
+    /// Writes which devices of users have connected (with the time, milliseconds since 1970), and which have left. A device
+    /// is named by its user and its name. May be repeated.
     ///
     /// # Errors
     /// [`Error::Redis`] if Redis does not answer. Some of the connections may have been written.
     pub async fn update(
         &self,
-        came: &[(String, String, i64)],
+        joined: &[((String, String), i64)],
         left: &[(String, String)],
     ) -> Result<(), Error> {
         let doing = || Error::redis("writing connections of users");
         // A server that dies leaves its entries behind. They go with the key.
         let lives = (self.longest + SPARE).as_secs() as i64;
-        let coming = came.iter().map(|(user, device, since_ms)| async move {
+        let joining = joined.iter().map(|((user, device), since_ms)| async move {
             let args: Vec<Value> = vec![self.field(device).into(), (*since_ms).into(), lives.into()];
             let _: i64 = run_script(&self.client, &CONNECTION, key(user), args).await.map_err(doing())?;
             Ok::<_, Error>(())
         });
-        try_join_all(coming).await?;
+        try_join_all(joining).await?;
         let leaving = left.iter().map(|(user, device)| async move {
             let _: i64 = self.client.hdel(key(user), self.field(device)).await.map_err(doing())?;
             Ok::<_, Error>(())

@@ -1,6 +1,6 @@
-//! Records that are *held back*: they lie in Kafka and cannot be read yet, for example behind an open transaction. No
-//! gap in a feed shows them, and other partitions of the same feed go on. So a note in the head of the feed says how
-//! many there are.
+//! Records that are *held back*: they lie in Kafka and cannot be read yet, for example behind an open transaction.
+//! They leave no gap in the feed, because other partitions go on. So a note in the head of the feed says how many there
+//! are.
 //!
 //! No record depends on the note. A writer whose records are held back repeats it every few seconds. A note that
 //! stays the same is of a writer that has ended, and does not count any more.

@@ -6,10 +6,10 @@
 //!
 //! # The path of a record
 //!
-//! 1. [`Feed::append`] runs `append.lua`, one atomic step. If the source stands in the head where the caller believes
-//!    it does, the script numbers the record, adds it to the log, moves the head, trims the log by age and bytes, and
-//!    publishes the record. If the source is past that position, the record is a duplicate and nothing is done. If it
-//!    is before that position, or unknown, Redis has lost something and the append is refused.
+//! 1. [`Feed::append`] runs `append.lua`, one atomic step. If the head holds the source position that the caller
+//!    expects (compare-and-set), the script numbers the record, adds it to the log, moves the head, trims the log by age
+//!    and bytes, and publishes the record. If the source is past that position, the record is a duplicate and nothing is
+//!    done. If it is before that position, or unknown, Redis has lost something and the append is refused.
 //! 2. A record is epoch, number, time, time of the record before it, and payload ([`Record`]). These bytes are the
 //!    same in the log and on the channel; `record.lua` writes them and `record.rs` reads them.
 //! 3. [`follow`] starts a task that subscribes to the channel, then reads the log, then takes what the channel brings
@@ -17,7 +17,7 @@
 //! 4. A chain (`chain.rs`) checks each record: it is the next one, or an old one, or there is a gap before it. It is
 //!    the next one only if its number *and* the time of the record before it fit.
 //! 5. A gap, a reconnect and an overflow of the receive buffer are refilled from the log. The heads, which are read
-//!    every second, show records that were never heard of.
+//!    every second, show records that were never heard of: a head that is ahead at two reads in a row.
 //! 6. Where the log does not go on from the record that the chain holds, the follower receives a reset with its
 //!    reason ([`Event::Reset`]), and the log from its oldest record on. Nothing is passed over in silence.
 //!
@@ -26,7 +26,7 @@
 //! # What is built on feeds
 //!
 //! - [`Mailboxes`]: feeds whose records are addressed, with a short list of items for each address.
-//! - [`OffsetHistory`]: how far a source has come whose records go to many feeds.
+//! - [`OffsetHistory`]: the offsets of a source (a Kafka partition) whose records go to many feeds.
 //! - [`ConnectionRegistry`]: which devices of a user are connected, and where. It uses no feed.
 //!
 //! *Invariants:* only scripts write a feed, so number, log, position and publication cannot disagree (`held_back.rs`

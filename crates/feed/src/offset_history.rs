@@ -1,4 +1,5 @@
-//! How far a source has come whose records go to many feeds, so that the head of no feed could tell.
+//! The offsets of a source (a Kafka partition) whose records go to many feeds. The head of a single feed could not hold
+//! them.
 
 use std::sync::LazyLock;
 use std::time::Duration;

@@ -1,4 +1,7 @@
 //! The sink of notifications: many mailboxes, each of which drops what it already has.
+//!
+//! The position of a partition is written to the history only after the whole batch is filed, so that a crash in between
+//! repeats records and loses none.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -16,7 +16,7 @@ use crate::sse::{Event, Request, Source};
 
 /// The time between two requests of a person that waits without a stream.
 const POLL: Duration = Duration::from_secs(5);
-/// People that join at the same time, at most: a machine has only so many ports.
+/// Largest number of people that join at the same time. The ports of the machine are limited.
 const JOINING: usize = 512;
 
 /// What to simulate.

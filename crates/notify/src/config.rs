@@ -30,7 +30,7 @@ impl Config {
         let topic = settings.get_checked(
             "notifications.topic",
             "sse_notifications".to_owned(),
-            "the Kafka topic that notifications are written to",
+            "the Kafka topic that notifications are written to; it must be the topic of ingest's route for notifications",
             not_empty,
         );
         let answer_ms = settings.number(

@@ -7,7 +7,9 @@
 //!    there `tutti-ingest` files them in the mailboxes.
 //! 4. A mark is one call of a script on the mailbox (`tutti_feed::Mailboxes`).
 //!
-//! *Invariants:* a send is answered only once Kafka has all its records. The same send, repeated, has the same id.
+//! *Invariants:* a send is answered only once Kafka has all its records. A send that is repeated has the same
+//! id. Each replica has a producer of its own, so Kafka may hold a repeated notification several times; a mailbox takes
+//! its id once.
 
 mod config;
 mod metrics;

@@ -32,7 +32,7 @@ impl Signer {
     pub(crate) fn configure(settings: &mut Settings) -> Self {
         let first = settings.optional(
             "passes.key_file",
-            "file with the Ed25519 private key (PEM, PKCS #8) that signs the tokens of tickets and the passes",
+            "required: file with the Ed25519 private key (PEM, PKCS #8) that signs the tokens of tickets and the passes",
         );
         let more = settings.list(
             "passes.more_key_files",

@@ -1,8 +1,8 @@
 //! How the bytes of a stream are compressed: each frame by itself, once for all who get it.
 //!
-//! Gzip (RFC 1952): a header of its own for each client, then blocks of deflate (RFC 1951) that begin and end at
-//! a byte and refer to nothing before them, so that the same serve all; at a planned end the sum over all that
-//! this client got. Zstandard (RFC 8878): a frame of its own for each of ours.
+//! Gzip (RFC 1952): each client gets its own header. The blocks of deflate (RFC 1951) begin and end at a byte and refer
+//! to nothing before them, so all clients share them. At a planned end the client gets its own CRC-32 and length.
+//! Zstandard (RFC 8878): each frame of a stream is one Zstandard frame.
 
 use bytes::Bytes;
 use crc32fast::Hasher;

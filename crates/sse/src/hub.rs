@@ -52,8 +52,8 @@ pub struct Admission {
     pub coding: Coding,
     /// When the stream ends.
     pub ends_at: Instant,
-    /// Why the stream ends then.
-    pub close_reason: CloseReason,
+    /// Why the stream ends at that time.
+    pub planned_end: CloseReason,
     /// The last id that the client has seen, if it is printable ASCII without spaces.
     pub last_id: Option<String>,
     /// Counts the stream among its client's for as long as it is open.
@@ -65,7 +65,7 @@ pub struct Admission {
 pub struct Timeouts {
     /// A heartbeat follows when nothing was written for this time.
     pub heartbeat: Duration,
-    /// A client that takes nothing for this time is cut off.
+    /// A client that takes nothing for this time is cut off, with the reason [`CloseReason::Stalled`].
     pub stall: Duration,
     /// When the server drains, streams end spread over this time.
     pub drain: Duration,
@@ -134,9 +134,8 @@ impl Hub {
     pub fn admit(&self, socket: TcpStream, admission: Admission) {
         // It saves time where it can be set; a stream is right without it.
         let _ = socket.set_nodelay(true);
-        let Admission { start, chunked, coding, ends_at, close_reason, last_id, permit } = admission;
-        let stream =
-            Stream::new(Socket::Client(socket), chunked, coding, ends_at, close_reason, Some(permit));
+        let Admission { start, chunked, coding, ends_at, planned_end, last_id, permit } = admission;
+        let stream = Stream::new(Socket::Client(socket), chunked, coding, ends_at, planned_end, Some(permit));
         self.open(stream, start, last_id.as_deref());
     }
 
@@ -170,7 +169,9 @@ impl Hub {
         });
     }
 
-    /// Returns when a stream that drains is to end: a random time within what is left of the drain window.
+    /// Returns the time at which a stream ends while the server drains: a random time within what is left of the drain
+    /// window. Streams end at the sweep of each second, and the random `retry` of [`Hub::close`] spreads their clients
+    /// within it.
     fn drain_end(&self) -> Instant {
         let now = Instant::now();
         let began = self.drain_began.get().unwrap_or(now);
@@ -299,7 +300,7 @@ impl Hub {
             tokio::select! {
                 ready = stream.writable() => ready.map_err(|_| CloseReason::Left)?,
                 () = self.draining.cancelled(), if !stream.is_drained() => self.drain_stream(stream),
-                () = sleep_until(over_at) => return Err(stream.close_reason),
+                () = sleep_until(over_at) => return Err(stream.planned_end),
                 () = sleep_until(stalled_at) => return Err(CloseReason::Stalled),
             }
         }

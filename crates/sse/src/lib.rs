@@ -9,10 +9,11 @@
 //!    the admission, by which a job takes the stream over.
 //! 3. A [`Job`](hub::Job) keeps the streams that are up to date in a list of its own and writes to them what is new: a
 //!    [`frame`] that was encoded once for all of them. A stream whose socket takes only a part of it leaves the list and
-//!    becomes a task, which writes by the methods of the hub: they send heartbeats, notice clients that left or
-//!    stall, and observe the end of the stream.
-//! 4. Once a second the hub has each job sweep its list. When the server drains, the hub has each job give its streams
-//!    an end, spread over the drain window.
+//!    becomes a task. The task writes only through the hub, which sends heartbeats, detects clients that left or
+//!    stalled, and ends the stream when its time is over.
+//! 4. Once a second the hub has each job sweep its list. When the server drains, each job sets a random end
+//!    within the drain window for each of its streams ([`Hub::drain_end`](hub::Hub)). The last event of a stream
+//!    says why it ends (`Stream::close` in [`stream`]).
 //!
 //! What the events of a stream look like is in [`events`], how they are compressed in [`coding`]. [`limits`] bounds how
 //! much one client may have, and [`turns`] shares costly work among clients fairly. [`pipe`] joins streams in memory.

@@ -38,7 +38,7 @@ impl<M: Member> LiveList<M> {
     }
 
     /// Removes the streams whose client has left or whose time is over, and returns them.
-    pub fn take_over(&mut self) -> Vec<M> {
+    pub fn remove_ended(&mut self) -> Vec<M> {
         self.0.extract_if(.., |member| member.stream().is_over()).collect()
     }
 

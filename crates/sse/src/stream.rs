@@ -58,7 +58,7 @@ pub struct Stream {
     /// When the stream ends.
     pub ends_at: Instant,
     /// Why the stream ends then.
-    pub close_reason: CloseReason,
+    pub planned_end: CloseReason,
     /// When the last bytes were written or handed to the socket.
     pub last_write: Instant,
     /// Whether `ends_at` was moved into the drain window, or lies before it.
@@ -85,12 +85,12 @@ impl Stream {
         chunked: bool,
         coding: Coding,
         ends_at: Instant,
-        close_reason: CloseReason,
+        planned_end: CloseReason,
         permit: Option<Permit>,
     ) -> Self {
         let last_write = Instant::now();
         let (sum, is_drained, _permit) = (None, false, permit);
-        Self { socket, chunked, coding, sum, ends_at, close_reason, last_write, is_drained, _permit }
+        Self { socket, chunked, coding, sum, ends_at, planned_end, last_write, is_drained, _permit }
     }
 
     /// Waits until the socket takes more bytes.
@@ -184,7 +184,7 @@ impl Stream {
     /// Moves the end of the stream to `ends_at`, unless it ends before, or drains already.
     pub(crate) fn drain(&mut self, ends_at: Instant) {
         if !std::mem::replace(&mut self.is_drained, true) && ends_at < self.ends_at {
-            self.close_reason = CloseReason::Drain;
+            self.planned_end = CloseReason::Drain;
             self.ends_at = ends_at;
         }
     }
@@ -193,13 +193,13 @@ impl Stream {
     /// come back, and the end of the body. A socket that is full ends without them.
     pub(crate) fn close(mut self, retry: Duration) -> CloseReason {
         let mut events = Events::default();
-        match self.close_reason {
+        match self.planned_end {
             CloseReason::Token => {
                 events.event(END, r#"{"reason":"token_expired"}"#);
             }
             // Some clients stop for good at the end of a body, in silence, unless their program is told.
             CloseReason::Life | CloseReason::Drain => {
-                events.come_back(RECONNECT, self.close_reason.as_str(), retry);
+                events.come_back(RECONNECT, self.planned_end.as_str(), retry);
             }
             CloseReason::Left | CloseReason::Stalled | CloseReason::Over => {}
         }
@@ -214,6 +214,6 @@ impl Stream {
             // Bytes unread at close would turn it into a connection reset.
             self.has_left();
         }
-        self.close_reason
+        self.planned_end
     }
 }

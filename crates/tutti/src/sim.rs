@@ -62,7 +62,7 @@ pub struct CrowdOptions {
     /// How many of them hold a stream open; the others ask now and then; by default all
     #[arg(long)]
     streams: Option<u32>,
-    /// Those without a stream never come back
+    /// People without a stream never come back
     #[arg(long)]
     no_shows: bool,
     /// How long they stay inside

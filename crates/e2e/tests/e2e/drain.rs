@@ -96,7 +96,7 @@ impl Crowd {
             self.all(|client| map_of_viewer(&client.wire.viewer) == input.expected)
         })
         .await;
-        assert!(self.all(|client| client.wire.viewer.resets.is_empty()), "nobody began anew");
+        assert!(self.all(|client| client.wire.viewer.resets.is_empty()), "no client was reset");
         assert!(self.all(|client| client.wire.viewer.steps_back == 0));
     }
 }

@@ -150,8 +150,10 @@ async fn a_topic_made_anew_is_a_gap_that_viewers_are_told_of() {
         .await;
     ingest.kill();
     kafka.delete_topic(&testbed.topic).await.unwrap();
-    eventually("the topic is made anew", || async { kafka.create_topic(&testbed.topic, 1).await.is_ok() })
-        .await;
+    eventually("the topic is created again", || async {
+        kafka.create_topic(&testbed.topic, 1).await.is_ok()
+    })
+    .await;
     ingest.run();
     let publisher = testbed.publisher();
     input.send(&publisher, 20).await;

@@ -190,7 +190,7 @@ async fn the_map_notices_that_its_connection_is_dead_and_goes_on_from_where_it_w
         held(&browser).await == input.expected && state(&browser).await == "live"
     })
     .await;
-    assert_eq!(browser.tell("tutti.resets").await, 0, "it went on, it did not begin anew");
+    assert_eq!(browser.tell("tutti.resets").await, 0, "the page resumed, without a reset");
     browser.client.close().await.unwrap();
 }
 

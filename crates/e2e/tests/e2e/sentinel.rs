@@ -102,12 +102,12 @@ async fn after_a_failover_that_lost_tickets_no_two_hold_one_and_places_are_exact
     sentinels.let_replica_go_on();
     eventually("the replica is the primary", async || sentinels.has_failed_over()).await;
 
-    let mut anew = Vec::new();
+    let mut later = Vec::new();
     for _ in 0..10 {
-        anew.push(rooms.join_until_accepted(&edges[0], "sale").await);
+        later.push(rooms.join_until_accepted(&edges[0], "sale").await);
     }
     // One visitor is inside. The others stand in the order of their tickets.
-    for (place, joined) in kept.iter().chain(&anew).skip(1).enumerate() {
+    for (place, joined) in kept.iter().chain(&later).skip(1).enumerate() {
         for edge in &edges {
             eventually("each edge tells the same place", async || {
                 let (status, body) = rooms.act(Method::GET, edge, "sale", joined, "").await;
@@ -124,7 +124,7 @@ async fn after_a_failover_that_lost_tickets_no_two_hold_one_and_places_are_exact
     }
     for joined in &lost {
         let (status, body) = rooms.act(Method::GET, &edges[1], "sale", joined, "").await;
-        assert_eq!(status, 410, "a ticket that was given anew is not the other's: {body}");
+        assert_eq!(status, 410, "a number that was given again opens no other ticket: {body}");
     }
 }
 

@@ -170,7 +170,7 @@ async fn the_page_shows_moving_devices_and_goes_on_at_the_other_edge() {
     })
     .await;
     moved_on(now_ms()).await;
-    assert_eq!(browser.tell("window.tutti.resets").await, 0, "it went on, it did not begin anew");
+    assert_eq!(browser.tell("window.tutti.resets").await, 0, "the page resumed, without a reset");
     assert_eq!(browser.tell("document.querySelector('#devices').textContent").await, "50");
     browser.client.close().await.unwrap();
     flow.abort();

@@ -107,7 +107,7 @@ impl CombinedStreams {
                     Ok(false) if !inlets[at].rewriter.is_between() => return CloseReason::Stalled,
                     // The client must come back, because without this part it would miss something unnoticed.
                     Ok(false) => {
-                        stream.close_reason =
+                        stream.planned_end =
                             if self.hub.is_draining() { CloseReason::Drain } else { CloseReason::Life };
                         return self.hub.close(stream);
                     }
@@ -116,7 +116,7 @@ impl CombinedStreams {
             }
             if inlets.is_empty() {
                 stream.ends_at = Instant::now();
-                stream.close_reason = CloseReason::Over;
+                stream.planned_end = CloseReason::Over;
                 return self.hub.close(stream);
             }
             if inlets.iter().all(|inlet| inlet.held.is_empty()) {
@@ -151,7 +151,7 @@ impl CombinedStreams {
                     return Ok(true);
                 }
                 // Within an event of this part nothing else can be written.
-                let (now, over_at, end) = (Instant::now(), stream.ends_at + FINISH, stream.close_reason);
+                let (now, over_at, end) = (Instant::now(), stream.ends_at + FINISH, stream.planned_end);
                 tokio::select! {
                     () = inlet.pipe.readable() => {}
                     () = self.hub.pause(stream, now + LOOK), if stream.ends_at > now => {}

@@ -12,11 +12,13 @@
 //!
 //! While the client is slow the task reads nothing, so the parts fall behind and catch up as they would with a client
 //! of their own. A part that sends `end` is dropped. If a part ends in any other way the whole stream does, and the
-//! client comes back. Such a stream costs the writes of its parts once more.
+//! client comes back. Every byte is written twice: into
+//! the pipe and to the client.
 //!
 //! *Architecture Invariant:* this folder uses the function `part` of each job, and none of its insides.
 //!
-//! *Architecture Invariant:* no part ends in silence: the client would miss something without knowing. A part that
+//! *Architecture Invariant:* if a part ends without the event `end`, the whole stream ends. Otherwise the client would
+//! miss something without knowing. A part that
 //! breaks off within an event ends the stream without a last word, so that the event does not look whole.
 
 pub(crate) mod join;

@@ -13,12 +13,16 @@
 //! [`cursor_wait::CursorWait`] holds such a stream until the heads in Redis were polled twice more and this edge has
 //! reached them. Only then is it known that no history has the cursor, and the client receives a reset.
 //!
+//! A registry outside the edge knows who has streams where. [`membership::Membership`] counts the streams of each member
+//! at this edge and repeats a report until the registry has confirmed it.
+//!
 //! *Architecture Invariant:* an unknown cursor is a reason for a reset only after this edge has reached a head that was
 //! polled after the client came.
 //!
 //! *Architecture Invariant:* a client that was shown a part of what follows a reset is shown all of it again.
 
 pub(crate) mod cursor_wait;
+pub(crate) mod membership;
 pub(crate) mod next_write;
 pub(crate) mod reset;
 pub(crate) mod status;

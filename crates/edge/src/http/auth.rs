@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::http::claims::Claims;
-use crate::http::jwks::{self, Key, KeySet, MIN_SECRET_BYTES};
+use crate::http::issuer_keys::{self, Key, KeySet, MIN_SECRET_BYTES};
 use crate::http::query::query_of;
 use crate::http::refusal::Refusal;
 use crate::metrics::Metrics;
@@ -50,7 +50,7 @@ impl Verifier {
         if let Some(path) =
             settings.optional("auth.jwks_file", "file with a JSON Web Key Set to check tokens with")
         {
-            match jwks::read_file(&path) {
+            match issuer_keys::read_file(&path) {
                 Ok(more) => keys.extend(more),
                 Err(why) => settings.mistake(format!("auth.jwks_file = {path:?}: {why}")),
             }
@@ -157,7 +157,7 @@ impl Verifier {
             // The set at the URL may have the right key by now. It never has a symmetric one.
             Some(set) if !symmetric && !known => {
                 if header.kid.is_some() {
-                    set.ask_anew();
+                    set.request_fetch();
                 }
                 Err(if fetched.is_some() { why } else { Refusal::Unchecked })
             }

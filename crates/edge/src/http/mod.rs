@@ -8,7 +8,7 @@
 //!    error, [`routes::guard_request`] refuses long queries and marks forged requests, and [`compress`] compresses
 //!    documents.
 //! 3. The handler of a job checks the token. [`auth`] finds it in the request and verifies it without waiting for
-//!    anything: with the keys of the configuration, and those that [`jwks`] fetched last. [`claims`] says what a valid
+//!    anything: with the keys of the configuration, and those that [`issuer_keys`] fetched last. [`claims`] says what a valid
 //!    token grants and for how long.
 //! 4. The handler answers from what its job keeps, or asks a service through [`upstream`], which tries one replica
 //!    after the other. It returns a response or a [`problem::Problem`].
@@ -26,9 +26,9 @@
 //!
 //! *Architecture Invariant:* tokens and query strings reach no log. Problems name the path of a request only.
 //!
-//! *Architecture Invariant:* no text of a driver, a script or a peer reaches a client. A service's message does only
-//! where the service names a reason for it; any other failure is a fixed sentence with a request id, and the error is
-//! in the log under that id.
+//! *Architecture Invariant:* no text of a driver, a script or a peer reaches a client. A message of a service is
+//! passed on only if the service marks it with a reason. Any other failure is a fixed sentence with a request id, and
+//! the error is in the log under that id.
 //!
 //! *Architecture Invariant:* nothing is kept of a request's body before its token was found good.
 
@@ -37,7 +37,7 @@ pub(crate) mod claims;
 pub(crate) mod client_address;
 pub(crate) mod compress;
 pub(crate) mod files;
-pub(crate) mod jwks;
+pub(crate) mod issuer_keys;
 pub(crate) mod open;
 pub(crate) mod pages;
 pub(crate) mod problem;

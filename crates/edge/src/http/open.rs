@@ -54,7 +54,7 @@ pub(crate) fn open(
     };
     let life = shared.streams.life.mul_f64(rand::rng().random_range(1.0..1.5));
     let life = query.longest.map_or(life, |longest| life.min(longest));
-    let (lasts, close_reason) = match part.expires {
+    let (lasts, planned_end) = match part.expires {
         Some(left) if left < life => (left, CloseReason::Token),
         _ => (life, CloseReason::Life),
     };
@@ -64,7 +64,7 @@ pub(crate) fn open(
         |id: &&String| id.len() <= MAX_ID_BYTES && id.bytes().all(|byte| byte.is_ascii_graphic());
     let last_id = query.last_id.as_ref().filter(is_repeated).cloned();
     let ends_at = Instant::now() + lasts;
-    slot.put(Admission { start: part.start, chunked, coding, ends_at, close_reason, last_id, permit });
+    slot.put(Admission { start: part.start, chunked, coding, ends_at, planned_end, last_id, permit });
     takeover::response(request, coding)
 }
 

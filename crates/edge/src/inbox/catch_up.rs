@@ -11,8 +11,8 @@ use tutti_feed::{Cursor, Mailbox};
 
 use crate::following::cursor_wait::CursorWait;
 use crate::following::reset::{INCOMPLETE, write_reset};
-use crate::inbox::device::{Device, Served};
-use crate::inbox::devices::{InboxStreams, Post};
+use crate::inbox::device::{Device, DeviceStream};
+use crate::inbox::devices::{InboxStreams, WorkerInboxes};
 use crate::inbox::events::{Shown, id_of, missed};
 use tutti_model::events::{CONNECTED, ResetReason};
 use tutti_sse::events::Events;
@@ -43,11 +43,11 @@ enum Join {
 
 impl InboxStreams {
     /// Starts a task that writes `rest` to a device, brings the device up to date, and puts it into the list.
-    pub(crate) fn serve_device(self: &Rc<Self>, served: Served, rest: Bytes) {
+    pub(crate) fn serve_device(self: &Rc<Self>, device_stream: DeviceStream, rest: Bytes) {
         let streams = self.clone();
         self.hub.spawn_behind(async move {
-            let (number, addresses) = (served.number, served.device.addresses.clone());
-            let outcome = streams.bring_device(served, rest).await;
+            let (number, addresses) = (device_stream.number, device_stream.device.addresses.clone());
+            let outcome = streams.bring_device(device_stream, rest).await;
             if outcome.is_err() {
                 streams.forget(number, &addresses);
             }
@@ -59,19 +59,19 @@ impl InboxStreams {
     ///
     /// # Errors
     /// Why the stream ended.
-    async fn bring_device(&self, mut served: Served, rest: Bytes) -> Result<(), CloseReason> {
-        self.hub.write(&mut served.stream, rest).await?;
+    async fn bring_device(&self, mut device_stream: DeviceStream, rest: Bytes) -> Result<(), CloseReason> {
+        self.hub.write(&mut device_stream.stream, rest).await?;
         let mut behind = 0;
         loop {
-            if !self.show(&mut served).await? {
-                return Err(self.hub.close(served.stream));
+            if !self.show(&mut device_stream).await? {
+                return Err(self.hub.close(device_stream.stream));
             }
-            match self.arrive(&mut served).await? {
+            match self.arrive(&mut device_stream).await? {
                 Join::Yes => {
                     // A server that drains gives an end to the streams in the list. This one may come after that, so it
                     // gets its end here.
-                    self.hub.is_due(&mut served.stream);
-                    self.post.borrow_mut().live.put(served);
+                    self.hub.is_due(&mut device_stream.stream);
+                    self.inboxes.borrow_mut().live.put(device_stream);
                     return Ok(());
                 }
                 Join::Wait => {}
@@ -80,8 +80,8 @@ impl InboxStreams {
                     // What this worker received and Redis does not have was lost there. The feed will say so.
                     if behind > AT_ONCE {
                         let pause = RETRY.mul_f64(rand::rng().random_range(0.5..1.0));
-                        self.hub.pause(&mut served.stream, Instant::now() + pause).await;
-                        self.hub.keep_alive(&mut served.stream, "").await?;
+                        self.hub.pause(&mut device_stream.stream, Instant::now() + pause).await;
+                        self.hub.keep_alive(&mut device_stream.stream, "").await?;
                     }
                 }
             }
@@ -93,20 +93,20 @@ impl InboxStreams {
     ///
     /// # Errors
     /// Why the stream ended meanwhile.
-    async fn show(&self, served: &mut Served) -> Result<bool, CloseReason> {
+    async fn show(&self, device_stream: &mut DeviceStream) -> Result<bool, CloseReason> {
         let (mut events, mut wrote_event) = (Events::default(), false);
-        served.breaks = self.post.borrow().breaks;
-        let mut done = vec![false; served.device.addresses.len()];
-        if let Some(reason) = served.device.lost.take() {
-            self.begin_again(served, reason, &mut events);
+        device_stream.interruptions = self.inboxes.borrow().interruptions;
+        let mut done = vec![false; device_stream.device.addresses.len()];
+        if let Some(reason) = device_stream.device.lost.take() {
+            self.begin_again(device_stream, reason, &mut events);
         }
         // First every mailbox gets a place, because an id names all of them.
         for (at, done) in done.iter_mut().enumerate() {
-            if served.device.shown[at] == Shown::Now {
-                let Some(mailbox) = self.read(served, at).await? else { return Ok(false) };
-                served.device.shown[at] = Shown::UpTo(mailbox.position);
+            if device_stream.device.shown[at] == Shown::Now {
+                let Some(mailbox) = self.read(device_stream, at).await? else { return Ok(false) };
+                device_stream.device.shown[at] = Shown::UpTo(mailbox.position);
                 *done = true;
-                served.greet(at, &mailbox, &mut events);
+                device_stream.greet(at, &mailbox, &mut events);
             }
         }
         let (mut at, mut resets) = (0, 0);
@@ -115,46 +115,46 @@ impl InboxStreams {
                 at += 1;
                 continue;
             }
-            let Some(mailbox) = self.read(served, at).await? else { return Ok(false) };
+            let Some(mailbox) = self.read(device_stream, at).await? else { return Ok(false) };
             if let Some(reason) = mailbox.reset {
-                self.begin_again(served, reason, &mut events);
+                self.begin_again(device_stream, reason, &mut events);
                 done.fill(false);
                 at = 0;
                 resets += 1;
                 if resets > AT_ONCE {
                     // Redis loses something again and again, so haste helps nobody.
-                    self.hub.pause(&mut served.stream, Instant::now() + RETRY).await;
-                    self.hub.keep_alive(&mut served.stream, "").await?;
+                    self.hub.pause(&mut device_stream.stream, Instant::now() + RETRY).await;
+                    self.hub.keep_alive(&mut device_stream.stream, "").await?;
                 }
                 continue;
             }
-            served.greet(at, &mailbox, &mut events);
-            let rest = self.tell_missed(served, at, &mailbox, &mut events, &mut wrote_event)?;
+            device_stream.greet(at, &mailbox, &mut events);
+            let rest = self.tell_missed(device_stream, at, &mailbox, &mut events, &mut wrote_event)?;
             done[at] = rest.is_none() && !mailbox.more;
             drop(mailbox);
             if let Some(rest) = rest {
-                self.hub.write(&mut served.stream, rest).await?;
+                self.hub.write(&mut device_stream.stream, rest).await?;
             }
         }
-        let status = self.post.borrow().status;
-        if let Some(status) = status.filter(|status| served.status != Some(*status)) {
-            served.status = Some(status);
+        let status = self.inboxes.borrow().status;
+        if let Some(status) = status.filter(|status| device_stream.status != Some(*status)) {
+            device_stream.status = Some(status);
             status.write(&mut events);
             wrote_event = true;
         }
-        if wrote_event || std::mem::take(&mut served.incomplete) {
-            events.id(&served.id());
+        if wrote_event || std::mem::take(&mut device_stream.incomplete) {
+            events.id(&device_stream.id());
         }
-        served.incomplete = false;
-        self.hand_all(&mut served.stream, &events).await?;
+        device_stream.incomplete = false;
+        self.write_all(&mut device_stream.stream, &events).await?;
         Ok(true)
     }
 
     /// Appends a reset: what the device was shown is void, and all that there is follows.
-    fn begin_again(&self, served: &mut Served, reason: ResetReason, events: &mut Events) {
+    fn begin_again(&self, device_stream: &mut DeviceStream, reason: ResetReason, events: &mut Events) {
         write_reset(reason, events, &self.metrics);
-        served.incomplete = true;
-        served.device.shown.fill(Shown::Nothing);
+        device_stream.incomplete = true;
+        device_stream.device.shown.fill(Shown::Nothing);
     }
 
     /// Waits until this worker has reached the device's place, at most for [`AGAIN`]. Returns whether the device may
@@ -163,22 +163,22 @@ impl InboxStreams {
     ///
     /// # Errors
     /// Why the stream ended meanwhile.
-    async fn arrive(&self, served: &mut Served) -> Result<Join, CloseReason> {
+    async fn arrive(&self, device_stream: &mut DeviceStream) -> Result<Join, CloseReason> {
         let until = Instant::now() + AGAIN;
         loop {
             let (join, stepped) = {
-                let post = self.post.borrow();
-                (post.join(served), post.stepped.clone())
+                let inboxes = self.inboxes.borrow();
+                (inboxes.join(device_stream), inboxes.stepped.clone())
             };
             if !matches!(join, Join::Wait) || Instant::now() >= until {
                 return Ok(join);
             }
             tokio::select! {
                 () = stepped.notified() => {}
-                () = self.hub.pause(&mut served.stream, until) => {}
+                () = self.hub.pause(&mut device_stream.stream, until) => {}
             }
-            self.hub.keep_alive(&mut served.stream, "").await?;
-            if served.stream.ends_at <= Instant::now() {
+            self.hub.keep_alive(&mut device_stream.stream, "").await?;
+            if device_stream.stream.ends_at <= Instant::now() {
                 return Ok(Join::Behind);
             }
         }
@@ -189,12 +189,16 @@ impl InboxStreams {
     ///
     /// # Errors
     /// Why the stream ended meanwhile.
-    async fn read(&self, served: &mut Served, at: usize) -> Result<Option<Mailbox>, CloseReason> {
+    async fn read(
+        &self,
+        device_stream: &mut DeviceStream,
+        at: usize,
+    ) -> Result<Option<Mailbox>, CloseReason> {
         loop {
-            if self.hub.is_due(&mut served.stream) {
+            if self.hub.is_due(&mut device_stream.stream) {
                 return Ok(None);
             }
-            let Device { mailboxes, addresses, shown, .. } = &served.device;
+            let Device { mailboxes, addresses, shown, .. } = &device_stream.device;
             let name = std::str::from_utf8(&addresses[at].name).expect("an address is made of text");
             // The first address is the user's own mailbox.
             let owner = String::from_utf8_lossy(&addresses[0].name).into_owned();
@@ -203,18 +207,19 @@ impl InboxStreams {
                 mailboxes.read_part(name, shown[at].since(), READ_BYTES).await
             };
             self.metrics.mailbox_reads.inc();
-            match self.hub.meanwhile(&mut served.stream, reading).await? {
+            match self.hub.meanwhile(&mut device_stream.stream, reading).await? {
                 None => return Ok(None),
                 Some(Ok(mailbox)) => {
-                    served.patience = CursorWait::default();
+                    device_stream.cursor_wait = CursorWait::default();
                     return Ok(Some(mailbox));
                 }
                 Some(Err(error)) => {
                     tracing::debug!(%error, "could not read a mailbox for a device; trying again");
-                    let (_, events) = served.patience.wait(Instant::now(), &mut served.status);
-                    self.hand_all(&mut served.stream, &events).await?;
-                    self.hub.pause(&mut served.stream, Instant::now() + RETRY).await;
-                    self.hub.keep_alive(&mut served.stream, "").await?;
+                    let (_, events) =
+                        device_stream.cursor_wait.wait(Instant::now(), &mut device_stream.status);
+                    self.write_all(&mut device_stream.stream, &events).await?;
+                    self.hub.pause(&mut device_stream.stream, Instant::now() + RETRY).await;
+                    self.hub.keep_alive(&mut device_stream.stream, "").await?;
                 }
             }
         }
@@ -227,28 +232,28 @@ impl InboxStreams {
     /// Why the stream ended meanwhile.
     fn tell_missed(
         &self,
-        served: &mut Served,
+        device_stream: &mut DeviceStream,
         at: usize,
         mailbox: &Mailbox,
         events: &mut Events,
         wrote_event: &mut bool,
     ) -> Result<Option<Bytes>, CloseReason> {
-        let topic = served.device.addresses[at].topic.clone();
-        for one in missed(mailbox, served.device.shown[at], topic.as_deref()) {
+        let topic = device_stream.device.addresses[at].topic.clone();
+        for one in missed(mailbox, device_stream.device.shown[at], topic.as_deref()) {
             *wrote_event = true;
             events.append(&one.events);
-            served.device.shown[at] = served.device.shown[at].and(one.place, mailbox);
-            if !served.incomplete {
-                events.id(&served.id());
+            device_stream.device.shown[at] = device_stream.device.shown[at].and(one.place, mailbox);
+            if !device_stream.incomplete {
+                events.id(&device_stream.id());
             }
             if events.len() >= CHUNK_BYTES
-                && let Some(rest) = self.hand(&mut served.stream, events)?
+                && let Some(rest) = self.write_some(&mut device_stream.stream, events)?
             {
                 return Ok(Some(rest));
             }
         }
         if !mailbox.more {
-            served.device.shown[at] = Shown::UpTo(mailbox.position);
+            device_stream.device.shown[at] = Shown::UpTo(mailbox.position);
         }
         Ok(None)
     }
@@ -257,7 +262,7 @@ impl InboxStreams {
     ///
     /// # Errors
     /// Why the stream ended meanwhile.
-    async fn hand_all(&self, stream: &mut Stream, events: &Events) -> Result<(), CloseReason> {
+    async fn write_all(&self, stream: &mut Stream, events: &Events) -> Result<(), CloseReason> {
         if events.is_empty() {
             return Ok(());
         }
@@ -269,7 +274,7 @@ impl InboxStreams {
     ///
     /// # Errors
     /// If the client has left.
-    fn hand(&self, stream: &mut Stream, events: &mut Events) -> Result<Option<Bytes>, CloseReason> {
+    fn write_some(&self, stream: &mut Stream, events: &mut Events) -> Result<Option<Bytes>, CloseReason> {
         let bytes = stream.encode(&std::mem::take(events).frame());
         match self.hub.deliver(stream, bytes) {
             WriteOutcome::Complete => Ok(None),
@@ -279,14 +284,16 @@ impl InboxStreams {
     }
 }
 
-impl Post {
+impl WorkerInboxes {
     /// Decides whether a device may join the list of devices that receive what comes.
-    fn join(&self, served: &Served) -> Join {
+    fn join(&self, device_stream: &DeviceStream) -> Join {
         // The device would not learn that something is missing, or which status the edge has.
-        if self.breaks != served.breaks || self.status.is_some_and(|status| served.status != Some(status)) {
+        if self.interruptions != device_stream.interruptions
+            || self.status.is_some_and(|status| device_stream.status != Some(status))
+        {
             return Join::Behind;
         }
-        for (address, shown) in served.device.addresses.iter().zip(&served.device.shown) {
+        for (address, shown) in device_stream.device.addresses.iter().zip(&device_stream.device.shown) {
             let Shown::UpTo(place) = shown else { return Join::Behind };
             let last = self.followed.get(&address.name).and_then(|followed| followed.last);
             if last.is_some_and(|last| !place.is_some_and(|place| place.covers(last))) {
@@ -301,7 +308,7 @@ impl Post {
     }
 }
 
-impl Served {
+impl DeviceStream {
     /// Returns the id of what the device has been shown.
     fn id(&self) -> String {
         id_of(&self.device.addresses, |at| match self.device.shown[at] {

@@ -28,24 +28,24 @@ pub(crate) struct Device {
 }
 
 /// One device's stream.
-pub(crate) struct Served {
+pub(crate) struct DeviceStream {
     pub(crate) stream: Stream,
     pub(crate) device: Device,
     /// The device's number in the [`Roster`](crate::inbox::roster::Roster).
     pub(crate) number: usize,
     /// The device has received `connected`.
     pub(crate) greeted: bool,
-    /// The value of `breaks` of the worker before the device's mailboxes were read.
-    pub(crate) breaks: u64,
+    /// The value of `interruptions` of the worker before the device's mailboxes were read.
+    pub(crate) interruptions: u64,
     /// The device has been shown only a part of what follows a reset. Until it has been shown all, its id stays the one
     /// that says so.
     pub(crate) incomplete: bool,
     /// The status that the device received last.
     pub(crate) status: Option<Status>,
-    pub(crate) patience: CursorWait,
+    pub(crate) cursor_wait: CursorWait,
 }
 
-impl Served {
+impl DeviceStream {
     /// Notes that the device has been shown everything up to these places.
     pub(crate) fn place(&mut self, place: impl Fn(&Address) -> Option<Position>) {
         self.device.shown = self.device.addresses.iter().map(|address| Shown::UpTo(place(address))).collect();

@@ -22,7 +22,7 @@ use tutti_sse::turns::Turns;
 
 use crate::following::cursor_wait::CursorWait;
 use crate::following::status::Status;
-use crate::inbox::device::{Device, Served};
+use crate::inbox::device::{Device, DeviceStream};
 use crate::inbox::events::{Address, EncodedLetter, Shown, id_of};
 use crate::inbox::follower::{Change, InboxStep};
 use crate::inbox::roster::Roster;
@@ -36,26 +36,26 @@ const READS: usize = 64;
 pub(crate) struct InboxStreams {
     pub(crate) hub: Rc<Hub>,
     pub(crate) metrics: Metrics,
-    pub(crate) post: RefCell<Post>,
+    pub(crate) inboxes: RefCell<WorkerInboxes>,
     /// Turns at reading mailboxes.
     pub(crate) reads: Turns,
 }
 
 /// What a worker knows of the inboxes.
 #[derive(Default)]
-pub(crate) struct Post {
+pub(crate) struct WorkerInboxes {
     /// The number of the last step.
     no: u64,
     pub(crate) status: Option<Status>,
     /// The position of each bucket's feed after the last step.
     pub(crate) places: Vec<Option<Position>>,
     /// The text of each of `places` in ids.
-    texts: Vec<String>,
+    id_texts: Vec<String>,
     /// For each bucket, whether it is unknown what came before the next record.
-    unsure: Vec<bool>,
+    has_unknown_past: Vec<bool>,
     /// Counts the times when devices had to leave the list because something is missing or a bucket has another
     /// history. Comparing places does not reveal that.
-    pub(crate) breaks: u64,
+    pub(crate) interruptions: u64,
     /// The subscribers of each address: devices in the list and devices in tasks.
     pub(crate) followed: HashMap<Bytes, AddressSubscribers>,
     /// The devices. Those that have been shown everything are in the list, the others in tasks.
@@ -80,7 +80,7 @@ impl InboxStreams {
         mut steps: broadcast::Receiver<Arc<InboxStep>>,
     ) -> Rc<Self> {
         let reads = Turns::new(READS, metrics.sse.waiting_for("mailbox"));
-        let streams = Rc::new(Self { hub: hub.clone(), metrics, post: RefCell::default(), reads });
+        let streams = Rc::new(Self { hub: hub.clone(), metrics, inboxes: RefCell::default(), reads });
         hub.add(streams.clone());
         let receiver = streams.clone();
         spawn_local(async move {
@@ -101,128 +101,135 @@ impl InboxStreams {
 
     /// Takes a device's stream over.
     pub(crate) fn admit(self: Rc<Self>, stream: Stream, hello: Bytes, device: Device) {
-        let mut post = self.post.borrow_mut();
-        let number = post.live.enter();
+        let mut inboxes = self.inboxes.borrow_mut();
+        let number = inboxes.live.enter();
         for Address { name, bucket, .. } in device.addresses.iter() {
             let new = || AddressSubscribers { bucket: *bucket, devices: BTreeSet::new(), last: None };
-            post.followed.entry(name.clone()).or_insert_with(new).devices.insert(number);
+            inboxes.followed.entry(name.clone()).or_insert_with(new).devices.insert(number);
         }
         let incomplete = device.shown.contains(&Shown::Nothing);
-        let patience = CursorWait::default();
-        let (greeted, breaks, status) = (false, post.breaks, None);
-        drop(post);
-        let served = Served { stream, device, number, greeted, breaks, incomplete, status, patience };
-        self.serve_device(served, hello);
+        let cursor_wait = CursorWait::default();
+        let (greeted, interruptions, status) = (false, inboxes.interruptions, None);
+        drop(inboxes);
+        let device_stream =
+            DeviceStream { stream, device, number, greeted, interruptions, incomplete, status, cursor_wait };
+        self.serve_device(device_stream, hello);
     }
 
     /// Takes in a step of the follower, and writes what came to the devices in the list.
     fn step(self: &Rc<Self>, step: &InboxStep) {
-        let mut post = self.post.borrow_mut();
-        let post = &mut *post;
-        post.places.resize(step.places.len(), None);
-        post.unsure.resize(step.places.len(), true);
-        post.texts.resize_with(step.places.len(), || Cursor::text_of(None));
-        if std::mem::replace(&mut post.no, step.no) + 1 != step.no {
-            post.breaks += 1;
-            for served in post.live.take_if(|_| true) {
-                self.leave(served, &post.places, Bytes::new());
+        let mut inboxes = self.inboxes.borrow_mut();
+        let inboxes = &mut *inboxes;
+        inboxes.places.resize(step.places.len(), None);
+        inboxes.has_unknown_past.resize(step.places.len(), true);
+        inboxes.id_texts.resize_with(step.places.len(), || Cursor::text_of(None));
+        if std::mem::replace(&mut inboxes.no, step.no) + 1 != step.no {
+            inboxes.interruptions += 1;
+            for device_stream in inboxes.live.take_if(|_| true) {
+                self.fall_behind(device_stream, &inboxes.places, Bytes::new());
             }
-            post.places.copy_from_slice(&step.places);
-            post.texts = step.places.iter().map(|place| Cursor::text_of(*place)).collect();
-            for (unsure, place) in post.unsure.iter_mut().zip(step.places.iter()) {
-                *unsure |= place.is_none();
+            inboxes.places.copy_from_slice(&step.places);
+            inboxes.id_texts = step.places.iter().map(|place| Cursor::text_of(*place)).collect();
+            for (has_unknown_past, place) in inboxes.has_unknown_past.iter_mut().zip(step.places.iter()) {
+                *has_unknown_past |= place.is_none();
             }
-            for followed in post.followed.values_mut() {
+            for followed in inboxes.followed.values_mut() {
                 followed.last = step.places[followed.bucket];
             }
         } else {
             for change in &step.changes {
                 match change {
-                    Change::Anew(bucket) => self.begin_anew(post, *bucket),
-                    Change::Record { bucket, position, told: letters } => {
-                        let before = post.places[*bucket];
+                    Change::Reset(bucket) => self.reset_bucket(inboxes, *bucket),
+                    Change::Record { bucket, position, letters } => {
+                        let before = inboxes.places[*bucket];
                         if letters.iter().any(|one| matches!(one.letter.change, MailboxChange::Gap(_))) {
-                            self.call_out(post, *bucket);
+                            self.interrupt(inboxes, *bucket);
                         }
-                        if std::mem::take(&mut post.unsure[*bucket]) {
+                        if std::mem::take(&mut inboxes.has_unknown_past[*bucket]) {
                             // Other records may have come before this one, since the device read a feed without
                             // records.
-                            self.call_out(post, *bucket);
-                            let here = post.followed.values_mut().filter(|f| f.bucket == *bucket);
+                            self.interrupt(inboxes, *bucket);
+                            let here = inboxes.followed.values_mut().filter(|f| f.bucket == *bucket);
                             here.for_each(|followed| followed.last = Some(*position));
                         }
-                        post.places[*bucket] = Some(*position);
-                        post.texts[*bucket] = Cursor::text_of(Some(*position));
-                        self.tell(post, *bucket, before, letters);
+                        inboxes.places[*bucket] = Some(*position);
+                        inboxes.id_texts[*bucket] = Cursor::text_of(Some(*position));
+                        self.deliver_letters(inboxes, *bucket, before, letters);
                     }
                 }
             }
         }
-        if post.status.replace(step.status) != Some(step.status) {
+        if inboxes.status.replace(step.status) != Some(step.status) {
             let mut events = Events::default();
             step.status.write(&mut events);
-            self.tell_all(post, &events.frame(), step.status);
+            self.deliver_status(inboxes, &events.frame(), step.status);
         }
-        post.stepped.notify_waiters();
+        inboxes.stepped.notify_waiters();
     }
 
     /// Has the devices that follow a bucket read their mailboxes, because the bucket has another history or a part of
     /// it is not known.
-    fn begin_anew(self: &Rc<Self>, post: &mut Post, bucket: usize) {
-        self.call_out(post, bucket);
-        post.places[bucket] = None;
-        post.texts[bucket] = Cursor::text_of(None);
-        post.unsure[bucket] = true;
-        post.followed.values_mut().filter(|f| f.bucket == bucket).for_each(|followed| followed.last = None);
+    fn reset_bucket(self: &Rc<Self>, inboxes: &mut WorkerInboxes, bucket: usize) {
+        self.interrupt(inboxes, bucket);
+        inboxes.places[bucket] = None;
+        inboxes.id_texts[bucket] = Cursor::text_of(None);
+        inboxes.has_unknown_past[bucket] = true;
+        inboxes
+            .followed
+            .values_mut()
+            .filter(|f| f.bucket == bucket)
+            .for_each(|followed| followed.last = None);
     }
 
     /// Takes the devices that follow a bucket out of the list, so that they read their mailboxes.
-    fn call_out(self: &Rc<Self>, post: &mut Post, bucket: usize) {
-        post.breaks += 1;
-        let follows = |served: &Served| served.device.addresses.iter().any(|a| a.bucket == bucket);
-        for served in post.live.take_if(follows) {
-            self.leave(served, &post.places, Bytes::new());
+    fn interrupt(self: &Rc<Self>, inboxes: &mut WorkerInboxes, bucket: usize) {
+        inboxes.interruptions += 1;
+        let follows =
+            |device_stream: &DeviceStream| device_stream.device.addresses.iter().any(|a| a.bucket == bucket);
+        for device_stream in inboxes.live.take_if(follows) {
+            self.fall_behind(device_stream, &inboxes.places, Bytes::new());
         }
     }
 
     /// Writes the letters of a record to all devices in the list that follow their addresses. `before` is the position
     /// of the bucket's feed before the record.
-    fn tell(
+    fn deliver_letters(
         self: &Rc<Self>,
-        post: &mut Post,
+        inboxes: &mut WorkerInboxes,
         bucket: usize,
         before: Option<Position>,
         letters: &[Arc<EncodedLetter>],
     ) {
-        let Post { followed, live, places, texts, .. } = post;
+        let WorkerInboxes { followed, live, places, id_texts, .. } = inboxes;
         let before_text = Cursor::text_of(before);
         for (at, one) in letters.iter().enumerate() {
             let Some(followed) = followed.get_mut(&one.letter.address) else { continue };
             followed.last = places[bucket];
             let frame = one.frame(&self.metrics);
             for number in &followed.devices {
-                let Some(served) = live.get_mut(*number) else { continue };
+                let Some(device_stream) = live.get_mut(*number) else { continue };
                 // The record may have a later letter for another mailbox of this device. The id must not cover that
                 // letter yet.
                 let later = |address: &Address| {
                     address.bucket == bucket
                         && letters[at + 1..].iter().any(|one| one.letter.address == address.name)
                 };
-                let id = id_of(&served.device.addresses, |at| {
-                    let address = &served.device.addresses[at];
-                    if later(address) { &before_text } else { &texts[address.bucket] }
+                let id = id_of(&device_stream.device.addresses, |at| {
+                    let address = &device_stream.device.addresses[at];
+                    if later(address) { &before_text } else { &id_texts[address.bucket] }
                 });
-                match self.hub.deliver_after_id(&mut served.stream, &id, frame) {
+                match self.hub.deliver_after_id(&mut device_stream.stream, &id, frame) {
                     WriteOutcome::Complete => continue,
                     WriteOutcome::Partial(rest) => {
                         self.metrics.sse.fell_behind.inc();
-                        let mut served = live.take(*number).expect("get_mut returned it");
-                        served.place(|address| if later(address) { before } else { places[address.bucket] });
-                        self.serve_device(served, rest);
+                        let mut device_stream = live.take(*number).expect("get_mut returned it");
+                        device_stream
+                            .place(|address| if later(address) { before } else { places[address.bucket] });
+                        self.serve_device(device_stream, rest);
                     }
                     WriteOutcome::Closed => {
-                        let served = live.take(*number).expect("get_mut returned it");
-                        self.lose(*number, served.device.addresses, CloseReason::Left);
+                        let device_stream = live.take(*number).expect("get_mut returned it");
+                        self.end_stream(*number, device_stream.device.addresses, CloseReason::Left);
                     }
                 }
             }
@@ -230,39 +237,44 @@ impl InboxStreams {
     }
 
     /// Writes the same bytes, which announce `status`, to all devices in the list, without an id.
-    fn tell_all(self: &Rc<Self>, post: &mut Post, frame: &Frame, status: Status) {
+    fn deliver_status(self: &Rc<Self>, inboxes: &mut WorkerInboxes, frame: &Frame, status: Status) {
         let mut off = Vec::new();
-        for served in post.live.iter_mut() {
-            served.status = Some(status);
-            let bytes = served.stream.encode(frame);
-            match self.hub.deliver(&mut served.stream, bytes) {
+        for device_stream in inboxes.live.iter_mut() {
+            device_stream.status = Some(status);
+            let bytes = device_stream.stream.encode(frame);
+            match self.hub.deliver(&mut device_stream.stream, bytes) {
                 WriteOutcome::Complete => {}
-                written => off.push((served.number, written)),
+                written => off.push((device_stream.number, written)),
             }
         }
-        self.take_off(post, off);
+        self.remove_unfinished(inboxes, off);
     }
 
     /// Takes devices out of the list whose socket is full or whose client has left.
-    fn take_off(self: &Rc<Self>, post: &mut Post, off: Vec<(usize, WriteOutcome)>) {
+    fn remove_unfinished(self: &Rc<Self>, inboxes: &mut WorkerInboxes, off: Vec<(usize, WriteOutcome)>) {
         for (number, written) in off {
-            let Some(served) = post.live.take(number) else { continue };
+            let Some(device_stream) = inboxes.live.take(number) else { continue };
             match written {
-                WriteOutcome::Partial(rest) => self.leave(served, &post.places, rest),
-                _ => self.lose(number, served.device.addresses, CloseReason::Left),
+                WriteOutcome::Partial(rest) => self.fall_behind(device_stream, &inboxes.places, rest),
+                _ => self.end_stream(number, device_stream.device.addresses, CloseReason::Left),
             }
         }
     }
 
     /// Makes a task of a device that was taken out of the list. The device has been shown everything up to `places`.
-    fn leave(self: &Rc<Self>, mut served: Served, places: &[Option<Position>], rest: Bytes) {
-        served.place(|address| places[address.bucket]);
-        self.serve_device(served, rest);
+    fn fall_behind(
+        self: &Rc<Self>,
+        mut device_stream: DeviceStream,
+        places: &[Option<Position>],
+        rest: Bytes,
+    ) {
+        device_stream.place(|address| places[address.bucket]);
+        self.serve_device(device_stream, rest);
     }
 
     /// Counts the end of a stream that was in the list. The device's subscriptions are removed by a task, because the
     /// caller may be iterating over them.
-    fn lose(self: &Rc<Self>, number: usize, addresses: Rc<[Address]>, reason: CloseReason) {
+    fn end_stream(self: &Rc<Self>, number: usize, addresses: Rc<[Address]>, reason: CloseReason) {
         let streams = self.clone();
         spawn_local(async move {
             streams.forget(number, &addresses);
@@ -272,13 +284,13 @@ impl InboxStreams {
 
     /// Removes a device and its subscriptions.
     pub(crate) fn forget(&self, number: usize, addresses: &[Address]) {
-        let mut post = self.post.borrow_mut();
-        post.live.leave(number);
+        let mut inboxes = self.inboxes.borrow_mut();
+        inboxes.live.leave(number);
         for address in addresses {
-            if let Some(followed) = post.followed.get_mut(&address.name) {
+            if let Some(followed) = inboxes.followed.get_mut(&address.name) {
                 followed.devices.remove(&number);
                 if followed.devices.is_empty() {
-                    post.followed.remove(&address.name);
+                    inboxes.followed.remove(&address.name);
                 }
             }
         }
@@ -287,33 +299,35 @@ impl InboxStreams {
 
 impl Job for InboxStreams {
     fn sweep(self: Rc<Self>) {
-        let mut post = self.post.borrow_mut();
-        let post = &mut *post;
-        for served in post.live.take_if(|served| served.stream.is_over()) {
-            let (number, addresses) = (served.number, served.device.addresses.clone());
-            let reason = self.hub.close_swept(served.stream);
-            self.lose(number, addresses, reason);
+        let mut inboxes = self.inboxes.borrow_mut();
+        let inboxes = &mut *inboxes;
+        for device_stream in inboxes.live.take_if(|device_stream| device_stream.stream.is_over()) {
+            let (number, addresses) = (device_stream.number, device_stream.device.addresses.clone());
+            let reason = self.hub.close_swept(device_stream.stream);
+            self.end_stream(number, addresses, reason);
         }
         let mut off = Vec::new();
-        for served in post.live.iter_mut() {
-            if !self.hub.is_heartbeat_due(&served.stream) {
+        for device_stream in inboxes.live.iter_mut() {
+            if !self.hub.is_heartbeat_due(&device_stream.stream) {
                 continue;
             }
             // The feeds have moved on by records for other addresses.
-            let id = id_of(&served.device.addresses, |at| &post.texts[served.device.addresses[at].bucket]);
+            let id = id_of(&device_stream.device.addresses, |at| {
+                &inboxes.id_texts[device_stream.device.addresses[at].bucket]
+            });
             let heartbeat = Events::default().heartbeat().id(&id).frame();
-            let bytes = served.stream.encode(&heartbeat);
-            match self.hub.deliver(&mut served.stream, bytes) {
+            let bytes = device_stream.stream.encode(&heartbeat);
+            match self.hub.deliver(&mut device_stream.stream, bytes) {
                 WriteOutcome::Complete => {}
-                outcome => off.push((served.number, outcome)),
+                outcome => off.push((device_stream.number, outcome)),
             }
         }
-        self.take_off(post, off);
+        self.remove_unfinished(inboxes, off);
     }
 
     fn drain(&self) {
-        for served in self.post.borrow_mut().live.iter_mut() {
-            self.hub.drain_stream(&mut served.stream);
+        for device_stream in self.inboxes.borrow_mut().live.iter_mut() {
+            self.hub.drain_stream(&mut device_stream.stream);
         }
     }
 }

@@ -47,10 +47,10 @@ pub(crate) struct InboxStep {
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     /// A record of a bucket's feed, with its letters.
-    Record { bucket: usize, position: Position, told: Vec<Arc<EncodedLetter>> },
+    Record { bucket: usize, position: Position, letters: Vec<Arc<EncodedLetter>> },
     /// Devices that follow a mailbox of this bucket must read it, because records are missing or the history is
     /// another.
-    Anew(usize),
+    Reset(usize),
 }
 
 /// Follows the feeds of all buckets.
@@ -107,7 +107,7 @@ impl InboxFollower {
                 self.publish();
             }
             warn!("the subscription to the inboxes ended unexpectedly; following them again");
-            (0..names.len()).for_each(|bucket| self.begin_anew(bucket));
+            (0..names.len()).for_each(|bucket| self.reset_bucket(bucket));
             self.held_back.fill(0);
         }
     }
@@ -118,25 +118,25 @@ impl InboxFollower {
             Event::Heads(heads) if heads.contains(&Head::Unknown) => {}
             Event::Heads(_) => self.liveness.hear(0, None, Instant::now()),
             Event::HeldBack { feed, records } => self.held_back[feed] = records,
-            Event::Reset { feed, .. } => self.begin_anew(feed),
+            Event::Reset { feed, .. } => self.reset_bucket(feed),
             Event::Record { feed, record } => {
                 let position = record.position;
                 self.places[feed] = Some(position);
                 let Some(letters) = Letter::read_all(record.payload) else {
                     self.metrics.cannot_read(&self.mailboxes.feeds()[feed], position.seq);
-                    self.changes.push(Change::Anew(feed));
+                    self.changes.push(Change::Reset(feed));
                     return;
                 };
-                let told = letters.into_iter().map(EncodedLetter::new).collect();
-                self.changes.push(Change::Record { bucket: feed, position, told });
+                let letters = letters.into_iter().map(EncodedLetter::new).collect();
+                self.changes.push(Change::Record { bucket: feed, position, letters });
             }
         }
     }
 
     /// Notes that a bucket's feed does not go on where it stood.
-    fn begin_anew(&mut self, bucket: usize) {
+    fn reset_bucket(&mut self, bucket: usize) {
         self.places[bucket] = None;
-        self.changes.push(Change::Anew(bucket));
+        self.changes.push(Change::Reset(bucket));
     }
 
     /// Sends a step to the workers, if anything came or the status has changed.

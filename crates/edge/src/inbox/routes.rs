@@ -95,7 +95,8 @@ impl InboxRoutes {
             },
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let connection = self.inboxes.connections.connect(&claims.sub, &device, now.as_millis() as i64);
+        let member = (claims.sub.clone(), device.clone());
+        let connection = self.inboxes.connections.join(member, now.as_millis() as i64);
         let mailboxes = self.inboxes.mailboxes.clone();
         let device = Device { mailboxes, addresses, shown, lost, name: device, connection };
         let streams = self.streams.clone();

@@ -30,7 +30,7 @@ impl InboxSettings {
         let edge_name = settings.get_checked(
             "edge.name",
             std::env::var("HOSTNAME").unwrap_or_else(|_| "edge".to_owned()).replace('/', "-"),
-            "name under which connections of users to this edge are listed; a few random letters are appended",
+            "name under which connections of users to this edge are listed, 1 to 128 bytes without a /; a dash and four hexadecimal digits, drawn at the start, are appended",
             |name: &String| {
                 if (1..=128).contains(&name.len()) && !name.contains('/') {
                     Ok(())

@@ -27,9 +27,9 @@ pub(crate) struct CatchUp {
     status: Option<Status>,
     view: View,
     /// The replay in progress.
-    pass: Option<ReplayRun>,
+    run: Option<ReplayRun>,
     /// The wait for a cursor that this edge has not reached yet.
-    patience: CursorWait,
+    cursor_wait: CursorWait,
 }
 
 /// One replay, from its beginning to the step that it leads to.
@@ -56,30 +56,30 @@ enum Walk {
 impl CatchUp {
     /// Creates the progress of a stream whose client was shown `shown` and received `status` last.
     pub(crate) fn new(shown: Shown, status: Option<Status>, view: View) -> Self {
-        Self { shown, status, view, pass: None, patience: CursorWait::default() }
+        Self { shown, status, view, run: None, cursor_wait: CursorWait::default() }
     }
 
     /// Returns what the stream does next. `tick` is the newest step, or `None` if there was none yet.
     pub(crate) fn next(&mut self, tick: Option<&Tick>, now: Instant, metrics: &Metrics) -> NextWrite {
         let Some(tick) = tick else {
-            let (until, events) = self.patience.wait(now, &mut self.status);
+            let (until, events) = self.cursor_wait.wait(now, &mut self.status);
             return if events.is_empty() { NextWrite::Wait(until) } else { NextWrite::Write(events) };
         };
-        if self.pass.as_ref().is_some_and(|pass| pass.generation != tick.generation) {
-            self.pass = None;
+        if self.run.as_ref().is_some_and(|run| run.generation != tick.generation) {
+            self.run = None;
             self.shown = Shown::Lost(tick.reset_reason);
         }
-        let from = self.pass.as_ref().and_then(|pass| pass.from.as_ref());
+        let from = self.run.as_ref().and_then(|run| run.from.as_ref());
         if from.is_some_and(|from| tick.view.forgot_since(from)) {
-            self.pass = None;
+            self.run = None;
             self.shown = Shown::Lost(ResetReason::TooOld);
         }
         let mut begun = Events::default();
         let mut is_first = false;
-        if self.pass.is_none() {
+        if self.run.is_none() {
             is_first = matches!(self.shown, Shown::Nothing);
             match self.begin(tick, now, &mut begun, metrics) {
-                Begin::ReplayRun(pass) => self.pass = Some(pass),
+                Begin::ReplayRun(run) => self.run = Some(run),
                 Begin::There => {}
                 Begin::Wait(until) if begun.is_empty() => return NextWrite::Wait(until),
                 Begin::Wait(_) => return NextWrite::Write(begun),
@@ -93,8 +93,8 @@ impl CatchUp {
             events.id(INCOMPLETE);
         }
         events.append(&begun);
-        if let Some(pass) = &mut self.pass {
-            let is_done = match &mut pass.walk {
+        if let Some(run) = &mut self.run {
+            let is_done = match &mut run.walk {
                 Walk::Devices(replay) => {
                     events.append(&replay.next_chunk(&tick.view));
                     replay.is_done()
@@ -102,15 +102,15 @@ impl CatchUp {
                 Walk::Cells(area) => {
                     // The cells are those of the newest step, which may be later than the step at which the run
                     // began.
-                    (pass.cursor, pass.id) = (tick.cursor.clone(), tick.id.clone());
+                    (run.cursor, run.id) = (tick.cursor.clone(), tick.id.clone());
                     write_cells(tick.cells(area.zoom()), *area, &mut events);
                     true
                 }
             };
             if is_done {
-                events.id(&self.view.id(&pass.id));
-                self.shown = Shown::UpTo(pass.cursor.clone(), Some(pass.generation));
-                self.pass = None;
+                events.id(&self.view.id(&run.id));
+                self.shown = Shown::UpTo(run.cursor.clone(), Some(run.generation));
+                self.run = None;
             }
         } else if events.is_empty() {
             return NextWrite::Arrived;
@@ -120,7 +120,7 @@ impl CatchUp {
 
     /// Whether the next write looks at a few devices, not at the whole map.
     pub(crate) fn is_short(&self, tick: Option<&Tick>) -> bool {
-        if let Some(ReplayRun { walk: Walk::Devices(replay), .. }) = &self.pass {
+        if let Some(ReplayRun { walk: Walk::Devices(replay), .. }) = &self.run {
             return replay.is_short();
         }
         let Some(tick) = tick else { return true };
@@ -144,12 +144,12 @@ impl CatchUp {
 
     /// Whether no replay is in progress.
     pub(crate) fn is_between_passes(&self) -> bool {
-        self.pass.is_none()
+        self.run.is_none()
     }
 
     /// Whether the client was shown everything of a step, including its status.
     pub(crate) fn is_at(&self, tick: &Tick) -> bool {
-        self.pass.is_none() && self.shown.is_all_of(tick) && self.status == Some(tick.status)
+        self.run.is_none() && self.shown.is_all_of(tick) && self.status == Some(tick.status)
     }
 
     /// Begins a replay from what the client was shown to a step, unless the client is there or must wait. Appends a
@@ -175,11 +175,11 @@ impl CatchUp {
                     Some(from)
                 }
                 Resume::TooOld => reset(ResetReason::TooOld, events, metrics),
-                Resume::Unknown if self.patience.is_over(tick.polls, tick.view.reaches(&tick.heads)) => {
+                Resume::Unknown if self.cursor_wait.is_over(tick.polls, tick.view.reaches(&tick.heads)) => {
                     reset(ResetReason::UnknownId, events, metrics)
                 }
                 Resume::Unknown => {
-                    let (until, waiting) = self.patience.wait(now, &mut self.status);
+                    let (until, waiting) = self.cursor_wait.wait(now, &mut self.status);
                     events.append(&waiting);
                     return Begin::Wait(until);
                 }

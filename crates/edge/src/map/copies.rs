@@ -1,8 +1,8 @@
 //! Copies of the map: when they are made, who shares them, and how many may be held.
 //!
-//! A copy of the whole map is made once for each step and form, for all requests. A request joins the copy that is
-//! being made if that copy shows the step that the request found, or a later one. Otherwise it joins the next copy,
-//! which shows the step that is the newest when its turn comes. A copy of an area is made for one request. The whole
+//! A copy of the whole map is made once for each step and form, for all requests. A request shares the copy in
+//! progress unless that copy is older than the step that the request found. Otherwise it joins the next copy, which
+//! shows the step that is the newest when its turn comes. A copy of an area is made for one request. The whole
 //! map and areas with many devices share one turn, which addresses get in rotation. Other areas have their own turns.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};

@@ -63,7 +63,7 @@ pub(crate) struct MapFollower {
 enum Next {
     GoOn,
     /// The feed has another history: read the logs from their beginning again.
-    BeginAnew(ResetReason),
+    Restart(ResetReason),
 }
 
 impl MapFollower {
@@ -158,7 +158,7 @@ impl MapFollower {
                     if events.is_empty() {
                         return Ok(ResetReason::FollowerEnded);
                     }
-                    if let Next::BeginAnew(reason) = self.take(events) {
+                    if let Next::Restart(reason) = self.take(events) {
                         return Ok(reason);
                     }
                 }
@@ -185,7 +185,7 @@ impl MapFollower {
                     self.dirty = true;
                 }
                 Event::HeldBack { feed, records } => self.liveness.hold_back(feed, records),
-                Event::Reset { reason, .. } => return Next::BeginAnew(reason),
+                Event::Reset { reason, .. } => return Next::Restart(reason),
                 Event::Record { feed, record } => {
                     let applied = self.map.apply(feed, &record);
                     let Position { seq, time_us, .. } = record.position;

@@ -2,11 +2,12 @@
 //!
 //! - **Following.** One task, [`follower::MapFollower`], receives the records, heads and resets of all shards.
 //! - **Folding.** The follower applies each record to [`state::MapState`]. A `mediaId` has one [`entry::Entry`]: the
-//!   newest fix, or a tombstone that is kept for as long as the log. A fix is removed at the first record of its shard
-//!   at whose time it is stale. Entries lie in a persistent map with an index by tiles ([`tile_index::TileIndex`]), so
+//!   newest fix, or a tombstone that is kept for as long as the log. A fix is removed by the first record of its shard
+//!   whose time is later than the fix by more than `locations.stale_after_seconds`. Entries lie in a persistent map with an index by tiles ([`tile_index::TileIndex`]), so
 //!   a [`view::MapView`] is cheap to clone. Nothing is published until the heads of the first poll are reached.
 //! - **Publishing.** At most once in `map.tick_ms` the follower makes a [`tick::Tick`]: a view, its cursor, and one
-//!   frame with what changed. Ticks go to all workers over a broadcast channel. A tick without changes still carries
+//!   frame with what changed. The first change after a quiet time is
+//!   published at once, because the pause counts from the last tick. Ticks go to all workers over a broadcast channel. A tick without changes still carries
 //!   heads and status.
 //! - **Areas.** A box becomes an [`area::Area`], at most 16 tiles of one zoom. [`tile_updates::Tiles`] groups the
 //!   changes of a tick by tile and encodes each tile once, when the first client looks there. Cells of clusters are
@@ -16,11 +17,15 @@
 //!   becomes a task, until [`catch_up::CatchUp`] says that it has arrived.
 //! - **Replaying.** A [`replay::Replay`] walks over the newest view in chunks of 16 KB. For an area it visits only the
 //!   entries that the index finds. What changes behind the walk comes with the next, shorter replay, or live.
+//!   A replay always reads the newest view, but ends with the id of the step at which it began, because only that is
+//!   covered for certain. If the walk of a resuming client is so slow that a tombstone which it would need has been
+//!   dropped meanwhile, the client receives a reset (`too_old`). A step that spans so long begins a new generation with
+//!   the same reason.
 //! - **Documents.** [`copies::Copies`] makes copies of the whole map, one for each step and form, and of areas
 //!   ([`snapshot`]), and counts their bytes for as long as clients receive them.
 //!
 //! *Architecture Invariant:* [`state`] has no clock and does no IO. Shards may be interleaved in any order with the same
-//! result. Property tests hold it to both, and to equality of a map from the kept log with one from all records.
+//! result. Property tests check both. They also check that the kept log gives the same map as all records.
 //!
 //! *Architecture Invariant:* a live frame is encoded once, never once per client. Only replays are a client's own.
 //!

@@ -23,7 +23,7 @@ use crate::map::area::Area;
 use crate::map::copies::{Copies, MAX_BYTES_OF_AN_ADDRESS, Refusal};
 use crate::map::shown::{Shown, View};
 use crate::map::snapshot::{Form, Format, MapCopy};
-use crate::map::viewers::{Look, MapStreams};
+use crate::map::viewers::{MapStreams, Subscription};
 use tutti_model::events::ResetReason;
 
 /// The scope that reading the map needs, unless it is public.
@@ -73,9 +73,9 @@ impl MapRoutes {
             Some(area) => View::Area(area),
         };
         let address = self.shared.address_of(request);
-        let look = Look { shown: map_shown(last_id, view), view, address };
+        let asked = Subscription { shown: map_shown(last_id, view), view, address };
         let streams = self.streams.clone();
-        Ok(Box::new(move |stream, hello| streams.admit(stream, hello, look)))
+        Ok(Box::new(move |stream, hello| streams.admit(stream, hello, asked)))
     }
 
     /// Returns for how long the request's token is valid, or `None` if the map is public and needs no token.

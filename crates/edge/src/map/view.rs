@@ -20,7 +20,7 @@ pub(crate) struct Shard {
     times: Vector<u64>,
     /// A cursor of an earlier time, in microseconds, is too old to resume from: what it covers may have been removed
     /// by a record that the log no longer had when this edge began to read it.
-    knows_from_us: u64,
+    complete_since_us: u64,
     /// The largest number of a record whose tombstone has been removed.
     pub(crate) forgotten: u64,
     /// The number of the last record that said that something is missing in Kafka. Clients that were shown less need
@@ -38,7 +38,7 @@ impl Shard {
             "a record was left out"
         );
         if self.position.is_none() && position.seq > 1 {
-            self.knows_from_us = record.prev_time_us.saturating_add(life_us);
+            self.complete_since_us = record.prev_time_us.saturating_add(life_us);
         }
         self.position = Some(position);
         self.times.push_back(position.time_us);
@@ -157,7 +157,7 @@ impl MapView {
                 (Some(shown), Some(held)) if shown.epoch != held.epoch || shown.seq > held.seq => {
                     return Resume::Unknown;
                 }
-                (Some(shown), Some(_)) if shown.seq < oldest || shown.time_us < shard.knows_from_us => {
+                (Some(shown), Some(_)) if shown.seq < oldest || shown.time_us < shard.complete_since_us => {
                     return Resume::TooOld;
                 }
                 (Some(shown), Some(_)) => {
@@ -175,7 +175,8 @@ impl MapView {
     /// earlier records no longer matter.
     pub(crate) fn incomplete(&self) -> impl Iterator<Item = (usize, Duration)> {
         self.shards.iter().enumerate().filter_map(|(feed, shard)| {
-            let left_us = shard.knows_from_us.checked_sub(shard.position?.time_us).filter(|us| *us > 0)?;
+            let left_us =
+                shard.complete_since_us.checked_sub(shard.position?.time_us).filter(|us| *us > 0)?;
             Some((feed, Duration::from_micros(left_us)))
         })
     }

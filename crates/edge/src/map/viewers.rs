@@ -35,7 +35,7 @@ use tutti_model::events::VIEW;
 const TURNS: usize = 2;
 
 /// What a client asks to see of the map.
-pub(crate) struct Look {
+pub(crate) struct Subscription {
     /// What the client was shown before.
     pub(crate) shown: Shown,
     /// The part of the map that the stream shows.
@@ -115,8 +115,8 @@ impl MapStreams {
 
     /// Takes a new stream over: writes `hello` and, for an area, the event that says what it covers, and then brings
     /// the stream to the newest step.
-    pub(crate) fn admit(self: Rc<Self>, mut stream: Stream, hello: Bytes, look: Look) {
-        let Look { shown, view, address } = look;
+    pub(crate) fn admit(self: Rc<Self>, mut stream: Stream, hello: Bytes, asked: Subscription) {
+        let Subscription { shown, view, address } = asked;
         let first = match view.area() {
             None => hello,
             Some(area) => {
@@ -282,7 +282,7 @@ impl MapStreams {
 
 impl Job for MapStreams {
     fn sweep(self: Rc<Self>) {
-        let over = self.live.borrow_mut().take_over();
+        let over = self.live.borrow_mut().remove_ended();
         for viewer in over {
             let reason = self.hub.close_swept(viewer.stream);
             self.metrics.sse.ended(reason);

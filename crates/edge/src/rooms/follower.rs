@@ -15,6 +15,7 @@ use tutti_model::names;
 use tutti_model::queue::RoomName;
 use tutti_service::{ExposeSecret as _, SecretString};
 
+use crate::following::membership::Visits;
 use crate::following::status::{Liveness, Status};
 use crate::http::upstream::is_passing;
 use crate::metrics::Metrics;
@@ -79,7 +80,11 @@ impl Rooms {
             return followed.clone();
         }
         let (steps, receiver) = watch::channel(None);
-        let followed = Arc::new(RoomFeed { name: name.into(), steps: receiver, presence: Arc::default() });
+        let followed = Arc::new(RoomFeed {
+            name: name.into(),
+            steps: receiver,
+            presence: Arc::new(Presence::new(Visits::Reported)),
+        });
         all.insert(name.to_owned(), followed.clone());
         self.metrics.rooms.inc();
         let (rooms, feed) = (self.clone(), followed.clone());
@@ -134,7 +139,7 @@ struct RoomFollower<'a> {
 /// Why following from a snapshot ended.
 enum Ended {
     /// Another snapshot is needed: all visitors received their places, or this version of Tutti cannot read a record.
-    Anew,
+    Restart,
     /// The feed has another history than the snapshot.
     Reset,
 }
@@ -150,7 +155,7 @@ impl RoomFollower<'_> {
                 continue;
             };
             match self.follow(view).await {
-                Ok(Ended::Anew) => {
+                Ok(Ended::Restart) => {
                     info!(
                         room = &*self.room.name,
                         "the room opened, or a record of it cannot be read; taking another snapshot"
@@ -224,10 +229,10 @@ impl RoomFollower<'_> {
                         dirty = true;
                         match view.apply(&record) {
                             Applied::Folded => liveness.hear(0, time_ms(&view), Instant::now()),
-                            Applied::Opened => return Ok(Ended::Anew),
+                            Applied::Opened => return Ok(Ended::Restart),
                             Applied::Unreadable => {
                                 self.rooms.metrics.cannot_read(&feed, record.position.seq);
-                                return Ok(Ended::Anew);
+                                return Ok(Ended::Restart);
                             }
                         }
                     }

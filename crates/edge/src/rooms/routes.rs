@@ -28,7 +28,7 @@ use crate::http::routes::{idempotency_key, only, postable, read_body, readable};
 use crate::http::shared::Shared;
 use crate::rooms::client::QueueClient;
 use crate::rooms::follower::Rooms;
-use crate::rooms::tickets::{TicketKeys, Untaken};
+use crate::rooms::tickets::{TicketKeys, TicketRefusal};
 use crate::rooms::visitors::{RoomStreams, Visit};
 
 /// The scope that is needed to create, change and list rooms.
@@ -107,7 +107,7 @@ fn configure(app: &mut web::ServiceConfig) {
         let set = move |r, s, p| async move { set_mode(r, s, p, mode).await };
         app.service(postable(&format!("/v1/rooms/{{room}}/{word}"), set));
     }
-    for (word, what) in [("claim", Act::Claim), ("renew", Act::Renew), ("release", Act::Leave)] {
+    for (word, what) in [("claim", Act::Claim), ("renew", Act::Renew), ("release", Act::Release)] {
         let act = move |r, s, p| async move { act(r, s, p, what).await };
         app.service(postable(&format!("/v1/rooms/{{room}}/tickets/{{ticket}}/{word}"), act));
     }
@@ -119,7 +119,7 @@ enum Act {
     Get,
     Claim,
     Renew,
-    Leave,
+    Release,
 }
 
 async fn jwks(rooms: web::Data<RoomRoutes>) -> Answer {
@@ -282,7 +282,7 @@ async fn act(
             Act::Get => q.get_ticket(id).await,
             Act::Claim => q.claim(id).await,
             Act::Renew => q.renew(id).await,
-            Act::Leave => q.leave(id).await,
+            Act::Release => q.leave(id).await,
         }
     };
     Ok(json_now(&ticket_to_json(&ask(&rooms, id, call).await?)))
@@ -295,7 +295,7 @@ async fn leave(
     path: web::Path<(String, String)>,
 ) -> Answer {
     if rooms.shared.verifier.check(&request, ADMIN).is_err() {
-        return act(request, rooms, path, Act::Leave).await;
+        return act(request, rooms, path, Act::Release).await;
     }
     configured(&rooms)?;
     let (room, number) = path.into_inner();
@@ -337,9 +337,9 @@ async fn visitor(
 /// # Errors
 /// If the token is not valid for the room, or the keys to verify it are not available.
 async fn ticket_of(rooms: &RoomRoutes, room: &str, token: &str) -> Result<(TicketId, NumericDate), Problem> {
-    let claims = rooms.ticket_keys.verify(token, room).await.map_err(|untaken| match untaken {
-        Untaken::Invalid(why) => rooms.shared.refused(&Refusal::Invalid(why)),
-        Untaken::NoKeys(status) => Problem::of_service(&rooms.shared.failures, &status),
+    let claims = rooms.ticket_keys.verify(token, room).await.map_err(|refusal| match refusal {
+        TicketRefusal::Invalid(why) => rooms.shared.refused(&Refusal::Invalid(why)),
+        TicketRefusal::NoKeys(status) => Problem::of_service(&rooms.shared.failures, &status),
     })?;
     let id =
         TicketId { room: claims.room, epoch: claims.epoch, number: claims.ticket, joined_us: claims.joined };

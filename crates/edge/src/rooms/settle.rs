@@ -51,7 +51,7 @@ impl RoomStreams {
                 Stop::Cut(reason) => reason,
                 Stop::Close(reason) => {
                     let mut stream = visitor.stream;
-                    stream.close_reason = reason;
+                    stream.planned_end = reason;
                     streams.hub.close(stream)
                 }
             };
@@ -72,7 +72,7 @@ impl RoomStreams {
     ) -> Result<(), (Visitor, Stop)> {
         loop {
             let settled = match self.hub.write(&mut visitor.stream, std::mem::take(&mut rest)).await {
-                Ok(()) => self.find_out(&mut visitor).await,
+                Ok(()) => self.ask_service(&mut visitor).await,
                 Err(reason) => Err(reason.into()),
             };
             match settled {
@@ -97,7 +97,7 @@ impl RoomStreams {
         match settled {
             Settled::Inside => room.inside.push(visitor),
             Settled::Waiting => {
-                let key = view.key_of(visitor.id.number);
+                let key = view.bitmap_index(visitor.id.number);
                 let events = visitor.news(key, view, &step, true);
                 match self.write_visitor(&mut visitor, &events) {
                     WriteOutcome::Complete => {
@@ -119,11 +119,11 @@ impl RoomStreams {
     ///
     /// # Errors
     /// If the stream ends meanwhile, or with the answer.
-    async fn find_out(&self, visitor: &mut Visitor) -> Result<Settled, Stop> {
+    async fn ask_service(&self, visitor: &mut Visitor) -> Result<Settled, Stop> {
         let mut misses = 0;
         loop {
             if self.hub.is_due(&mut visitor.stream) {
-                return Err(Stop::Close(visitor.stream.close_reason));
+                return Err(Stop::Close(visitor.stream.planned_end));
             }
             self.hub.keep_alive(&mut visitor.stream, "").await?;
             // Read before the service is asked, so that a change in between is not missed.
@@ -173,7 +173,7 @@ impl RoomStreams {
             rooms.queue.ask(id.clone(), |mut q, id| async move { q.get_ticket(id).await }).await
         };
         let answer = self.hub.meanwhile(stream, asking).await?;
-        answer.ok_or(Stop::Close(stream.close_reason))
+        answer.ok_or(Stop::Close(stream.planned_end))
     }
 
     /// Waits until this edge has reached the version `answer`. Returns whether its view of the room then agrees with
@@ -199,7 +199,7 @@ impl RoomStreams {
                 let number = visitor.id.number;
                 return Ok(step.generation == visitor.generation
                     && match settled {
-                        Settled::Waiting => view.is_waiting(view.key_of(number)),
+                        Settled::Waiting => view.is_waiting(view.bitmap_index(number)),
                         Settled::Inside => view.is_inside(number),
                     });
             }

@@ -111,7 +111,7 @@ impl RoomView {
     }
 
     /// Returns the key of a ticket among those that wait: its place in the line, or before the opening its number.
-    pub(crate) fn key_of(&self, ticket: u64) -> u64 {
+    pub(crate) fn bitmap_index(&self, ticket: u64) -> u64 {
         if self.opened { lottery::place_of(ticket, self.early, &self.seed) } else { ticket }
     }
 

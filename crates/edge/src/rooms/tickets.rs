@@ -1,10 +1,13 @@
 //! Verifies the tokens of tickets with the public keys of the waiting room's service.
+//!
+//! Keys are fetched when a request needs newer ones, and that request waits for them: a service that has just begun to
+//! use another key signs tickets with it at once. The keys of other issuers ([`issuer_keys`](crate::http::issuer_keys)) are fetched in
+//! the background instead, so that a token which anyone can make never has a request wait for a distant server.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use jsonwebtoken::jwk::JwkSet;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
+use jsonwebtoken::{Algorithm, Validation, decode};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
@@ -14,16 +17,17 @@ use tutti_service::grpc;
 
 use crate::http::auth::{header_of, kind_of};
 use crate::http::claims::NumericDate;
+use crate::http::issuer_keys::{Key, public_keys};
 use crate::rooms::client::Queue;
 
 /// Keys that are older than this are fetched again, so that a withdrawn key stops being accepted.
 const FRESH: Duration = Duration::from_secs(60);
 /// Shortest time between two fetches because of an unknown key, and between two attempts that failed.
-const ANEW: Duration = Duration::from_secs(2);
+const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Why a token was not accepted.
 #[derive(Debug)]
-pub(crate) enum Untaken {
+pub(crate) enum TicketRefusal {
     /// The token is not valid, with the reason.
     Invalid(String),
     /// The service gave no keys, or none that are new enough to know whether the token's key exists.
@@ -41,7 +45,7 @@ pub(crate) struct TicketKeys {
 /// One fetched set of keys.
 struct Held {
     jwks: Arc<str>,
-    keys: Vec<(Option<String>, DecodingKey)>,
+    keys: Vec<Key>,
     at: Instant,
 }
 
@@ -54,7 +58,7 @@ impl TicketKeys {
     /// until it succeeds.
     pub(crate) async fn fetch_first(&self) {
         while self.queue.is_configured() && self.jwks().await.is_err() {
-            sleep(ANEW).await;
+            sleep(MIN_FETCH_INTERVAL).await;
         }
     }
 
@@ -69,40 +73,40 @@ impl TicketKeys {
     /// Returns the claims of `token`, if it is valid and was issued for a ticket of `room`.
     ///
     /// # Errors
-    /// [`Untaken::Invalid`] if the token is not valid for the room, [`Untaken::NoKeys`] if that cannot be decided yet.
-    pub(crate) async fn verify(&self, token: &str, room: &str) -> Result<Claims, Untaken> {
+    /// [`TicketRefusal::Invalid`] if the token is not valid for the room, [`TicketRefusal::NoKeys`] if that cannot be decided yet.
+    pub(crate) async fn verify(&self, token: &str, room: &str) -> Result<Claims, TicketRefusal> {
         let asked = Instant::now();
-        let invalid = |e: jsonwebtoken::errors::Error| Untaken::Invalid(kind_of(&e));
-        let header = header_of(token).map_err(Untaken::Invalid)?;
+        let invalid = |e: jsonwebtoken::errors::Error| TicketRefusal::Invalid(kind_of(&e));
+        let header = header_of(token).map_err(TicketRefusal::Invalid)?;
         if header.alg != Algorithm::EdDSA {
-            return Err(Untaken::Invalid("its algorithm is not accepted".to_owned()));
+            return Err(TicketRefusal::Invalid("its algorithm is not accepted".to_owned()));
         }
-        let mut held = self.held(FRESH).await.map_err(Untaken::NoKeys)?;
-        let known = |held: &Held| held.keys.iter().any(|(kid, _)| *kid == header.kid);
-        if !known(&held) {
-            held = self.held(ANEW).await.map_err(Untaken::NoKeys)?;
+        let mut held = self.held(FRESH).await.map_err(TicketRefusal::NoKeys)?;
+        let is_named = |key: &&Key| key.id == header.kid;
+        if !held.keys.iter().any(|key| is_named(&key)) {
+            held = self.held(MIN_FETCH_INTERVAL).await.map_err(TicketRefusal::NoKeys)?;
         }
-        let Some((_, key)) = held.keys.iter().find(|(kid, _)| *kid == header.kid) else {
+        let Some(key) = held.keys.iter().find(is_named) else {
             // A set from before this request may lack the key that a replica has just begun to use.
             return Err(if held.at < asked {
                 let sentence = "the token's key is not known yet; try again";
-                Untaken::NoKeys(grpc::refusal(Code::Unavailable, "unavailable", sentence))
+                TicketRefusal::NoKeys(grpc::refusal(Code::Unavailable, "unavailable", sentence))
             } else {
-                Untaken::Invalid("its key is not published".to_owned())
+                TicketRefusal::Invalid("its key is not published".to_owned())
             });
         };
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.leeway = 0;
         validation.set_audience(&[TICKET_AUDIENCE]);
         validation.set_required_spec_claims(&["exp", "aud"]);
-        let claims = decode::<Claims>(token, key, &validation).map_err(invalid)?.claims;
+        let claims = decode::<Claims>(token, &key.key, &validation).map_err(invalid)?.claims;
         if NumericDate::from_secs(claims.exp).time_left().is_zero() {
-            return Err(Untaken::Invalid("expired".to_owned()));
+            return Err(TicketRefusal::Invalid("expired".to_owned()));
         }
         if claims.room == room {
             Ok(claims)
         } else {
-            Err(Untaken::Invalid("issued for another room".to_owned()))
+            Err(TicketRefusal::Invalid("issued for another room".to_owned()))
         }
     }
 
@@ -121,7 +125,7 @@ impl TicketKeys {
         if let Some(held) = current().filter(fresh) {
             return Ok(held);
         }
-        if let Some((_, status)) = failed.as_ref().filter(|(at, _)| at.elapsed() < ANEW) {
+        if let Some((_, status)) = failed.as_ref().filter(|(at, _)| at.elapsed() < MIN_FETCH_INTERVAL) {
             return current().ok_or_else(|| status.clone());
         }
         let answer = self.queue.ask(KeysRequest {}, |mut q, all| async move { q.keys(all).await }).await;
@@ -143,18 +147,10 @@ impl TicketKeys {
 /// Parses a JSON Web Key Set.
 ///
 /// # Errors
-/// If the set, or one of its keys, cannot be read.
+/// If the text is not a key set, or holds no usable key.
 fn read(jwks: &str) -> Result<Held, Status> {
-    let unreadable = |e: String| Status::internal(format!("cannot read the waiting room's keys: {e}"));
-    let set: JwkSet = serde_json::from_str(jwks).map_err(|e| unreadable(e.to_string()))?;
-    let keys = set
-        .keys
-        .iter()
-        .map(|jwk| {
-            let key = DecodingKey::from_jwk(jwk).map_err(|e| unreadable(e.to_string()))?;
-            Ok((jwk.common.key_id.clone(), key))
-        })
-        .collect::<Result<_, Status>>()?;
+    let keys = public_keys(jwks.as_bytes())
+        .map_err(|e| Status::internal(format!("cannot read the waiting room's keys: {e}")))?;
     Ok(Held { jwks: jwks.into(), keys, at: Instant::now() })
 }
 

@@ -33,9 +33,9 @@ pub(crate) struct Visitor {
     /// The status that the visitor received last.
     pub(crate) status: Option<Status>,
     /// The last `queue_update` that the visitor received.
-    pub(crate) told: Option<LastUpdate>,
+    pub(crate) last_update: Option<LastUpdate>,
     /// The ticket's state when the pass was last sent. `None` while the visitor waits.
-    pub(crate) passed: Option<TicketState>,
+    pub(crate) pass_sent_for: Option<TicketState>,
     /// [`RoomStep::generation`] under which the service was last asked for the ticket.
     pub(crate) generation: u64,
     pub(crate) present: Present,
@@ -74,9 +74,9 @@ impl Visitor {
         let early = rank.is_none().then(|| (view.waiting(), view.opens_at_ms));
         let update = LastUpdate { rank, mode: view.mode, early };
         let position_of = |update: LastUpdate| update.rank.map(|rank| rank.position);
-        let moved = self.told.map(position_of) != Some(position_of(update));
-        if moved || (all && self.told != Some(update)) {
-            self.told = Some(update);
+        let moved = self.last_update.map(position_of) != Some(position_of(update));
+        if moved || (all && self.last_update != Some(update)) {
+            self.last_update = Some(update);
             let (ticket, version) = (self.id.number, view.version.seq);
             // Formatted by hand, because it is written for each visitor each second.
             let data = match rank {
@@ -122,11 +122,11 @@ impl Visitor {
         }
         match ticket.state() {
             TicketState::Waiting => {
-                self.passed = None;
+                self.pass_sent_for = None;
                 Some(Settled::Waiting)
             }
             state @ (TicketState::Admitted | TicketState::Claimed) => {
-                if self.passed.replace(state) != Some(state) {
+                if self.pass_sent_for.replace(state) != Some(state) {
                     let by = if state == TicketState::Admitted { "claimBy" } else { "until" };
                     let data = json!({"ticket": number, "pass": ticket.pass, by: ticket.until_ms});
                     events.event(QUEUE_ADMITTED, &data.to_string());

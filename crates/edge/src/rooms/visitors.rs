@@ -24,7 +24,6 @@ use tutti_sse::turns::Turns;
 
 use crate::metrics::Metrics;
 use crate::rooms::follower::{RoomFeed, RoomStep, Rooms};
-use crate::rooms::presence::Present;
 use crate::rooms::visitor::Visitor;
 
 /// Number of visitors of one worker about which the service is asked at the same time. The others wait for a turn; the
@@ -94,7 +93,7 @@ impl RoomStreams {
     /// Takes a visitor's stream over.
     pub(crate) fn admit(self: Rc<Self>, stream: Stream, hello: Bytes, visit: Visit) {
         let Visit { rooms, room, id, shown, address } = visit;
-        let present = Present::new(room.presence.clone(), id.number);
+        let present = room.presence.join(id.number, ());
         self.enter_room(&room);
         let visitor = Visitor {
             stream,
@@ -102,8 +101,8 @@ impl RoomStreams {
             id,
             before: shown,
             status: None,
-            told: None,
-            passed: None,
+            last_update: None,
+            pass_sent_for: None,
             generation: 0,
             present,
             address,
@@ -244,10 +243,12 @@ impl RoomStreams {
             let known = !closed && visitor.generation == step.generation;
             let number = visitor.id.number;
             match step.view.as_ref().filter(|_| known) {
-                Some(view) if visitor.passed.is_none() && view.is_waiting(view.key_of(number)) => {
-                    room.wait(view.key_of(number), visitor);
+                Some(view)
+                    if visitor.pass_sent_for.is_none() && view.is_waiting(view.bitmap_index(number)) =>
+                {
+                    room.wait(view.bitmap_index(number), visitor);
                 }
-                Some(view) if visitor.passed.is_some() && view.is_inside(number) => {
+                Some(view) if visitor.pass_sent_for.is_some() && view.is_inside(number) => {
                     room.inside.push(visitor);
                 }
                 _ => self.settle(visitor, Bytes::new()),
@@ -272,7 +273,7 @@ impl Job for RoomStreams {
         for (name, room) in self.rooms.borrow_mut().iter_mut() {
             let waiting = room.waiting.extract_if(.., |_, visitor| visitor.stream.is_over());
             let mut ended: Vec<Visitor> = waiting.map(|(_, visitor)| visitor).collect();
-            ended.extend(room.inside.take_over());
+            ended.extend(room.inside.remove_ended());
             over.extend(ended.into_iter().map(|visitor| (name.clone(), visitor)));
             if let Some(step) = room.step.clone() {
                 self.walk(room, &step, true);

@@ -12,7 +12,7 @@ use crate::following::reset::write_reset;
 use crate::following::status::Status;
 use crate::metrics::Metrics;
 use crate::topics::follower::TopicStep;
-use crate::topics::state::{Place, Resume};
+use crate::topics::state::{EventPosition, Resume};
 
 /// Bytes, roughly, that are written at once to a stream that is behind.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -23,7 +23,7 @@ pub(crate) enum StartAt {
     /// With the next record.
     Now,
     /// After what the client has received, perhaps from another edge.
-    After(Place),
+    After(EventPosition),
     /// With a reset, and then all records that are kept, because what the client has received is unknown or void.
     Lost(ResetReason),
     /// With all records that are kept.
@@ -54,7 +54,7 @@ impl TopicCatchUp {
     }
 
     /// Notes that the client has received everything up to `place`, or is about to.
-    pub(crate) fn note(&mut self, place: Place) {
+    pub(crate) fn note(&mut self, place: EventPosition) {
         self.from = StartAt::After(place);
     }
 
@@ -65,7 +65,7 @@ impl TopicCatchUp {
         if self.generation.is_some_and(|generation| generation != step.generation) {
             self.from = StartAt::Lost(step.reset_reason);
         }
-        let newest = Place::after(step.view.position());
+        let newest = EventPosition::after(step.view.position());
         // Whether the client receives an id although there may be no event: without one it could not come back.
         let mut needs_id = true;
         let start = match self.from {
@@ -116,7 +116,7 @@ impl TopicCatchUp {
         index: usize,
         mut received: usize,
         events: &mut Events,
-    ) -> Option<Place> {
+    ) -> Option<EventPosition> {
         let mut bytes = 0;
         for entry in &step.view.from(index) {
             let text = entry.text(received, self.key.as_deref());
@@ -124,7 +124,7 @@ impl TopicCatchUp {
             events.append(&text);
             received = 0;
             if bytes >= CHUNK_BYTES {
-                return Some(Place::after(Some(entry.position)));
+                return Some(EventPosition::after(Some(entry.position)));
             }
         }
         None
@@ -160,8 +160,8 @@ mod tests {
         TopicStep { generation: 0, reset_reason, view, status: Status::Live, head, polls: 0 }
     }
 
-    fn place(seq: u64) -> Place {
-        Place::after(Some(Position { epoch: 1, seq, time_us: seq * 10 }))
+    fn place(seq: u64) -> EventPosition {
+        EventPosition::after(Some(Position { epoch: 1, seq, time_us: seq * 10 }))
     }
 
     fn id(seq: u64) -> String {
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn a_client_that_comes_back_gets_what_it_lacks_also_within_a_record() {
         let step = step(&[&["a1", "b1", "a2"], &["a3"]]);
-        let within = Place { events: Some(1), ..place(1) };
+        let within = EventPosition { events: Some(1), ..place(1) };
         let text = text(StartAt::After(within), &step);
         let data: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
         assert_eq!(data, [r#"{"state":"live"}"#, "b1", "a2", "a3"]);

@@ -111,7 +111,7 @@ impl TopicFollower {
             }
             warn!("following the topics ended unexpectedly; following them again from their logs");
             for topic in &mut self.topics {
-                topic.begin_anew(ResetReason::FollowerEnded);
+                topic.reset(ResetReason::FollowerEnded);
                 topic.liveness.hold_back(0, 0);
             }
         }
@@ -130,7 +130,7 @@ impl TopicFollower {
                 }
             }
             Event::HeldBack { feed, records } => self.topics[feed].liveness.hold_back(0, records),
-            Event::Reset { feed, reason } => self.topics[feed].begin_anew(reason),
+            Event::Reset { feed, reason } => self.topics[feed].reset(reason),
             Event::Record { feed, record } => {
                 let topic = &mut self.topics[feed];
                 topic.liveness.hear(0, Some((record.position.time_us / 1000) as i64), Instant::now());
@@ -146,7 +146,7 @@ impl TopicFollower {
 impl TopicFeed {
     /// Begins a new generation with an empty view, because the history has changed: what clients were shown may be
     /// void. The log follows from its oldest record.
-    fn begin_anew(&mut self, reason: ResetReason) {
+    fn reset(&mut self, reason: ResetReason) {
         warn!(topic = &*self.name, %reason, "the topic is read again from its log; its clients receive a reset");
         self.step.generation += 1;
         self.step.reset_reason = reason;

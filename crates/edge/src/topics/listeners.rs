@@ -21,7 +21,7 @@ use crate::following::next_write::NextWrite;
 use crate::metrics::Metrics;
 use crate::topics::catch_up::{StartAt, TopicCatchUp};
 use crate::topics::follower::TopicStep;
-use crate::topics::state::{Place, Resume};
+use crate::topics::state::{EventPosition, Resume};
 
 /// What a client may listen to, and from where on.
 pub(crate) struct Listen {
@@ -100,7 +100,7 @@ impl TopicStreams {
         let before = std::mem::replace(&mut topic.step, step);
         topic.stepped.notify_waiters();
         let (Some(before), Some(step)) = (before, topic.step.clone()) else { return };
-        let from = match step.view.resume(Place::after(before.view.position())) {
+        let from = match step.view.resume(EventPosition::after(before.view.position())) {
             Resume::From(index, _) if before.generation == step.generation => Some(index),
             _ => None,
         };
@@ -113,7 +113,7 @@ impl TopicStreams {
         for entry in &step.view.from(index) {
             let removed = topic.live.write(&self.hub, |listener| {
                 // The client has received what was written; of a frame that was begun the rest follows.
-                listener.catch_up.note(Place::after(Some(entry.position)));
+                listener.catch_up.note(EventPosition::after(Some(entry.position)));
                 match listener.catch_up.key() {
                     None => entry.frame().map(|frame| listener.stream.encode(frame)),
                     Some(key) => {
@@ -124,7 +124,7 @@ impl TopicStreams {
             });
             self.serve_removed(removed);
         }
-        let place = Place::after(step.view.position());
+        let place = EventPosition::after(step.view.position());
         for listener in topic.live.iter_mut() {
             listener.catch_up.note(place);
         }
@@ -188,12 +188,12 @@ impl TopicStreams {
 impl Job for TopicStreams {
     fn sweep(self: Rc<Self>) {
         for topic in self.topics.borrow_mut().values_mut() {
-            for listener in topic.live.take_over() {
+            for listener in topic.live.remove_ended() {
                 let reason = self.hub.close_swept(listener.stream);
                 self.metrics.sse.ended(reason);
             }
             let Some(step) = &topic.step else { continue };
-            let id = Place::after(step.view.position()).to_text();
+            let id = EventPosition::after(step.view.position()).to_text();
             let heartbeat = Events::default().heartbeat().id(&id).frame();
             let removed = topic.live.write(&self.hub, |listener| {
                 let is_due = self.hub.is_heartbeat_due(&listener.stream);

@@ -12,9 +12,10 @@
 //! 4. [`listeners`] holds the streams of a worker, in one list per topic. At each step it writes the new entries to
 //!    every stream in the list: the frame that was encoded once, or to a stream with a key the text of that key.
 //!
-//! The path of a client: [`routes`] checks the token and reads the last id, which is a [`state::Place`]: a cursor, and
-//! the number of the event in its record unless it is the last. [`state::TopicView::resume`] says where to go on. The
-//! stream starts as a task of its own, which writes about 16 KB at a time out of the newest view until nothing is left;
+//! The path of a client: [`routes`] checks the token and reads the last id, which is a [`state::EventPosition`]: a
+//! cursor, plus the number of the event within the record if it is not the last event of it.
+//! [`state::TopicView::resume`] says whether this edge has that position, and [`catch_up::TopicCatchUp::next`] decides:
+//! go on, wait, or reset. The stream starts as a task of its own, which writes about 16 KB at a time out of the newest view until nothing is left;
 //! then it joins the list. A stream whose socket is full, a new generation and a change of the status take the same
 //! way.
 //!

@@ -19,7 +19,7 @@ use crate::http::shared::Shared;
 use crate::topics::catch_up::StartAt;
 use crate::topics::follower::Topics;
 use crate::topics::listeners::{Listen, TopicStreams};
-use crate::topics::state::Place;
+use crate::topics::state::EventPosition;
 use tutti_model::events::ResetReason;
 
 /// The scope that reading a topic needs, unless the topic is public. `topics:read:NAME` grants one topic.
@@ -91,7 +91,7 @@ fn open_stream(request: &HttpRequest, routes: &TopicRoutes, name: &str) -> Answe
         None => StartAt::Now,
         Some(id) if id == "oldest" => StartAt::Oldest,
         Some(id) if id == INCOMPLETE => StartAt::Lost(ResetReason::Incomplete),
-        Some(id) => match (id.len() <= MAX_ID_BYTES).then(|| Place::parse(&id)).flatten() {
+        Some(id) => match (id.len() <= MAX_ID_BYTES).then(|| EventPosition::parse(&id)).flatten() {
             Some(place) => StartAt::After(place),
             None => StartAt::Lost(ResetReason::UnknownId),
         },

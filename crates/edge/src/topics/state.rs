@@ -37,7 +37,7 @@ struct EncodedEvent {
 
 /// A place in a topic: after a number of events of the record with this position, or after all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct EventPosition {
     /// The position of the record; `None` before the first.
     pub(crate) position: Option<Position>,
     /// Number of events of the record before the place; `None` for all of them.
@@ -68,7 +68,7 @@ pub(crate) enum Resume {
     TooOld,
 }
 
-impl Place {
+impl EventPosition {
     /// Returns the place after all events of a record.
     pub(crate) fn after(position: Option<Position>) -> Self {
         Self { position, events: None }
@@ -84,7 +84,7 @@ impl Place {
         }
     }
 
-    /// Reads the text form. Returns `None` for anything that [`Place::to_text`] does not write.
+    /// Reads the text form. Returns `None` for anything that [`EventPosition::to_text`] does not write.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (cursor, events) = match text.split_once('.') {
             None => (text, None),
@@ -109,7 +109,7 @@ impl Entry {
         let mut place = || {
             number += 1;
             let events = (number < count).then_some(number);
-            Place { position: Some(record.position), events }.to_text()
+            EventPosition { position: Some(record.position), events }.to_text()
         };
         let mut events = Vec::with_capacity(count);
         if records.gap.is_some() {
@@ -220,7 +220,7 @@ impl TopicView {
 
     /// Returns where a client goes on that was shown everything up to a place. Records without events are not kept, so
     /// a place between two entries can only be compared with the times of its neighbours.
-    pub(crate) fn resume(&self, place: Place) -> Resume {
+    pub(crate) fn resume(&self, place: EventPosition) -> Resume {
         let (shown, held) = match (place.position, self.position) {
             (None, None) => return Resume::From(0, 0),
             (Some(_), None) => return Resume::Unknown,
@@ -307,18 +307,18 @@ pub(crate) mod tests {
         view.push(&record(1, &["a1", "b1", "a2"]), 1 << 20);
         view.push(&record(2, &[]), 1 << 20);
         view.push(&record(3, &["a3"]), 1 << 20);
-        let at = |seq: u64, events| Place {
+        let at = |seq: u64, events| EventPosition {
             position: Some(Position { epoch: 1, seq, time_us: seq * 10 }),
             events,
         };
-        assert_eq!(view.resume(Place::after(None)), Resume::From(0, 0));
+        assert_eq!(view.resume(EventPosition::after(None)), Resume::From(0, 0));
         assert_eq!(view.resume(at(1, Some(2))), Resume::From(0, 2));
         assert_eq!(view.resume(at(1, None)), Resume::From(1, 0));
         assert_eq!(view.resume(at(2, None)), Resume::From(1, 0), "an empty record is a place, too");
         assert_eq!(view.resume(at(3, None)), Resume::From(2, 0));
         assert_eq!(view.resume(at(4, None)), Resume::Unknown);
         let of_another_history = Position { epoch: 1, seq: 3, time_us: 31 };
-        assert_eq!(view.resume(Place::after(Some(of_another_history))), Resume::Unknown);
+        assert_eq!(view.resume(EventPosition::after(Some(of_another_history))), Resume::Unknown);
         let text = view.entries[0].text(1, Some(b"a")).into_text();
         assert!(text.starts_with("event: message\ndata: a2\nid: ") && !text.contains("b1"), "{text}");
     }
@@ -331,22 +331,22 @@ pub(crate) mod tests {
         }
         let first = view.entries.front().unwrap().position.seq;
         assert!(first > 2);
-        let place = |seq: u64| Place::after(Some(Position { epoch: 1, seq, time_us: seq * 10 }));
+        let place = |seq: u64| EventPosition::after(Some(Position { epoch: 1, seq, time_us: seq * 10 }));
         assert_eq!(view.resume(place(first - 2)), Resume::TooOld);
         assert_eq!(view.resume(place(first - 1)), Resume::From(0, 0));
-        assert_eq!(view.resume(Place::after(None)), Resume::TooOld);
+        assert_eq!(view.resume(EventPosition::after(None)), Resume::TooOld);
     }
 
     #[test]
     fn the_id_of_an_event_is_the_one_that_earlier_versions_wrote() {
         let position = Some(Position { epoch: 0x0102_0304, seq: 300, time_us: 1_800_000_000_000_001 });
         for (text, place) in [
-            ("AA", Place { position: None, events: None }),
-            ("AQECAwSsAoGA4sTyopkD", Place { position, events: None }),
-            ("AQECAwSsAoGA4sTyopkD.12", Place { position, events: Some(12) }),
+            ("AA", EventPosition { position: None, events: None }),
+            ("AQECAwSsAoGA4sTyopkD", EventPosition { position, events: None }),
+            ("AQECAwSsAoGA4sTyopkD.12", EventPosition { position, events: Some(12) }),
         ] {
             assert_eq!(place.to_text(), text);
-            assert_eq!(Place::parse(text), Some(place));
+            assert_eq!(EventPosition::parse(text), Some(place));
         }
     }
 
@@ -360,13 +360,13 @@ pub(crate) mod tests {
             let position = |seq| Position { epoch: 1, seq, time_us: seq };
             let mut view = TopicView::default();
             view.push(&Record { position: position(first), ..record(1, &["x"]) }, 1 << 20);
-            view.resume(Place { position: Some(position(shown)), events });
+            view.resume(EventPosition { position: Some(position(shown)), events });
         }
 
         #[test]
         fn a_place_survives_its_text(seq in 1u64..1 << 40, time_us in any::<u64>(), events in proptest::option::of(1usize..512)) {
-            let place = Place { position: Some(Position { epoch: 7, seq, time_us }), events };
-            prop_assert_eq!(Place::parse(&place.to_text()), Some(place));
+            let place = EventPosition { position: Some(Position { epoch: 7, seq, time_us }), events };
+            prop_assert_eq!(EventPosition::parse(&place.to_text()), Some(place));
         }
     }
 }

@@ -23,11 +23,15 @@
 //! - Items and marks carry number and time of the record that announced them. A reader that comes back lacks those
 //!   with a later number *or* a later time: after a failover that gave numbers out again, a new item may have a
 //!   number that the reader was shown, but not an earlier time.
-//! - That is not all that the reader lacks if the feed has another epoch (`new_epoch`), if the feed is behind the
+//! - The items alone are not enough, and the reader needs a reset, if the feed has another epoch (`new_epoch`), if the feed is behind the
 //!   reader or its log has another record at that number (`history_changed`), if a gap was announced since (`gap`),
-//!   or if a later item or mark was cut off (`too_old`). A reader that is shown everything in parts is asked these
-//!   questions about the position at which it began ([`Since::Rest`]); else a gap newer than the items would be a
+//!   or if a later item or mark was cut off (`too_old`). For a reader that is shown everything in parts, these
+//!   checks use the position at which it began ([`Since::Rest`]); otherwise a gap newer than the items would be a
 //!   reset in each part, for ever.
+//! - The log is asked for the exact record of the reader's position, because numbers that were given out again may have
+//!   overtaken it: comparing numbers alone would not show that the reader was shown something that no longer exists.
+//!   Where the log (300 s) no longer reaches back to the position, this check is left out, and a later number or a
+//!   later time decides alone.
 //! - Marks of deleted items stay for readers that do not know them yet. Above twice what a mailbox keeps and 64 more,
 //!   the older half of them goes and counts as cut off.
 //! - Items that expire leave the list without a record, since each item says when it expires.

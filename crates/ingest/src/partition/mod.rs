@@ -4,8 +4,10 @@
 //!    loss of records in Redis.
 //! 2. [`start`] asks Redis for the position and Kafka for the watermarks. Records that Kafka no longer has are announced
 //!    as a gap in the feed itself.
-//! 3. [`gather`] collects records into a batch until it is full or lingers no longer. While Redis stores one batch,
-//!    the next is gathered.
+//! 3. [`gather`] collects records into a batch until it is full or its linger time ends. The linger times of all
+//!    partitions of a route end at the same moments, so that their calls reach Redis together. The first record after a
+//!    quiet time goes out at once. Until the linger time ends the task sleeps, because waking for each record would cost
+//!    more than the record does. While Redis stores one batch, the next is gathered.
 //! 4. [`carry`] stores batches. An empty one goes out after a second without records, so that followers can tell a quiet
 //!    partition from a dead one. While an open transaction holds records back, the number of these is noted instead.
 //!

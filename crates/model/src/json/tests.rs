@@ -35,7 +35,8 @@ impl<'de> Object<'de> for Outer {
             "tags" => self.tags = field.list()?,
             "to" => self.to = field.object()?,
             "id" => self.id = field.scalar()?,
-            _ => self.data = field.raw()?.map(|raw| raw.get().to_owned()),
+            "data" => self.data = field.raw()?.map(|raw| raw.get().to_owned()),
+            name => unreachable!("{name} is not in FIELDS"),
         }
         Ok(())
     }

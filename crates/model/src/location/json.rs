@@ -40,7 +40,8 @@ impl<'de: 'a, 'a> Object<'de> for JsonFix<'a> {
             "longitude" => self.longitude = field.scalar()?,
             "heading" => self.heading = field.scalar()?,
             "speed" => self.speed = field.scalar()?,
-            _ => self.properties = field.raw()?,
+            "properties" => self.properties = field.raw()?,
+            name => unreachable!("{name} is not in FIELDS"),
         }
         Ok(())
     }

@@ -78,7 +78,8 @@ impl<'de: 'a, 'a> Object<'de> for SentJson<'a> {
             "title" => self.title = field.scalar()?,
             "body" => self.body = field.scalar()?,
             "data" => self.data = field.raw()?,
-            _ => self.ttl_seconds = field.scalar()?,
+            "ttlSeconds" => self.ttl_seconds = field.scalar()?,
+            name => unreachable!("{name} is not in FIELDS"),
         }
         Ok(())
     }
@@ -98,7 +99,8 @@ impl<'de> Object<'de> for RecipientsJson {
     fn take<A: MapAccess<'de>>(&mut self, field: Field<'_, A>) -> Result<(), A::Error> {
         match field.name {
             "users" => self.users = field.list()?,
-            _ => self.topic = field.scalar()?,
+            "topic" => self.topic = field.scalar()?,
+            name => unreachable!("{name} is not in FIELDS"),
         }
         Ok(())
     }

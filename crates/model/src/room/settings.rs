@@ -151,7 +151,8 @@ impl<'de> Object<'de> for SettingsJson {
             "sessionSeconds" => self.session_seconds = Some(field.scalar()?),
             "passSeconds" => self.pass_seconds = Some(field.scalar()?),
             "graceSeconds" => self.grace_seconds = Some(field.scalar()?),
-            _ => self.opens_at = Some(field.scalar()?),
+            "opensAt" => self.opens_at = Some(field.scalar()?),
+            name => unreachable!("{name} is not in FIELDS"),
         }
         Ok(())
     }

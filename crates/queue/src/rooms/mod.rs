@@ -10,7 +10,8 @@
 //! The path of a join: `Rooms::join` passes the idempotency key to `join.lua`, which follows the shared scripts (`tags.lua`,
 //! `room.lua`, `lottery.lua`, `tickets.lua`, `absence.lua`; `scripts.rs` puts them together). `room.lua` reads the room from
 //! the head of its feed. If the key is known, the script answers with its ticket. Otherwise it takes the next number, sets
-//! the bit of the place in the bitmap of the line, writes the ticket, and appends the event. Then `finish` writes the
+//! the bit of the place in the bitmap of the line, writes the ticket, lists it for the check of its grace period, and appends
+//! the event. If there is room it admits at once, so that the answer to a join may already have a pass. Then `finish` writes the
 //! records to the log, the room to the head, and publishes the records. The reply becomes a [`TicketReply`].
 //!
 //! A script that refuses answers with a word, which becomes a [`Refusal`]. Numbers that stand for states on Redis have names

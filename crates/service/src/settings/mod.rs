@@ -45,13 +45,13 @@ struct Asked {
 pub struct Described<'a> {
     /// The key, such as `http.listen`.
     pub key: &'a str,
-    /// The variable that sets it.
+    /// The environment variable that sets the setting.
     pub variable: String,
-    /// What it may be, for example `1 to 3600`.
+    /// The values that the setting takes, for example `1 to 3600`.
     pub values: &'a str,
-    /// Its value; of a secret, only whether there is one.
+    /// The current value. A secret shows only whether there is one.
     pub value: &'a str,
-    /// What it means.
+    /// What the setting means.
     pub help: &'static str,
 }
 

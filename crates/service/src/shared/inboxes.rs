@@ -22,6 +22,8 @@ pub struct Inboxes {
 impl Inboxes {
     /// Reads the settings `inbox.*`.
     pub fn configure(settings: &mut Settings) -> Self {
+        // An edge with more users than buckets follows all buckets anyway. Fewer buckets mean fewer heads to poll each
+        // second and more notifications in each call of the script; a call by itself costs as much as two notifications.
         let buckets = settings.number(
             "inbox.buckets",
             1u32,

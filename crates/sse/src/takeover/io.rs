@@ -32,17 +32,17 @@ pub const LINGERING: usize = 64;
 pub struct Terms {
     hub: Rc<Hub>,
     /// The time for which nothing may move within a request or an answer.
-    patience: Duration,
+    idle_timeout: Duration,
     /// Writes the response, head and body, to bytes that cannot be read as a request, by its status.
     answer: fn(StatusCode) -> String,
     lingering: Arc<Semaphore>,
 }
 
 impl Terms {
-    /// Terms under which a connection may rest for `patience` within a request or an answer. `answer` writes the whole
+    /// Terms under which a connection may rest for `idle_timeout` within a request or an answer. `answer` writes the whole
     /// response to bytes that cannot be read as a request.
-    pub fn new(hub: Rc<Hub>, patience: Duration, answer: fn(StatusCode) -> String) -> Self {
-        Self { hub, patience, answer, lingering: Arc::new(Semaphore::new(LINGERING)) }
+    pub fn new(hub: Rc<Hub>, idle_timeout: Duration, answer: fn(StatusCode) -> String) -> Self {
+        Self { hub, idle_timeout, answer, lingering: Arc::new(Semaphore::new(LINGERING)) }
     }
 }
 
@@ -65,7 +65,7 @@ impl Io {
         let slot = Slot::new();
         Self {
             socket: Some(socket),
-            timer: Box::pin(sleep(terms.patience)),
+            timer: Box::pin(sleep(terms.idle_timeout)),
             terms,
             spoken: false,
             inflow: Inflow::default(),
@@ -94,7 +94,7 @@ impl Io {
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         loop {
             ready!(self.timer.as_mut().poll(cx));
-            let until = self.slot.moved_at() + self.terms.patience;
+            let until = self.slot.moved_at() + self.terms.idle_timeout;
             if until <= Instant::now() {
                 return Poll::Ready(io::ErrorKind::TimedOut.into());
             }
@@ -152,7 +152,7 @@ impl AsyncRead for Io {
             return this.poll_patience(cx).map(Err);
         }
         // A client that always has more of a body to send must not get around the timer.
-        if this.inflow.is_in_a_request() && this.slot.moved_at() + this.terms.patience <= Instant::now() {
+        if this.inflow.is_in_a_request() && this.slot.moved_at() + this.terms.idle_timeout <= Instant::now() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let buffer = buf.initialize_unfilled_to(most);

@@ -3,8 +3,8 @@
 //! actix-web parses, routes and authorises a request and writes the response head. The handler of a stream leaves an
 //! [`Admission`](crate::hub::Admission) in the connection's [`Slot`] and answers with [`response`]: an empty body of
 //! unknown length. The dispatcher of actix-web flushes the head, finds the body at its end, and shuts the connection
-//! down; [`Io`] hands the socket to the hub instead of closing it. A stream then costs what its socket costs, and none of
-//! the dispatcher's buffers.
+//! down; [`Io`] hands the socket to the hub instead of closing it. A stream then costs what its socket costs, and not
+//! the two buffers of 8 KB that the dispatcher would hold for as long as it lives.
 //!
 //! actix-web decodes everything that it has read before it looks at responses that wait. So [`Io`] hands it one request
 //! at a time ([`inflow`]): a client that sends many requests and takes no responses costs no more than one that sends

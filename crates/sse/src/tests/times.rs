@@ -89,7 +89,7 @@ async fn a_stream_that_drains_ends_within_the_window_unless_it_ends_before() {
     }
     let end = drained.ends_at;
     assert!(end <= Instant::now() + Duration::from_secs(10));
-    assert_eq!((drained.close_reason, short.close_reason), (CloseReason::Drain, CloseReason::Life));
+    assert_eq!((drained.planned_end, short.planned_end), (CloseReason::Drain, CloseReason::Life));
     hub.drain_stream(&mut drained);
     assert_eq!(drained.ends_at, end, "a stream has one end");
 }

@@ -1,4 +1,4 @@
-//! Who is online, as senders may ask.
+//! Senders ask which users are online.
 
 use std::time::Duration;
 

@@ -79,7 +79,11 @@ async fn a_list_that_redis_has_lost_is_a_reset_and_one_that_is_empty_is_not() {
             (ids(&mailbox), mailbox.unread as usize),
             (left.iter().map(|id| (*id).to_owned()).collect(), left.len())
         );
-        assert_eq!(reset(address, mailbox.position.unwrap()).await.0, None, "who has read it anew goes on");
+        assert_eq!(
+            reset(address, mailbox.position.unwrap()).await.0,
+            None,
+            "a device that has read the mailbox again goes on"
+        );
     }
     assert_eq!(reset("renewed", last).await.0, None, "who was shown all before it has missed nothing");
 }

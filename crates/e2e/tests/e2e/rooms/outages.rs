@@ -23,16 +23,16 @@ async fn a_failover_that_forgot_a_ticket_refuses_its_token_and_gives_no_place_tw
 
     rooms.testbed.redis.kill();
     rooms.testbed.redis.run().unwrap();
-    let mut anew = None;
+    let mut later = None;
     eventually("joins go on", || async {
         rooms.ask_to_join(&edge, "sale", &key(), None).await.unwrap().0 == 201
     })
     .await;
     for _ in 0..3 {
-        anew = Some(rooms.join(&edge, "sale").await);
+        later = Some(rooms.join(&edge, "sale").await);
     }
-    let anew = anew.unwrap();
-    assert!(anew.ticket >= third.ticket, "its numbers are given out again: {}", anew.ticket);
+    let later = later.unwrap();
+    assert!(later.ticket >= third.ticket, "its numbers are given out again: {}", later.ticket);
     for joined in [&forgotten, &third] {
         let (status, body) = rooms.act(Method::GET, &edge, "sale", joined, "").await;
         assert_eq!((status.as_u16(), &body["reason"]), (410, &json!("no_ticket")));
@@ -40,7 +40,7 @@ async fn a_failover_that_forgot_a_ticket_refuses_its_token_and_gives_no_place_tw
         assert_eq!(status, 410, "nor can it take another's place away");
     }
     assert_eq!(rooms.ticket(&edge, "sale", &kept).await["position"], 1);
-    assert_eq!(rooms.ticket(&edge, "sale", &anew).await["state"], "waiting");
+    assert_eq!(rooms.ticket(&edge, "sale", &later).await["state"], "waiting");
     eventually("the stream is told", || async {
         stream.heard().lost.as_deref() == Some("forgotten") && stream.is_over()
     })

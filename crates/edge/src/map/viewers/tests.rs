@@ -61,9 +61,9 @@ fn open(
     let ends_at = now + hour;
     let socket = Socket::Part(writer);
     let stream = Stream::new(socket, false, Coding::Identity, ends_at, CloseReason::Life, None);
-    let look = Look { shown: Shown::Nothing, view, address: Some([192, 0, 2, address].into()) };
+    let asked = Subscription { shown: Shown::Nothing, view, address: Some([192, 0, 2, address].into()) };
     let admitting = streams.clone();
-    let start = Box::new(move |stream, hello| admitting.admit(stream, hello, look));
+    let start = Box::new(move |stream, hello| admitting.admit(stream, hello, asked));
     streams.hub.open(stream, start, None);
     let last_id = format!("id: {}\n", view.id(&streams.current().unwrap().id));
     let order = order.clone();

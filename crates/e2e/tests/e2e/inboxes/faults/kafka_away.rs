@@ -74,11 +74,11 @@ async fn where_kafka_has_lost_something_each_device_begins_again_once_however_mu
         here.look(|seen| !seen.resets.is_empty() && seen.ids.len() == 100)
     })
     .await;
-    let anew = Device::new(&urls, "7", "?since=oldest");
-    eventually("who asks for all gets it", || async { anew.look(|seen| seen.ids.len() == 100) }).await;
+    let newcomer = Device::new(&urls, "7", "?since=oldest");
+    eventually("who asks for all gets it", || async { newcomer.look(|seen| seen.ids.len() == 100) }).await;
     let after = inboxes.send_until_accepted(&urls, "after", &to("7", "after")).await;
     let kept = inboxes.kept("user:7").await;
-    for device in [&here, &anew] {
+    for device in [&here, &newcomer] {
         eventually("and what comes then", || async { device.look(|seen| seen.ids.contains(&after)) }).await;
         let seen = device.seen();
         assert_eq!((seen.twice.len(), seen.ids.len()), (0, 101));
@@ -87,5 +87,5 @@ async fn where_kafka_has_lost_something_each_device_begins_again_once_however_mu
     // There is at most one reset for each feed that the device follows.
     let resets = here.seen().resets;
     assert!(resets.len() <= 2 && resets.iter().all(|reason| reason == "gap"), "{resets:?}");
-    assert_eq!(anew.seen().resets, Vec::<String>::new());
+    assert_eq!(newcomer.seen().resets, Vec::<String>::new());
 }

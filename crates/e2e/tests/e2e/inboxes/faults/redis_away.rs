@@ -44,7 +44,7 @@ async fn while_redis_is_away_what_was_accepted_waits() {
     inboxes.testbed.redis.run().unwrap();
     eventually("the mailbox is there again", || async { inboxes.kept("user:7").await == sent }).await;
     for device in &devices {
-        eventually("devices are told to begin anew", || async {
+        eventually("devices receive a reset", || async {
             device.look(|seen| {
                 !seen.resets.is_empty() && seen.ids.iter().collect::<BTreeSet<_>>() == sent.iter().collect()
             })

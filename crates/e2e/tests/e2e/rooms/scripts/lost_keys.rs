@@ -48,8 +48,8 @@ async fn tickets_that_are_gone_for_long_are_forgotten_and_their_keys_with_them()
     assert_eq!(tickets().await, 1, "those of the last, which may grow yet, stay");
     let gone = pair.rooms.act(&pair.room, TicketAction::Get, 5, told[4].epoch, told[4].joined_us).await;
     assert!(matches!(gone, Err(Error::Refused(Refusal::NoTicket))), "{gone:?}");
-    let anew = pair.rooms.join(&pair.room, [4; 16]).await.unwrap();
-    assert_eq!(anew.number, 201, "its key is forgotten, too");
+    let again = pair.rooms.join(&pair.room, [4; 16]).await.unwrap();
+    assert_eq!(again.number, 201, "its key is forgotten, too");
     let last = &told[199];
     let kept = pair.rooms.act(&pair.room, TicketAction::Get, 200, last.epoch, last.joined_us).await.unwrap();
     assert_eq!(kept.status, TicketStatus::Gone(GoneReason::NoShow));

@@ -28,7 +28,7 @@ const MAX_SET_BYTES: usize = 256 * 1024;
 const RETRY: Duration = Duration::from_secs(1);
 const MAX_RETRY: Duration = Duration::from_secs(30);
 /// Shortest time between two fetches that tokens of unknown keys cause. Anyone can make such a token.
-const ANEW: Duration = Duration::from_secs(10);
+const MIN_EARLY_FETCH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A key that verifies tokens, and the algorithms that it may be used with.
 pub(crate) struct Key {
@@ -79,8 +79,8 @@ impl KeySet {
     }
 
     /// Asks for an early fetch, because a token names a key that the set lacks. At most one such fetch is made per
-    /// [`ANEW`].
-    pub(crate) fn ask_anew(&self) {
+    /// [`MIN_EARLY_FETCH_INTERVAL`].
+    pub(crate) fn request_fetch(&self) {
         self.wanted.notify_one();
     }
 
@@ -116,7 +116,7 @@ impl KeySet {
             };
             tokio::select! {
                 () = sleep(pause) => {}
-                () = wanted => heeds_from = Instant::now() + ANEW,
+                () = wanted => heeds_from = Instant::now() + MIN_EARLY_FETCH_INTERVAL,
             }
         }
     }
@@ -191,7 +191,7 @@ pub(crate) fn read_file(path: &str) -> Result<Vec<Key>, String> {
 ///
 /// # Errors
 /// If the text is not a key set, or holds no usable key.
-fn public_keys(set: &[u8]) -> Result<Vec<Key>, String> {
+pub(crate) fn public_keys(set: &[u8]) -> Result<Vec<Key>, String> {
     #[derive(Deserialize)]
     struct Set {
         keys: Vec<Value>,
